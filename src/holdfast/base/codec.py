@@ -1,0 +1,217 @@
+"""JSON in and out of the store, so that live and replayed runs see the same values.
+
+A step's result is always decode(encode(value)). The return annotation says what to read it back as; without one, a tag
+beside the JSON names the class of a model at the top, looked up among modules already imported, never imported for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from typing import Any, TypeVar, get_args
+from uuid import UUID
+
+import msgspec
+from pydantic import BaseModel, TypeAdapter
+
+from holdfast.base.errors import NotSerializableError
+from holdfast.base.limits import MAX_JSON_DEPTH
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+_PLAIN = (str, int, bool, type(None))
+_BUILTIN_TAGS: dict[str, type] = {
+    cls.__name__: cls for cls in (datetime, date, time, timedelta, Decimal, UUID, bytes, set, frozenset, tuple)
+}
+
+decode_json = _decoder.decode
+"""JSON bytes to plain Python values."""
+
+
+def encode_json(value: Any, what: str) -> bytes:
+    """Plain values (and what msgspec knows: dates, UUIDs, dataclasses, structs) and pydantic models as JSON.
+
+    Args:
+        value: The value.
+        what: What it is, for the error message: `step 'charge'`.
+
+    Raises:
+        NotSerializableError: it names the thing, the type and the path.
+    """
+    try:
+        raw = msgspec.json.encode(value, enc_hook=_encode_model)
+    except (TypeError, ValueError, RecursionError, OverflowError, UnicodeError) as error:
+        raise _explain(value, what, error) from error
+    if b"null" in raw or len(raw) > 4096:
+        _check(value, what, "$", 0)
+    return raw
+
+
+def _encode_model(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    raise TypeError(f"type {type(value).__module__}.{type(value).__qualname__}")
+
+
+def _explain(value: Any, what: str, error: BaseException) -> NotSerializableError:
+    try:
+        _check(value, what, "$", 0)
+    except NotSerializableError as found:
+        return found
+    return NotSerializableError(f"{what}: a {type(value).__name__} can't be stored as JSON: {error}")
+
+
+def _check(value: Any, what: str, path: str, depth: int) -> None:
+    if depth > MAX_JSON_DEPTH:
+        raise NotSerializableError(f"{what}: the value is nested deeper than {MAX_JSON_DEPTH} levels at {path[:80]}")
+    if isinstance(value, float):
+        if value != value or value in {float("inf"), float("-inf")}:  # noqa: PLR0124 - that is how NaN is told
+            raise NotSerializableError(f"{what}: {value} at {path} has no JSON form; return None or a string instead")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check(item, what, f"{path}.{key}", depth + 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, item in enumerate(value):
+            _check(item, what, f"{path}[{index}]", depth + 1)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            _check(getattr(value, field.name), what, f"{path}.{field.name}", depth + 1)
+    elif not isinstance(value, _SUPPORTED):
+        cls = type(value)
+        raise NotSerializableError(
+            f"{what}: a value of type {cls.__module__}.{cls.__qualname__} at {path} can't be stored as JSON; "
+            "return plain values, a dataclass, a pydantic model or a msgspec struct"
+        )
+
+
+_SUPPORTED = (
+    str, int, bool, type(None), bytes, bytearray, datetime, date, time, timedelta, Decimal, UUID, Enum, BaseModel, msgspec.Struct,
+)
+
+
+class ResultCodec:
+    """Writes and reads the values of one annotated type."""
+
+    __slots__ = ("_adapter", "_plain", "_struct", "_type")
+
+    def __init__(self, annotation: Any) -> None:
+        self._type = annotation
+        self._plain = _is_plain(annotation)
+        self._struct = not self._plain and _mentions_struct(annotation)
+        self._adapter: TypeAdapter[Any] | None = None
+
+    @staticmethod
+    def of(annotation: Any) -> ResultCodec:
+        """The codec of a return annotation; Any, TypeVars and missing annotations give the untyped one."""
+        try:
+            return _codec(annotation)
+        except TypeError:  # unhashable annotations, such as Annotated with a dict
+            return ResultCodec(annotation)
+
+    def encode(self, value: Any, what: str) -> tuple[bytes, str | None]:
+        """JSON, and a tag when the JSON alone could not be read back.
+
+        Raises:
+            NotSerializableError: naming what, type and path.
+        """
+        cls = type(value)
+        if cls in _PLAIN:
+            try:
+                return _encoder.encode(value), None
+            except UnicodeError as error:
+                raise NotSerializableError(f"{what}: the text can't be stored: {error}") from error
+        if self._plain:
+            raw = encode_json(value, what)
+            return raw, self._tag(value, what)
+        return (self._encode_typed(value, what) if not self._struct else encode_json(value, what)), None
+
+    def _encode_typed(self, value: Any, what: str) -> bytes:
+        try:
+            raw = self._typed().dump_json(value, by_alias=True)
+        except Exception as error:
+            raise _explain(value, what, error) from error
+        if b"NaN" in raw or b"null" in raw or b"Infinity" in raw:
+            _check(self._typed().dump_python(value), what, "$", 0)
+        return raw
+
+    def decode(self, raw: bytes, tag: str | None) -> Any:
+        """The value of recorded JSON."""
+        if tag is not None:
+            return _decode_tagged(raw, tag)
+        if self._plain:
+            return _decoder.decode(raw)
+        if self._struct:
+            return msgspec.json.decode(raw, type=self._type)
+        return self._typed().validate_json(raw, by_alias=True, by_name=True)
+
+    def _typed(self) -> TypeAdapter[Any]:
+        if self._adapter is None:
+            self._adapter = TypeAdapter(self._type)
+        return self._adapter
+
+    def _tag(self, value: Any, what: str) -> str | None:
+        cls = type(value)
+        if cls in {dict, list, float}:
+            model = _find_model(value, 0)
+            if model is not None:
+                raise NotSerializableError(
+                    f"{what}: it returns a {cls.__name__} with {model.__qualname__} in it; annotate the step's function with its "
+                    f"return type, so that it can be read back"
+                )
+            return None
+        if _BUILTIN_TAGS.get(cls.__name__) is cls:
+            return cls.__name__
+        return f"{cls.__module__}:{cls.__qualname__}"
+
+
+@lru_cache(maxsize=4096)
+def _codec(annotation: Any) -> ResultCodec:
+    return ResultCodec(annotation)
+
+
+def _is_plain(annotation: Any) -> bool:
+    if annotation in {Any, object, str, int, bool, float, None, type(None), dict, list} or isinstance(annotation, TypeVar):
+        return True
+    return bool(get_args(annotation)) and getattr(annotation, "__origin__", None) in {dict, list} and all(
+        _is_plain(arg) for arg in get_args(annotation)
+    )
+
+
+def _mentions_struct(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return True
+    return any(_mentions_struct(arg) for arg in get_args(annotation))
+
+
+def _is_model(cls: type) -> bool:
+    return issubclass(cls, BaseModel | msgspec.Struct | Enum) or dataclasses.is_dataclass(cls)
+
+
+def _find_model(value: Any, depth: int) -> type | None:
+    if depth > MAX_JSON_DEPTH:
+        return None
+    if isinstance(value, dict):
+        return next((m for item in value.values() if (m := _find_model(item, depth + 1))), None)
+    if isinstance(value, list | tuple | set | frozenset):
+        return next((m for item in value if (m := _find_model(item, depth + 1))), None)
+    return type(value) if _is_model(type(value)) else None
+
+
+def _decode_tagged(raw: bytes, tag: str) -> Any:
+    builtin = _BUILTIN_TAGS.get(tag)
+    if builtin is not None:
+        return msgspec.json.decode(raw, type=builtin)
+    module, _, name = tag.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not (isinstance(found, type) and _is_model(found)):
+        # the class has gone or lives in a function: its plain JSON is what can be known
+        return _decoder.decode(raw)
+    if issubclass(found, BaseModel):
+        return found.model_validate_json(raw, by_alias=True, by_name=True)
+    return msgspec.json.decode(raw, type=found) if issubclass(found, msgspec.Struct) else TypeAdapter(found).validate_json(raw)

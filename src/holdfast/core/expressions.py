@@ -1,0 +1,79 @@
+"""CEL expressions over events: compiled once, missing fields read as null, failures count as no match.
+
+The language is the protocol's (section 3): variables `event` (what triggered) and `async` (what arrives).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import cel
+
+from holdfast.base.errors import ConfigurationError
+
+MAX_EXPRESSION_LENGTH = 4096
+_STRING = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
+_PATH = re.compile(r"\b(event|async)((?:\.[A-Za-z_]\w*(?!\w*\s*\())+)")
+_HAS = re.compile(r"\bhas\s*\(\s*(?:event|async)[\w.]*\s*\)")
+
+
+class Expression:
+    """A compiled expression."""
+
+    __slots__ = ("_paths", "_program", "source")
+
+    def __init__(self, source: str) -> None:
+        if len(source) > MAX_EXPRESSION_LENGTH:
+            raise ConfigurationError(f"expression is longer than {MAX_EXPRESSION_LENGTH} characters")
+        self.source = source
+        try:
+            self._program = cel.compile(source)
+        except Exception as error:
+            raise ConfigurationError(f"{source!r} is not a valid expression: {error}") from error
+        bare = _HAS.sub("", _STRING.sub('""', source))
+        self._paths = tuple({(root, tuple(rest[1:].split("."))) for root, rest in _PATH.findall(bare)})
+
+    def evaluate(self, **variables: dict[str, Any]) -> Any:
+        """The value over these variables.
+
+        Raises:
+            ValueError: it can't be evaluated over them: types that don't compare, unknown functions.
+        """
+        context: dict[str, Any] = dict(variables)
+        for root, path in self._paths:
+            if root in context:
+                context[root] = _with_null(context[root], path)
+        try:
+            return self._program.execute(context)
+        except Exception as error:
+            raise ValueError(f"{self.source!r}: {error}") from error
+
+    def matches(self, **variables: dict[str, Any]) -> bool:
+        """Whether it is true over these variables; what can't be evaluated isn't true."""
+        try:
+            return self.evaluate(**variables) is True
+        except ValueError:
+            return False
+
+
+def _with_null(value: Any, path: tuple[str, ...]) -> Any:
+    if not path or not isinstance(value, dict):
+        return value
+    head, rest = path[0], path[1:]
+    inner = value.get(head)
+    filled = _with_null({} if inner is None and rest else inner, rest)
+    if head in value and filled is inner:
+        return value
+    return {**value, head: filled}
+
+
+@lru_cache(maxsize=4096)
+def compile_expression(source: str) -> Expression:
+    """The compiled form of an expression.
+
+    Raises:
+        ConfigurationError: it isn't valid CEL.
+    """
+    return Expression(source)

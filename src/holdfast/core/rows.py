@@ -1,0 +1,317 @@
+"""The rows of the store, as the pure core sees them. One struct per table; a row is never changed in place.
+
+Time is integer milliseconds since 1970, UTC. Ids are 16-byte ULIDs. JSON stays bytes until somebody asks for its content.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+import msgspec
+
+
+class RunStatus(IntEnum):
+    """Where a run is in its life (protocol section 2.5). WAITING is derived: a live run whose item is parked."""
+
+    QUEUED = 0
+    RUNNING = 1
+    COMPLETED = 2
+    FAILED = 3
+    CANCELLED = 4
+    SKIPPED = 5
+
+    @property
+    def ended(self) -> bool:
+        return self >= RunStatus.COMPLETED
+
+
+class ItemState(IntEnum):
+    """Where a queue item is. An item that is done is no longer there."""
+
+    READY = 0
+    """Waits in its lane for a place."""
+    TIMED = 1
+    """Not before `due`."""
+    LEASED = 2
+    """Being executed by `owner` under `epoch`."""
+    PARKED = 3
+    """Waits for something without a time: an event, a signal, an invoked run, or the end of a pause."""
+
+
+class StepState(IntEnum):
+    """What is known of a step."""
+
+    DONE = 0
+    FAILED = 1
+    """Failed for good; the run sees a StepError."""
+    PENDING = 2
+    """Registered (timer, wait, invoke) or between two attempts; not yet a result."""
+
+
+class StepKind(IntEnum):
+    """What a step row records (protocol section 2.3)."""
+
+    RUN = 0
+    SLEEP = 1
+    WAIT_EVENT = 2
+    WAIT_SIGNAL = 3
+    INVOKE = 4
+    SEND = 5
+    RACE = 6
+    NOW = 7
+    END = 8
+    """The function's own return value or final error; its key is empty."""
+    FETCH = 9
+    AI = 10
+
+
+class Row(msgspec.Struct, gc=False):
+    """Base of all rows."""
+
+
+class EventRow(Row):
+    """An accepted event."""
+
+    TABLE: ClassVar[str] = "events"
+    id: bytes
+    name: str
+    ts: int
+    received_at: int
+    data: bytes
+    key: str | None = None
+    """The id the sender gave it; None when it gave none."""
+    meta: bytes | None = None
+    """JSON of user, v, meta and trace context, when there are any."""
+    source: bytes | None = None
+    """The run that sent it from a step, if one did."""
+
+
+class RunRow(Row):
+    """One execution of a function for one event (or batch)."""
+
+    TABLE: ClassVar[str] = "runs"
+    id: bytes
+    function_id: int
+    event_id: bytes
+    status: int
+    queued_at: int
+    started_at: int | None = None
+    ended_at: int | None = None
+    lane: str = ""
+    priority: int = 0
+    """Seconds by which it goes ahead of others in its lane."""
+    version: int = 1
+    """Version of the function's configuration that started it."""
+    parent_id: bytes | None = None
+    """The run that invoked it, or that it is a rerun of; `origin` says which."""
+    parent_step: str | None = None
+    origin: int = 0
+    """0 event, 1 invoke, 2 rerun, 3 redrive, 4 cron."""
+    attempt: int = 0
+    """Failed attempts of the function itself (outside steps) so far."""
+    steps: int = 0
+    """Number of recorded steps, kept when the run leaves memory or ends."""
+    error: str | None = None
+    """Class name and first line of the last error, for lists."""
+    key: str | None = None
+    """The concurrency or idempotency key value shown in lists."""
+
+
+class ItemRow(Row):
+    """A queue item: somebody should move this run forward."""
+
+    TABLE: ClassVar[str] = "queue"
+    id: bytes
+    """The run's id; for a step executed elsewhere (HTTP, Connect), the run's id and the step's hash."""
+    run_id: bytes
+    state: int
+    lane: str
+    rank: int
+    """Order within the lane among READY items."""
+    due: int
+    """When TIMED: not before this moment."""
+    owner: int = 0
+    """The boot generation (SQLite) or node (PostgreSQL) that leases it."""
+    epoch: int = 0
+    """Rises with each lease; a report under an older epoch is refused."""
+    attempt: int = 0
+    crashes: int = 0
+    """How often in a row its executor died without recording progress."""
+    woken: int = 0
+    """Set when something resolved while it was leased, so that a release doesn't park it."""
+
+
+class StepRow(Row):
+    """The record of one step of a run."""
+
+    TABLE: ClassVar[str] = "steps"
+    run_id: bytes
+    key: str
+    """The step id with its repeat index (`id`, `id:1`, ...), or the hash an SDK reports."""
+    seq: int
+    """Order in which results were recorded within the run; replay releases them in this order."""
+    state: int
+    kind: int
+    started_at: int
+    ended_at: int | None = None
+    attempt: int = 0
+    """Attempts that failed before this state."""
+    due: int | None = None
+    """PENDING: next attempt, wake-up or time-out."""
+    data: bytes | None = None
+    """JSON of the result; for a PENDING step, of what it waits for."""
+    error: bytes | None = None
+    """JSON {name, message, stack, chain, data} of the final failure."""
+    type: str | None = None
+    """Tag of a result type that has no annotation to be read back by."""
+    name: str | None = None
+    """Display name where it differs from the key."""
+
+
+class AttemptRow(Row):
+    """A failed attempt of a step (or of the function itself, key empty)."""
+
+    TABLE: ClassVar[str] = "attempts"
+    run_id: bytes
+    key: str
+    attempt: int
+    started_at: int
+    ended_at: int
+    retry_at: int | None
+    error: bytes
+
+
+class WaitRow(Row):
+    """An open wait of a run for an event, a signal, or an invoked run."""
+
+    TABLE: ClassVar[str] = "waits"
+    run_id: bytes
+    key: str
+    lookup: str
+    """`event name` or `event name\\0path\\0JSON value`: the indexed part of the match."""
+    expires: int | None
+    expression: str | None = None
+    """The part of the match that isn't indexed: CEL over `event` and `async`."""
+    created_at: int = 0
+
+
+class DedupeRow(Row):
+    """An id that has started a function within its window (promise 5)."""
+
+    TABLE: ClassVar[str] = "dedupe"
+    function_id: int
+    key: str
+    run_id: bytes
+    expires: int
+
+
+class SkipRow(Row):
+    """Why an event did not start a function."""
+
+    TABLE: ClassVar[str] = "skips"
+    event_id: bytes
+    function_id: int
+    reason: str
+    run_id: bytes | None
+    """The run that stands in its place, where there is one."""
+    at: int
+
+
+class LaneRow(Row):
+    """A lane that has items waiting. Lanes without are not there."""
+
+    TABLE: ClassVar[str] = "lanes"
+    lane: str
+    turn: int
+    """Lanes are served by rising turn; a served lane goes to the back."""
+    blocked: int = 0
+    """0 ready, 1 waits for a slot, 2 waits until `until`."""
+    until: int = 0
+
+
+class DeadLetterRow(Row):
+    """A run that failed for good and can be redriven."""
+
+    TABLE: ClassVar[str] = "dead_letters"
+    run_id: bytes
+    function_id: int
+    at: int
+    fingerprint: str
+    """Groups letters of the same error."""
+    error: str
+    state: int = 0
+    """0 dead, 1 redriven, 2 discarded."""
+    redriven_as: bytes | None = None
+    resolved_at: int | None = None
+
+
+class CronRow(Row):
+    """A schedule of a function and where it stands."""
+
+    TABLE: ClassVar[str] = "crons"
+    function_id: int
+    schedule: str
+    next_at: int
+    last_at: int | None = None
+    missed: int = 0
+    """Occurrences skipped by the catch-up policy so far."""
+
+
+class CronFireRow(Row):
+    """A cron occurrence that has been decided; unique, so that it happens at most once."""
+
+    TABLE: ClassVar[str] = "cron_fires"
+    function_id: int
+    schedule: str
+    occurrence: int
+    run_id: bytes | None
+    """None when catch-up skipped it."""
+    at: int
+
+
+class LogRow(Row):
+    """A line a function logged."""
+
+    TABLE: ClassVar[str] = "logs"
+    run_id: bytes
+    seq: int
+    at: int
+    level: int
+    message: str
+    step: str | None = None
+
+
+class AuditRow(Row):
+    """Something a person or key changed."""
+
+    TABLE: ClassVar[str] = "audit"
+    id: bytes
+    at: int
+    actor: str
+    action: str
+    target: str
+    detail: str = ""
+
+
+def row_key(row: Row) -> object:
+    """The primary key of a row, as the overlay uses it."""
+    return KEYS[type(row)](row)
+
+
+KEYS = {
+    EventRow: lambda r: r.id,
+    RunRow: lambda r: r.id,
+    ItemRow: lambda r: r.id,
+    StepRow: lambda r: (r.run_id, r.key),
+    AttemptRow: lambda r: (r.run_id, r.key, r.attempt),
+    WaitRow: lambda r: (r.run_id, r.key),
+    DedupeRow: lambda r: (r.function_id, r.key),
+    SkipRow: lambda r: (r.event_id, r.function_id),
+    LaneRow: lambda r: r.lane,
+    DeadLetterRow: lambda r: r.run_id,
+    CronRow: lambda r: (r.function_id, r.schedule),
+    CronFireRow: lambda r: (r.function_id, r.schedule, r.occurrence),
+    LogRow: lambda r: (r.run_id, r.seq),
+    AuditRow: lambda r: r.id,
+}

@@ -1,0 +1,425 @@
+"""The app: its events, its functions, and how it sends and starts work."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
+
+from pydantic import ValidationError
+
+from holdfast.base.clock import to_ms
+from holdfast.base.duration import Duration, duration_ms
+from holdfast.base.errors import ConfigurationError, EventInvalidError, NotRunningError, UnknownEventError
+from holdfast.base.limits import DEFAULT_RETRIES, MAX_RETRIES, event_name_problem
+from holdfast.base.retry import Backoff, RetryPolicy
+from holdfast.base.codec import ResultCodec, encode_json
+from holdfast.sdk.events import CronTick, Event, FunctionFailed, encode_data, event_name, explain
+from holdfast.sdk.functions import (
+    AnyFunctionDecorator,
+    FailureHandler,
+    Function,
+    FunctionDecorator,
+    FunctionOptions,
+    check_function,
+    source_of,
+)
+from holdfast.sdk.middleware import Middleware, overrides
+from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
+from holdfast.sdk.triggers import Cron, On, Trigger, normalise
+
+E = TypeVar("E", bound=Event)
+E2 = TypeVar("E2", bound=Event)
+E3 = TypeVar("E3", bound=Event)
+R = TypeVar("R")
+
+Lifespan: TypeAlias = Callable[["App"], AbstractAsyncContextManager[Any]]
+EventLike: TypeAlias = Event | Mapping[str, Any]
+
+_DEFAULT_STEP_TIMEOUT = 2 * 3_600_000
+
+
+class FunctionSettings(TypedDict, total=False):
+    """The settings of `@app.function(...)`."""
+
+    id: str
+    """The function's id; its Python name with hyphens unless given. Runs belong to it: keep it when you rename."""
+    name: str
+    """How the dashboard calls it."""
+    aliases: Sequence[str]
+    """Former ids. Runs that were started under them go on with this function."""
+    retries: int | RetryPolicy
+    """Tries after the first, 0 to 20, for each step and for the code outside steps; or a policy with its own backoff."""
+    backoff: RetryPolicy
+    """Delays between attempts; see `Backoff`."""
+    step_timeout: Duration
+    """How long one attempt of a step body may take; two hours unless given."""
+    on_failure: FailureHandler
+    """A durable function that runs after this one has failed for good."""
+    middleware: Sequence[Middleware]
+    """Code around this function and its steps, inside the app's."""
+
+
+class RunHandle(Generic[R]):
+    """A run that was started from Python."""
+
+    def __init__(self, app: App, run_id: str, result_type: Any) -> None:
+        self._app = app
+        self.id = run_id
+        self._result_type = result_type
+
+    async def result(self, timeout: Duration | None = None) -> R:
+        """The function's return value, once it has ended.
+
+        Args:
+            timeout: How long to wait; None waits as long as it takes.
+
+        Raises:
+            RunFailedError: the run failed.
+            RunCancelledError: it was cancelled.
+            TimeoutError: it has not ended yet; it goes on.
+        """
+        control = self._app._control()
+        raw = await control.result(self.id, None if timeout is None else duration_ms(timeout) / 1000)
+        value: R = self._app._decode_result(self._result_type, raw)
+        return value
+
+    async def info(self) -> RunInfo:
+        """Where the run stands."""
+        return await self._app._control().run_info(self.id)
+
+    async def cancel(self) -> bool:
+        """Cancel it; False when it had ended already."""
+        return await self._app._control().cancel(self.id)
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self.id}>"
+
+
+class App:
+    """An application: a name, event schemas and durable functions.
+
+    Args:
+        id: The app's id on the wire; letters, digits, `.`, `_`, `-`.
+        events: All event classes the app may send. When given, sending any other name is an error.
+        retries: Default number of retries of its functions.
+        backoff: Default delays between attempts; the protocol's table unless given.
+        on_failure: Called, as a durable function, after any function of the app has failed for good.
+        middleware: Code around all functions, steps and sends of the app.
+        lifespan: An async context manager around the time the app runs; what it yields is `ctx.resources`.
+    """
+
+    def __init__(
+        self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,  # noqa: A002
+        backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
+        middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None,
+    ) -> None:
+        if not id or not all(c.isalnum() or c in "._-" for c in id):
+            raise ConfigurationError(f"app id {id!r} may have letters, digits, '.', '_' and '-' only")
+        self.id = id
+        self.functions: dict[str, Function[Any, Any]] = {}
+        self.events: dict[str, type[Event]] = {}
+        self.closed_schema = events is not None
+        self.retries = retries
+        self.backoff = backoff or Backoff.table()
+        self.middleware = tuple(middleware)
+        self.lifespan = lifespan
+        self._senders: list[Sender] = []
+        self._send_wrappers = [m for m in self.middleware if overrides(m, "around_send")]
+        for model in events or ():
+            self.declare(model)
+        if on_failure is not None:
+            self._add_failure_handler("app-failure", on_failure, f"event.data.function_id.startsWith('{id}-')")
+
+    # -- declaring ---------------------------------------------------------------------------------------------------
+
+    def declare(self, model: type[Event]) -> None:
+        """Make an event class part of the app's schemas.
+
+        Raises:
+            ConfigurationError: another class has the same event name.
+        """
+        name = event_name(model)
+        known = self.events.setdefault(name, model)
+        if known is not model and (known.__module__, known.__qualname__) != (model.__module__, model.__qualname__):
+            raise ConfigurationError(
+                f"event {name!r} is declared by two classes: {known.__module__}.{known.__qualname__} and "
+                f"{model.__module__}.{model.__qualname__}; keep one"
+            )
+
+    @overload
+    def function(self, trigger: type[E] | On[E], /, **settings: Unpack[FunctionSettings]) -> FunctionDecorator[E]: ...
+    @overload
+    def function(self, trigger: Cron[Any], /, **settings: Unpack[FunctionSettings]) -> FunctionDecorator[CronTick]: ...
+    @overload
+    def function(self, trigger: str, /, **settings: Unpack[FunctionSettings]) -> AnyFunctionDecorator: ...
+    @overload
+    def function(
+        self, trigger: type[E] | On[E], second: type[E2] | On[E2], /, **settings: Unpack[FunctionSettings]
+    ) -> FunctionDecorator[E | E2]: ...
+    @overload
+    def function(self, trigger: type[E] | On[E], second: Cron[Any], /, **settings: Unpack[FunctionSettings]) -> FunctionDecorator[E | CronTick]: ...
+    @overload
+    def function(self, trigger: Cron[Any], second: Cron[Any], /, *more: Cron[Any], **settings: Unpack[FunctionSettings]) -> FunctionDecorator[CronTick]: ...
+    @overload
+    def function(
+        self, trigger: type[E] | On[E], second: type[E2] | On[E2], third: type[E3] | On[E3], /, **settings: Unpack[FunctionSettings]
+    ) -> FunctionDecorator[E | E2 | E3]: ...
+    @overload
+    def function(self, *triggers: type[Event] | On[Any] | Cron[Any] | str, **settings: Unpack[FunctionSettings]) -> AnyFunctionDecorator: ...
+    def function(self, *triggers: Any, **settings: Unpack[FunctionSettings]) -> Any:
+        """Make a durable function of what it decorates.
+
+        Args:
+            *triggers: Event classes, `On(event, if_=...)`, event names (also `a/*`), or `Cron(...)`; up to ten.
+            **settings: See `FunctionSettings`.
+
+        Raises:
+            ConfigurationError: an id, trigger, expression, schedule or setting is not usable; it names function and line.
+        """
+
+        def decorate(fn: Callable[..., Any]) -> Function[Any, Any]:
+            return self._add(fn, triggers, settings)
+
+        return decorate
+
+    def _add(self, fn: Callable[..., Any], triggers: Sequence[Any], settings: FunctionSettings) -> Function[Any, Any]:
+        where = source_of(fn)
+        try:
+            normal = [normalise(trigger) for trigger in triggers]
+            options = self._options(settings)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from error
+        function_id = settings.get("id") or fn.__name__.replace("_", "-")
+        function: Function[Any, Any] = Function(
+            self.id, function_id, fn, normal, options, settings.get("on_failure"), settings.get("name")
+        )
+        check_function(function)
+        self._register(function)
+        for trigger in normal:
+            if trigger.model is not None and trigger.model is not CronTick and not trigger.model.__holdfast_event__.startswith("inngest/"):
+                self.declare(trigger.model)
+        handler = settings.get("on_failure")
+        if handler is not None:
+            self._add_failure_handler(f"{function_id}-failure", handler, f"event.data.function_id == '{function.slug}'")
+        return function
+
+    def _register(self, function: Function[Any, Any]) -> None:
+        for name in (function.id, *function.options.aliases):
+            other = self.functions.get(name) or next((f for f in self.functions.values() if name in f.options.aliases), None)
+            if other is not None:
+                raise ConfigurationError(
+                    f"{function.where}: function id {name!r} is taken by {other.where}; give one of them its own id=..."
+                )
+        self.functions[function.id] = function
+
+    def _add_failure_handler(self, function_id: str, handler: FailureHandler, expression: str) -> None:
+        trigger = Trigger("inngest/function.failed", expression, None, FunctionFailed)
+        options = self._options({})
+        self._register(Function(self.id, function_id, handler, [trigger], options, None))
+
+    def _options(self, settings: FunctionSettings) -> FunctionOptions:
+        unknown = set(settings) - set(FunctionSettings.__annotations__)
+        if unknown:
+            name = sorted(unknown)[0]
+            raise ConfigurationError(f"unknown setting {name!r}{nearest(name, FunctionSettings.__annotations__)}")
+        retries = settings.get("retries", self.retries)
+        backoff = settings.get("backoff", self.backoff)
+        if isinstance(retries, RetryPolicy):
+            backoff = settings.get("backoff", retries)
+            retries = retries.retries
+        if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= MAX_RETRIES:
+            raise ConfigurationError(f"retries must be 0 to {MAX_RETRIES}, not {retries!r}")
+        timeout = settings.get("step_timeout")
+        return FunctionOptions(
+            retries=retries,
+            backoff=backoff,
+            step_timeout_ms=_DEFAULT_STEP_TIMEOUT if timeout is None else duration_ms(timeout),
+            aliases=tuple(settings.get("aliases", ())),
+            middleware=tuple(settings.get("middleware", ())),
+        )
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    async def send(self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None) -> Sent:  # noqa: A002
+        """Send one event. Returns when it is on disk; the work happens later.
+
+        Args:
+            event: A typed event, or `{"name": ..., "data": {...}}`, validated by the same schema.
+            id: Your id for it. The same id within 24 hours starts each function once.
+            ts: When it happened, or in the future: when its functions are to start.
+
+        Raises:
+            EventInvalidError: it does not fit its schema or is out of bounds.
+            UnknownEventError: the app declares its events and this is none of them.
+            NotRunningError: nothing accepts events: neither `app.running()` nor a server address.
+            OverloadedError: too much work is in memory; nothing was accepted.
+            StoreError: the disk refused; nothing was accepted.
+        """
+        return (await self._deliver([self._outgoing(event, id, ts)]))[0]
+
+    async def send_many(self, events: Iterable[EventLike]) -> list[Sent]:
+        """Send several events in one transaction: all are accepted or none. Errors as for `send`."""
+        return await self._deliver([self._outgoing(event, None, None) for event in events])
+
+    def send_sync(self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None) -> Sent:  # noqa: A002
+        """`send` for code that isn't async: a Flask view, a thread, a script. Blocks until the event is on disk.
+
+        Raises:
+            NotRunningError: called on the engine's own loop, where blocking would stop it; use `await app.send(...)`.
+        """
+        outgoing = [self._outgoing(event, id, ts)]
+        if self._send_wrappers:
+            raise ConfigurationError("send_sync does not pass through async around_send middleware; use `await app.send(...)`")
+        return self._sender().send_threadsafe(outgoing)[0]
+
+    async def _deliver(self, outgoing: list[Outgoing]) -> list[Sent]:
+        if not self._send_wrappers:
+            return await self._sender().send(outgoing)
+
+        async def innermost(events: list[Outgoing]) -> list[Sent]:
+            return await self._sender().send(events)
+
+        call: Callable[[list[Outgoing]], Awaitable[list[Sent]]] = innermost
+        for wrapper in reversed(self._send_wrappers):
+            call = partial(_wrap_send, wrapper, call)
+        return await call(outgoing)
+
+    def _outgoing(self, event: EventLike, event_id: str | None, ts: datetime | int | None) -> Outgoing:
+        if isinstance(event, Event):
+            name = event.__holdfast_event__ or event_name(type(event))
+            if self.closed_schema and name not in self.events:
+                raise UnknownEventError(f"app {self.id!r} declares no event {name!r}{nearest(name, self.events)}")
+            out = Outgoing(name, encode_data(event))
+        else:
+            out = self._outgoing_mapping(event)
+        if event_id is not None:
+            out.id = event_id
+        if ts is not None:
+            out.ts = ts if isinstance(ts, int) else to_ms(ts)
+        return out
+
+    def _outgoing_mapping(self, event: Mapping[str, Any]) -> Outgoing:
+        name = event.get("name")
+        if not isinstance(name, str):
+            raise EventInvalidError(f"an event needs a name: {{'name': 'app/thing.happened', 'data': {{...}}}}, not {event!r:.120}")
+        problem = event_name_problem(name, sent=True)
+        if problem:
+            raise EventInvalidError(problem)
+        model = self.events.get(name)
+        if model is None and self.closed_schema:
+            raise UnknownEventError(f"app {self.id!r} declares no event {name!r}{nearest(name, self.events)}")
+        unknown = set(event) - {"name", "data", "id", "ts", "v", "user"}
+        if unknown:
+            field = sorted(unknown)[0]
+            raise EventInvalidError(f"event {name!r} has an unknown field {field!r}; what it carries belongs into 'data'")
+        data = event.get("data")
+        data = {} if data is None else data
+        if not isinstance(data, Mapping):
+            raise EventInvalidError(f"event {name!r}: data must be an object, not {type(data).__name__}")
+        if model is None:
+            raw = encode_json(dict(data), f"event {name!r}")
+        else:
+            try:
+                raw = encode_data(model.model_validate(data, strict=False))
+            except ValidationError as error:
+                raise EventInvalidError(explain(error, name)) from error
+        ts = event.get("ts")
+        return Outgoing(name, raw, id=event.get("id"), ts=to_ms(ts) if isinstance(ts, datetime) else ts, v=event.get("v"),
+                        user=encode_json(event["user"], "user") if event.get("user") else None)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def running(self, *, store: str | None = None, **settings: Any) -> AbstractAsyncContextManager[App]:
+        """Run the app's functions in this process, for as long as the block lasts.
+
+        ```python
+        async with app.running(store="sqlite:///shop.db"):
+            await app.send(...)
+        ```
+
+        Leaving the block stops taking work and lets what is running reach its next recorded point.
+
+        Args:
+            store: `sqlite:///path` or `sqlite://` for memory. Default: `HOLDFAST_STORE`, else `.holdfast/holdfast.db`.
+            **settings: See `holdfast.compose.EngineSettings`: `serve="127.0.0.1:8288"` adds the event API and dashboard.
+        """
+        from holdfast.compose import embedded
+
+        return embedded(self, store=store, **settings)
+
+    async def start(self, function: Function[E, R], event: E | Mapping[str, Any], *, id: str | None = None) -> RunHandle[R]:  # noqa: A002
+        """Start one function and get a handle for its result. Durable like any other run.
+
+        Args:
+            function: A function of this app.
+            event: Its event; for a function with a typed trigger, of that type.
+            id: Your id: the same id within 24 hours gives the same run.
+        """
+        outgoing = self._outgoing(event, id, None) if isinstance(event, Event) or "name" in event else self._payload(function, event, id)
+        run_id = await self._control().start(function.slug, outgoing)
+        return RunHandle(self, run_id, function.result_type)
+
+    def handle(self, run_id: str, function: Function[Any, R] | None = None) -> RunHandle[R]:
+        """A handle on a run that is already there."""
+        return RunHandle(self, run_id, Any if function is None else function.result_type)
+
+    def runs(self, *, status: str | None = None, function: Function[Any, Any] | str | None = None, limit: int = 100) -> AsyncIterator[RunInfo]:
+        """Runs, newest first: `async for run in app.runs(status="FAILED")`."""
+        slug = function.slug if isinstance(function, Function) else function
+        return self._control().list_runs(status=status, function=slug, limit=limit)
+
+    async def cancel(self, run_id: str) -> bool:
+        """Cancel a run; False when it had ended already. A step in flight finishes, its result is dropped."""
+        return await self._control().cancel(run_id)
+
+    def _payload(self, function: Function[Any, Any], data: Mapping[str, Any], event_id: str | None) -> Outgoing:
+        name = next((t.event for t in function.triggers if t.event and "*" not in t.event), "inngest/function.invoked")
+        return Outgoing(name, encode_json(dict(data), f"payload of {function.id}"), id=event_id)
+
+    def bind(self, sender: Sender) -> None:
+        """Send through this from now on; the latest wins."""
+        self._senders.append(sender)
+
+    def unbind(self, sender: Sender) -> None:
+        """Stop sending through this."""
+        self._senders.remove(sender)
+
+    def _sender(self) -> Sender:
+        if self._senders:
+            return self._senders[-1]
+        from holdfast.compose import sender_from_environment
+
+        sender = sender_from_environment()
+        if sender is None:
+            raise NotRunningError(
+                f"app {self.id!r} is not running here: enter `async with app.running():`, "
+                "or set INNGEST_DEV=1 (or INNGEST_BASE_URL) to send to a holdfast server"
+            )
+        self._senders.append(sender)
+        return sender
+
+    def _control(self) -> Control:
+        sender = self._sender()
+        if not hasattr(sender, "result"):
+            raise NotRunningError(f"app {self.id!r} can only send from here; runs are read and started where it is running")
+        return cast("Control", sender)
+
+    @staticmethod
+    def _decode_result(result_type: Any, raw: bytes) -> Any:
+        return ResultCodec.of(result_type).decode(raw, None)
+
+
+async def _wrap_send(
+    wrapper: Middleware, call: Callable[[list[Outgoing]], Awaitable[list[Sent]]], events: list[Outgoing]
+) -> list[Sent]:
+    return await wrapper.around_send(events, call)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when no known name is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

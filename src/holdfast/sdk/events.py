@@ -1,0 +1,162 @@
+"""Typed events: what users send, and what functions receive."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticUndefined
+
+from holdfast.base.clock import to_datetime
+from holdfast.base.errors import ConfigurationError, EventInvalidError
+from holdfast.base.limits import event_name_problem
+
+D = TypeVar("D")
+E = TypeVar("E", bound="Event")
+
+
+class Event(BaseModel):
+    """A typed event. Subclass it with the event's wire name and declare its data as pydantic fields.
+
+    ```python
+    class OrderPaid(Event, name="shop/order.paid"):
+        order_id: str
+    ```
+
+    Fields with an alias (`alias_generator=to_camel`, or `Field(alias=...)`) are written and read under the alias on the
+    wire and under their own name in Python. The class itself has no public attributes, so any field name is free.
+
+    Raises:
+        ConfigurationError: the class has no `name=`, or the name is reserved or too long.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, extra="forbid", ser_json_inf_nan="constants")
+
+    __holdfast_event__: ClassVar[str] = ""
+
+    def __init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name:
+            problem = event_name_problem(name)
+            if problem:
+                raise ConfigurationError(f"class {cls.__qualname__}: {problem}")
+            cls.__holdfast_event__ = name
+
+
+class CronTick(Event, name="inngest/scheduled.timer"):
+    """What a function triggered by a cron schedule receives (protocol section 4)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    cron: str = ""
+    """The schedule that fired, as configured."""
+    scheduledAt: str = ""  # noqa: N815 - the protocol's spelling
+    """When the occurrence was due, RFC 3339."""
+    fireAt: str = ""  # noqa: N815
+    """When it was fired, RFC 3339: later than due after downtime or by jitter."""
+
+
+class FunctionFailed(Event, name="inngest/function.failed"):
+    """What `on_failure` handlers receive (protocol section 4)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    function_id: str
+    run_id: str
+    error: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies defaults
+    event: dict[str, Any] = {}  # noqa: RUF012
+    events: list[dict[str, Any]] = []  # noqa: RUF012
+
+
+class ReceivedEvent(Generic[D]):
+    """An event as a function or a wait receives it: its envelope, and its data as the typed model."""
+
+    __slots__ = ("data", "id", "name", "ts")
+
+    def __init__(self, id: str, name: str, ts: int, data: D) -> None:  # noqa: A002 - the field's name on the wire
+        self.id = id
+        """The id the sender gave it, else the one assigned when it was accepted."""
+        self.name = name
+        self.ts = ts
+        """Milliseconds since 1970, UTC."""
+        self.data = data
+
+    @property
+    def time(self) -> Any:
+        """`ts` as an aware datetime."""
+        return to_datetime(self.ts)
+
+    def __repr__(self) -> str:
+        return f"ReceivedEvent(id={self.id!r}, name={self.name!r}, ts={self.ts}, data={self.data!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReceivedEvent) and (self.id, self.name, self.ts, self.data) == (
+            other.id,
+            other.name,
+            other.ts,
+            other.data,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def event_name(model: type[Event]) -> str:
+    """The wire name of an event class.
+
+    Raises:
+        ConfigurationError: the class was declared without `name=`.
+    """
+    name = model.__holdfast_event__
+    if not name:
+        raise ConfigurationError(
+            f"class {model.__qualname__} has no event name; declare it as `class {model.__name__}(Event, name=\"app/thing.happened\")`"
+        )
+    return name
+
+
+def encode_data(event: Event) -> bytes:
+    """The event's data as wire JSON, under the wire names."""
+    try:
+        return event.__pydantic_serializer__.to_json(event, by_alias=True)
+    except Exception as error:
+        raise EventInvalidError(f"event {event_name(type(event))!r} can't be written as JSON: {error}") from error
+
+
+def decode_data(model: type[E], data: bytes) -> E:
+    """The typed model of wire JSON; unknown fields are ignored, so that a sender may be newer than the receiver.
+
+    Raises:
+        pydantic.ValidationError: the data does not fit the model.
+    """
+    return model.__pydantic_validator__.validate_json(data, by_alias=True, by_name=True, extra="ignore")
+
+
+def explain(error: ValidationError, name: str) -> str:
+    """One sentence per field that does not fit, naming the field."""
+    parts = []
+    for item in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(part) for part in item["loc"]) or "data"
+        got = "" if item["type"] in {"missing", "json_invalid"} else f" (got {_short(item.get('input', PydanticUndefined))})"
+        parts.append(f"{where}: {item['msg'][:1].lower()}{item['msg'][1:]}{got}")
+    return f"event {name!r} does not fit its schema: " + "; ".join(parts)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def wire_path(model: type[Event], path: str) -> str:
+    """The wire spelling of a dotted path of Python field names.
+
+    Raises:
+        ConfigurationError: the model has no such field.
+    """
+    head, _, rest = path.partition(".")
+    fields = model.model_fields
+    for field_name, field in fields.items():
+        if head in {field_name, field.alias}:
+            wire = field.serialization_alias or field.alias or field_name
+            return f"{wire}.{rest}" if rest else wire
+    known = ", ".join(sorted(fields)) or "none"
+    raise ConfigurationError(f"event {event_name(model)!r} has no field {head!r}; its fields are: {known}")

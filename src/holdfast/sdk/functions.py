@@ -1,0 +1,201 @@
+"""Durable functions: the decorated object, its options, and references to functions that live elsewhere."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar, get_type_hints, overload
+
+from holdfast.base.duration import duration_text
+from holdfast.base.errors import ConfigurationError
+from holdfast.base.limits import event_name_problem
+from holdfast.base.retry import RetryPolicy
+from holdfast.core.cron import Schedule
+from holdfast.core.expressions import compile_expression
+from holdfast.sdk.context import Context, SyncContext
+from holdfast.sdk.events import Event, FunctionFailed
+from holdfast.sdk.middleware import Middleware
+from holdfast.sdk.triggers import Trigger
+
+E = TypeVar("E", bound=Event)
+R = TypeVar("R")
+E_contra = TypeVar("E_contra", contravariant=True)
+
+_ID = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", re.IGNORECASE)
+
+FailureHandler = Callable[[Context[FunctionFailed]], Awaitable[Any]] | Callable[[SyncContext[FunctionFailed]], Any]
+
+
+@dataclass(slots=True)
+class FunctionOptions:
+    """The options of a function, validated and normalised."""
+
+    retries: int
+    """Tries after the first, for each step and for the function's own code."""
+    backoff: RetryPolicy
+    """Delays between attempts."""
+    step_timeout_ms: int
+    """How long one attempt of a step body may take."""
+    aliases: tuple[str, ...] = ()
+    """Former ids: runs started under them go on here."""
+    middleware: tuple[Middleware, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Flow control, in the protocol's registration form."""
+
+
+class Function(Generic[E, R]):
+    """A durable function. Calling it calls the plain function, for unit tests; `app.send` and `app.start` run it durably."""
+
+    def __init__(
+        self, app_id: str, function_id: str, fn: Callable[..., Any], triggers: Sequence[Trigger], options: FunctionOptions,
+        on_failure: FailureHandler | None, name: str | None = None,
+    ) -> None:
+        self.app_id = app_id
+        self.id = function_id
+        self.fn = fn
+        """The undecorated function."""
+        self.triggers = tuple(triggers)
+        self.options = options
+        self.on_failure = on_failure
+        self.name = name or function_id
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.where = source_of(fn)
+        self.__name__ = getattr(fn, "__name__", function_id)
+        self.__doc__ = fn.__doc__
+        self.__wrapped__ = fn
+        if not _ID.fullmatch(function_id):
+            raise ConfigurationError(f"{self.where}: function id {function_id!r} may have letters, digits, '.', '_' and '-' only")
+
+    @property
+    def slug(self) -> str:
+        """`<app>-<function id>`, the id on the wire."""
+        return f"{self.app_id}-{self.id}"
+
+    @property
+    def result_type(self) -> Any:
+        """The return annotation, or Any."""
+        return return_type(self.fn)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Function {self.slug}>"
+
+    def config(self) -> dict[str, Any]:
+        """The registration document (protocol section 3), with holdfast's additions beside it."""
+        return {
+            "id": self.slug,
+            "name": self.name,
+            "triggers": [trigger.config() for trigger in self.triggers],
+            "retries": self.options.retries,
+            "backoff": self.options.backoff.describe(),
+            "stepTimeout": duration_text(self.options.step_timeout_ms),
+            **self.options.extra,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRef(Generic[E, R]):
+    """A function of another app or module, for `step.invoke`: `FunctionRef("billing/charge", ChargeRequest, Receipt)`."""
+
+    id: str
+    """`app/function`."""
+    event: type[E]
+    result: type[R]
+
+    @property
+    def slug(self) -> str:
+        """The id on the wire."""
+        return self.id.replace("/", "-", 1)
+
+    @property
+    def result_type(self) -> Any:
+        """What the result is read back as."""
+        return self.result
+
+
+class FunctionDecorator(Protocol[E]):
+    """What `@app.function(...)` returns: it keeps the types of the function it decorates."""
+
+    @overload
+    def __call__(self, fn: Callable[[Context[E]], Awaitable[R]], /) -> Function[E, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[[SyncContext[E]], R], /) -> Function[E, R]: ...
+
+
+class AnyFunctionDecorator(Protocol):
+    """The same for triggers by name: the event's data is whatever JSON was sent."""
+
+    @overload
+    def __call__(self, fn: Callable[[Context[Any]], Awaitable[R]], /) -> Function[Any, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, fn: Callable[[SyncContext[Any]], R], /) -> Function[Any, R]: ...
+
+
+def return_type(fn: Callable[..., Any]) -> Any:
+    """A callable's return annotation, or Any where it has none that can be resolved."""
+    try:
+        return get_type_hints(fn).get("return", Any)
+    except Exception:  # annotations may name things that exist for type checkers only
+        return Any
+
+
+def source_of(fn: Callable[..., Any]) -> str:
+    """`file.py:12, function name`: where an error message sends its reader."""
+    code = getattr(fn, "__code__", None)
+    name = getattr(fn, "__qualname__", repr(fn))
+    return f"{code.co_filename}:{code.co_firstlineno}, function {name}" if code else f"function {name}"
+
+
+def check_function(function: Function[Any, Any]) -> None:
+    """Everything about a function that can be known to be wrong before it runs.
+
+    Raises:
+        ConfigurationError: naming the function and its line (rules: protocol section 3).
+    """
+    if len(function.triggers) > 10:
+        raise ConfigurationError(f"{function.where}: a function may have 10 triggers, not {len(function.triggers)}")
+    if not function.triggers:
+        raise ConfigurationError(f"{function.where}: a function needs at least one trigger")
+    seen: set[tuple[str | None, str | None, str | None]] = set()
+    for trigger in function.triggers:
+        try:
+            _check_trigger(trigger, seen)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{function.where}: {error}") from error
+    _check_signature(function)
+
+
+def _check_trigger(trigger: Trigger, seen: set[tuple[str | None, str | None, str | None]]) -> None:
+    identity = (trigger.event, trigger.expression, trigger.cron)
+    if identity in seen:
+        raise ConfigurationError(f"trigger {trigger.cron or trigger.event!r} is given twice")
+    seen.add(identity)
+    if trigger.cron is not None:
+        Schedule.parse(trigger.cron)
+    elif trigger.event is not None:
+        problem = event_name_problem(trigger.event)
+        if problem:
+            raise ConfigurationError(problem)
+    if trigger.expression:
+        try:
+            compile_expression(trigger.expression)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"invalid trigger expression on '{trigger.event}': {error}") from error
+
+
+def _check_signature(function: Function[Any, Any]) -> None:
+    try:
+        parameters = [
+            p for p in inspect.signature(function.fn).parameters.values()
+            if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}
+        ]
+    except (TypeError, ValueError):
+        return
+    if len(parameters) != 1:
+        raise ConfigurationError(f"{function.where}: a function takes one argument, its context, not {len(parameters)}")
+    if inspect.isgeneratorfunction(function.fn) or inspect.isasyncgenfunction(function.fn):
+        raise ConfigurationError(f"{function.where}: a function must return its result, not yield")

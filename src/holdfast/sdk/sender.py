@@ -1,0 +1,102 @@
+"""What an app needs of whatever accepts its events and runs its functions. The engine implements it; so does HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+from holdfast.base.ids import ulid_text
+
+
+class Outgoing(msgspec.Struct, gc=False):
+    """An event on its way in: validated, encoded, not yet accepted."""
+
+    name: str
+    data: bytes
+    id: str | None = None
+    ts: int | None = None
+    user: bytes | None = None
+    v: str | None = None
+    meta: bytes | None = None
+    internal_id: bytes | None = None
+    """Set by the seed header, so that a client's retry stores it once (protocol section 1.2)."""
+
+
+class Sent(msgspec.Struct, gc=False):
+    """The receipt of an accepted event: it is on disk."""
+
+    raw_id: bytes
+    duplicate: bool = False
+    """An event with the same id was accepted within 24 hours: the functions it had started were not started again."""
+
+    @property
+    def id(self) -> str:
+        """The internal event id, a ULID."""
+        return ulid_text(self.raw_id)
+
+
+class RunInfo(msgspec.Struct, frozen=True):
+    """A run as Python code reads it."""
+
+    id: str
+    function: str
+    status: str
+    """QUEUED RUNNING WAITING COMPLETED FAILED CANCELLED SKIPPED."""
+    event_id: str
+    event_name: str
+    queued_at: int
+    """Milliseconds since 1970, as the other moments."""
+    started_at: int | None
+    ended_at: int | None
+    attempt: int
+    error: str | None
+
+    @property
+    def duration(self) -> timedelta | None:
+        """From start to end; None before both are known."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return timedelta(milliseconds=self.ended_at - self.started_at)
+
+
+class Sender(Protocol):
+    """Accepts events."""
+
+    async def send(self, events: Sequence[Outgoing]) -> list[Sent]:
+        """Accept events; returns when all are on disk.
+
+        Raises:
+            EventInvalidError: one is not acceptable; none of this call was accepted.
+            OverloadedError: too much is in memory; none was accepted.
+            StoreError: the disk refused; none was accepted.
+        """
+        ...
+
+    def send_threadsafe(self, events: Sequence[Outgoing]) -> list[Sent]:
+        """The same from a thread that doesn't run the engine's loop; blocks until on disk."""
+        ...
+
+
+class Control(Sender, Protocol):
+    """Starts, reads and stops runs as well."""
+
+    async def start(self, function: str, event: Outgoing) -> str:
+        """Start one function for one event, whatever its triggers; the run's id once it is on disk."""
+        ...
+
+    async def result(self, run_id: str, timeout: float | None) -> bytes:
+        """JSON of a run's return value once it has ended.
+
+        Raises:
+            RunFailedError, RunCancelledError, RunNotFoundError, TimeoutError
+        """
+        ...
+
+    async def run_info(self, run_id: str) -> RunInfo: ...
+    def list_runs(self, **where: Any) -> AsyncIterator[RunInfo]: ...
+    async def cancel(self, run_id: str) -> bool: ...
+    async def rerun(self, run_id: str) -> str: ...
+    async def redrive(self, run_id: str) -> str: ...

@@ -1,0 +1,317 @@
+"""What pages and APIs read: plain views of the store, never used to decide anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+
+class FunctionView(msgspec.Struct, frozen=True):
+    """A registered function."""
+
+    id: int
+    app: str
+    slug: str
+    """`<app>-<function id>`, unique."""
+    name: str
+    version: int
+    config: dict[str, object]
+    """Triggers, retries, limits: the registration document of protocol section 3, with holdfast's own additions."""
+    archived: bool
+    """No longer part of its app's code."""
+    paused: bool
+    created_at: int
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """A run as lists show it. Payloads are not in it."""
+
+    id: str
+    function_id: int
+    function: str
+    """The function's slug."""
+    function_name: str
+    app: str
+    event_id: str
+    event_name: str
+    status: str
+    """QUEUED RUNNING COMPLETED FAILED CANCELLED SKIPPED, or the derived WAITING."""
+    queued_at: int
+    started_at: int | None
+    ended_at: int | None
+    attempt: int
+    steps: int
+    error: str | None
+    parent_id: str | None
+    origin: str
+    """event, invoke, rerun, redrive or cron."""
+    key: str | None
+
+    @property
+    def duration_ms(self) -> int | None:
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return self.ended_at - self.started_at
+
+
+class AttemptView(msgspec.Struct, frozen=True):
+    """A failed attempt."""
+
+    attempt: int
+    """From 0."""
+    started_at: int
+    ended_at: int
+    retry_at: int | None
+    """When the next attempt is (was) due; None when there is none."""
+    error: dict[str, object]
+    """name, message, stack."""
+
+
+class StepView(msgspec.Struct, frozen=True):
+    """A step of a run, with everything recorded of it."""
+
+    key: str
+    name: str
+    kind: str
+    """run, sleep, wait_event, wait_signal, invoke, send, race, now, end, fetch, ai."""
+    state: str
+    """done, failed or pending."""
+    seq: int
+    started_at: int
+    ended_at: int | None
+    attempt: int
+    """Attempts that failed."""
+    due: int | None
+    data: bytes | None
+    """JSON of the result; while pending, of what it waits for: sleep {until}, wait {event, where, if, timeout_at}, invoke {function, run_id}."""
+    error: dict[str, object] | None
+    attempts: tuple[AttemptView, ...]
+
+
+class LogView(msgspec.Struct, frozen=True):
+    """A log line of a run."""
+
+    at: int
+    level: str
+    """debug, info, warning, error or critical."""
+    message: str
+    step: str | None
+
+
+class QueueView(msgspec.Struct, frozen=True):
+    """Where a live run stands in the queue."""
+
+    state: str
+    """ready, timed, leased or parked."""
+    due: int
+    lane: str
+    position: int | None
+    """Place in line among ready items of its lane, from 1."""
+    attempt: int
+    crashes: int
+
+
+class EventView(msgspec.Struct, frozen=True):
+    """An accepted event."""
+
+    internal_id: str
+    id: str
+    """The id its sender gave, else the internal one."""
+    name: str
+    ts: int
+    received_at: int
+    data: bytes
+    meta: dict[str, object]
+    source_run: str | None
+
+
+class SkipView(msgspec.Struct, frozen=True):
+    """A function that an event did not start, and why."""
+
+    function: str
+    reason: str
+    run_id: str | None
+    at: int
+
+
+class RunDetail(msgspec.Struct, frozen=True):
+    """Everything about one run."""
+
+    run: RunView
+    event: EventView | None
+    steps: tuple[StepView, ...]
+    """In the order of their recording; pending ones last; the END row last of all when the run has ended."""
+    function_attempts: tuple[AttemptView, ...]
+    """Failed attempts of the function itself, outside steps."""
+    logs: tuple[LogView, ...]
+    queue: QueueView | None
+    output: bytes | None
+    """JSON of the return value once COMPLETED."""
+    error: dict[str, object] | None
+    """name, message, stack once FAILED."""
+    children: tuple[RunView, ...]
+    """Runs it invoked or that were made from it."""
+    notes: tuple[str, ...]
+    """What the engine has to say: changed code, steps no longer reached, crashes."""
+
+
+class DeadLetterView(msgspec.Struct, frozen=True):
+    """A dead letter."""
+
+    run_id: str
+    function: str
+    function_name: str
+    event_name: str
+    at: int
+    fingerprint: str
+    error: str
+    state: str
+    """dead, redriven or discarded."""
+    redriven_as: str | None
+    attempts: int
+
+
+class CronView(msgspec.Struct, frozen=True):
+    """A schedule."""
+
+    function: str
+    schedule: str
+    """With its zone: `TZ=Europe/Paris 0 9 * * *`."""
+    next_at: int
+    last_at: int | None
+    missed: int
+    paused: bool
+
+
+class WaitView(msgspec.Struct, frozen=True):
+    """An open wait."""
+
+    run_id: str
+    function: str
+    step: str
+    lookup: str
+    expression: str | None
+    expires: int | None
+    created_at: int
+
+
+class AuditView(msgspec.Struct, frozen=True):
+    """An entry of the audit log."""
+
+    at: int
+    actor: str
+    action: str
+    target: str
+    detail: str
+
+
+class FunctionStats(msgspec.Struct, frozen=True):
+    """How a function did over a period."""
+
+    function_id: int
+    function: str
+    function_name: str
+    app: str
+    started: int
+    completed: int
+    failed: int
+    cancelled: int
+    active: int
+    """Live now: queued, running and waiting."""
+    p50_ms: int | None
+    p95_ms: int | None
+    last_run_at: int | None
+    last_error: str | None
+
+    @property
+    def success_rate(self) -> float | None:
+        """0..1 of the runs that ended COMPLETED or FAILED; None when none did."""
+        ended = self.completed + self.failed
+        return self.completed / ended if ended else None
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """Counters of the home page."""
+
+    queued: int
+    running: int
+    waiting: int
+    completed: int
+    """Within the period."""
+    failed: int
+    cancelled: int
+    dead: int
+    events: int
+    """Received within the period."""
+    backlog: int
+    """Ready items that wait for a place."""
+    oldest_ready_at: int | None
+    timers: int
+    next_timer_at: int | None
+    store_bytes: int
+    buckets: tuple[tuple[int, int, int, int, int], ...]
+    """(start ms, completed, failed, cancelled, started) per slice of the period, oldest first."""
+    recent_failures: tuple[RunView, ...]
+
+
+class RunFilter(msgspec.Struct, frozen=True):
+    """Which runs to list; every field narrows."""
+
+    status: tuple[str, ...] = ()
+    function: str | None = None
+    """Slug, or the id without the app's prefix."""
+    app: str | None = None
+    event: str | None = None
+    """Event name."""
+    event_id: str | None = None
+    """Internal or sender's id."""
+    since: int | None = None
+    """Queued at or after."""
+    until: int | None = None
+    """Queued before."""
+    error: str | None = None
+    """Text contained in the error."""
+    parent: str | None = None
+
+
+class Reader(Protocol):
+    """Reading side of a store. Every call has a time limit and never blocks writers; ids are ULID text.
+
+    Raises:
+        StoreError: the query took longer than the reader's limit.
+    """
+
+    async def functions(self) -> Sequence[FunctionView]: ...
+    async def runs(self, where: RunFilter, *, limit: int = 50, cursor: str | None = None) -> tuple[list[RunView], str | None]:
+        """Newest first, and the cursor of the next page or None."""
+        ...
+
+    async def count_runs(self, where: RunFilter, *, cap: int = 10_000) -> int:
+        """How many match, counted no further than `cap`."""
+        ...
+
+    async def run(self, run_id: str) -> RunDetail | None: ...
+    async def run_view(self, run_id: str) -> RunView | None: ...
+    async def events(
+        self, *, name: str | None = None, limit: int = 50, cursor: str | None = None, internal: bool = True,
+        received_after: int | None = None, received_before: int | None = None,
+    ) -> tuple[list[EventView], str | None]:
+        """Newest first."""
+        ...
+
+    async def event(self, internal_id: str) -> EventView | None: ...
+    async def event_runs(self, internal_id: str) -> Sequence[RunView]: ...
+    async def event_skips(self, internal_id: str) -> Sequence[SkipView]: ...
+    async def event_names(self, *, limit: int = 200) -> Sequence[str]: ...
+    async def dead_letters(
+        self, *, state: str | None = "dead", function: str | None = None, fingerprint: str | None = None,
+        limit: int = 50, cursor: str | None = None,
+    ) -> tuple[list[DeadLetterView], str | None]: ...
+    async def dead_letter(self, run_id: str) -> DeadLetterView | None: ...
+    async def crons(self) -> Sequence[CronView]: ...
+    async def waits(self, *, limit: int = 200) -> Sequence[WaitView]: ...
+    async def audit(self, *, limit: int = 100) -> Sequence[AuditView]: ...
+    async def stats(self, *, since: int) -> Sequence[FunctionStats]: ...
+    async def overview(self, *, since: int, now: int, slices: int = 60) -> Overview: ...
