@@ -1,0 +1,1 @@
+"""A shop whose e-mails are sent durably: webhook and sign-up answer at once, holdfast does the rest."""

@@ -1,0 +1,45 @@
+"""The web application, with the durable functions in the same process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from . import functions
+from .client import app
+from .database import open_database
+from .orders import Orders
+from .routes import REFUSALS, router, try_again_later
+from .settings import Settings
+
+__all__ = ["create_api", "functions"]
+
+
+@asynccontextmanager
+async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = api.state.settings
+    async with (
+        open_database(settings.database_url) as sessions,
+        app.running(store=settings.holdfast_store, serve=settings.dashboard),
+    ):
+        api.state.orders = Orders(sessions)
+        yield
+
+
+def create_api(settings: Settings | None = None) -> FastAPI:
+    """The shop.
+
+    Args:
+        settings: Read from the environment unless given.
+
+    Raises:
+        SettingsError: the environment is not usable.
+    """
+    api = FastAPI(title="Riqle", lifespan=_lifespan)
+    api.state.settings = settings or Settings.from_environment()
+    api.include_router(router)
+    for refusal in REFUSALS:
+        api.add_exception_handler(refusal, try_again_later)
+    return api
