@@ -24,6 +24,7 @@ from holdfast.base.errors import (
     UnknownEventError,
 )
 from holdfast.base.retry import Backoff, RetryPolicy, RetryPresets, call_with_retry
+from holdfast.base.version import __version__
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
@@ -32,8 +33,6 @@ from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.sender import RunInfo, Sent
 from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
-
-__version__ = "0.1.0"
 
 __all__ = [
     "App",

@@ -9,6 +9,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -16,6 +17,7 @@ import click
 
 from holdfast.base.errors import HoldfastError
 from holdfast.cli.settings import DEFAULT_PORT
+from holdfast.server.keys import check_signing_key, strip_prefix
 
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 
@@ -132,10 +134,6 @@ class ServerApi:
 
 def hashed_key(signing_key: str) -> str:
     """The form of a signing key that travels: its hash (protocol section 1.1)."""
-    from hashlib import sha256
-
-    from holdfast.server.keys import check_signing_key, strip_prefix
-
     check_signing_key(signing_key, "INNGEST_SIGNING_KEY")
     return sha256(bytes.fromhex(strip_prefix(signing_key))).hexdigest()
 

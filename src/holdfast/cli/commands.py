@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+import sys
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-from holdfast import __version__
 from holdfast.base.errors import HoldfastError
+from holdfast.base.version import __version__
 
 COMMANDS = {
     "dev": ("holdfast.cli.dev", "Run an app with its dashboard, reloading as you edit."),
@@ -55,8 +58,6 @@ class LazyGroup(click.Group):
         self._refuse(ctx, name)
 
     def _refuse(self, ctx: click.Context, name: str) -> NoReturn:
-        import difflib
-
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         if close:
             remedy = f"did you mean `holdfast {close[0]}`?"
@@ -78,9 +79,6 @@ class LazyGroup(click.Group):
         except BrokenPipeError:
             # whoever read our output has seen enough (`holdfast runs | head`); point the descriptor elsewhere so
             # that the flush at exit doesn't complain
-            import os
-            import sys
-
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return None
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
+
 import click
+
+
+def new_event_key() -> str:
+    """An event key of 256 random bits. Hexadecimal, so that it fits into an address and starts with no hyphen."""
+    return secrets.token_hex(32)
+
+
+def new_signing_key() -> str:
+    """A signing key of 256 random bits, in the form that every Inngest SDK accepts."""
+    return f"signkey-prod-{secrets.token_hex(32)}"
 
 
 @click.group("keys")
@@ -34,8 +46,6 @@ def new() -> None:
       holdfast keys new
       holdfast keys new >> .env
     """
-    from holdfast.server.keys import new_event_key, new_signing_key
-
     click.echo(f"INNGEST_EVENT_KEY={new_event_key()}")
     click.echo(f"INNGEST_SIGNING_KEY={new_signing_key()}")
     click.echo(

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ import msgspec
 
 from holdfast.base.clock import SystemClock, monotonic
 from holdfast.cli.console import say
+from holdfast.cli.listening import url_of
 from holdfast.cli.settings import ProcessSettings
 from holdfast.cli.watching import SourceWatch
 
@@ -256,8 +258,4 @@ def _ended(code: int) -> str:
 
 
 def _open_browser(sock: socket.socket) -> None:
-    import webbrowser
-
-    from holdfast.cli.listening import url_of
-
     webbrowser.open(url_of(sock))

@@ -9,14 +9,14 @@ from importlib import metadata
 
 import click
 
+from holdfast.base.version import __version__
+from holdfast.store.sqlite.inspection import SQLITE_VERSION
+
 _SHOWN = ("msgspec", "pydantic", "starlette", "uvicorn")
 
 
 def versions() -> dict[str, str]:
     """Name to version of what decides holdfast's behaviour."""
-    from holdfast import __version__
-    from holdfast.store.sqlite.inspection import SQLITE_VERSION
-
     found = {"holdfast": __version__, "python": platform.python_version(), "sqlite": SQLITE_VERSION}
     found |= {name: metadata.version(name) for name in _SHOWN}
     return found | {"platform": f"{platform.system()} {platform.machine()}", "executable": sys.executable}
