@@ -1,0 +1,60 @@
+"""Schedules: when they fired, when they will, what was missed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from holdfast.core.cron import Schedule
+from holdfast.dashboard import humanize, words
+from holdfast.dashboard.forms import Form
+from holdfast.dashboard.site import Site
+from holdfast.store.reads import CronView
+
+NEXT = 5
+
+
+class CronLine(msgspec.Struct, frozen=True):
+    """A schedule of the list."""
+
+    cron: CronView
+    words: str
+    zone: str
+    coming: tuple[tuple[int, str], ...]
+    """(ms, text in the schedule's zone)."""
+
+
+async def show(site: Site, request: Request) -> Response:
+    crons, functions = await site.reader.crons(), await site.reader.functions()
+    names = {f.slug: f.name for f in functions}
+    return await site.page(
+        request, "crons.html", title="Crons", section="crons", live="run function", every=30_000, names=names,
+        lines=lines(crons, site.now()), runnable={slug for f in functions if (slug := f.slug) and f.app in site.engine.apps},
+    )
+
+
+def lines(crons: Sequence[CronView], now: int) -> list[CronLine]:
+    """Schedules with their next occurrences, soonest first."""
+    out = []
+    for cron in sorted(crons, key=lambda c: (c.next_at, c.function)):
+        schedule = Schedule.parse(cron.schedule)
+        moments = [cron.next_at] if cron.next_at > now else [schedule.after(now)]
+        while len(moments) < NEXT:
+            moments.append(schedule.after(moments[-1]))
+        zone = schedule.zone.key
+        out.append(CronLine(cron, words.schedule(cron.schedule), zone, tuple((m, humanize.absolute(m, zone)) for m in moments)))
+    return out
+
+
+async def run_now(site: Site, request: Request, form: Form) -> Response:
+    """Fire a schedule now, beside its regular occurrences."""
+    function, schedule = form.get("function"), form.get("schedule")
+    if not any(c.function == function and c.schedule == schedule for c in await site.reader.crons()):
+        raise HTTPException(404, f"There is no schedule '{schedule[:120]}' of '{function[:120]}'.")
+    run_id = await site.engine.run_cron(function, schedule)
+    await site.engine.audit(site.guard.actor(request), "cron.run", function, f"{schedule} as {run_id}")
+    return site.redirect(request, site.url(request, f"/runs/{run_id}"), "Fired now. Its regular occurrences are not affected.")

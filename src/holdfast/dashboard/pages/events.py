@@ -1,0 +1,45 @@
+"""The list of events, with what each started or why it did not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from holdfast.dashboard import payload
+from holdfast.dashboard.site import Site
+from holdfast.store.reads import EventView, RunView, SkipView
+
+PAGE = 25
+
+
+class EventLine(msgspec.Struct, frozen=True):
+    """An event of the list."""
+
+    event: EventView
+    data: payload.Payload | None
+    runs: Sequence[RunView]
+    skips: Sequence[SkipView]
+
+
+async def show(site: Site, request: Request) -> Response:
+    params = request.query_params
+    name, cursor, internal = params.get("name", "").strip(), params.get("cursor") or None, params.get("internal") == "1"
+    (found, older), names = await asyncio.gather(
+        site.reader.events(name=name or None, limit=PAGE, cursor=cursor, internal=internal or name.startswith("inngest/")),
+        site.reader.event_names(),
+    )
+    lines = await asyncio.gather(*(line(site, event) for event in found))
+    return await site.page(
+        request, "events.html", title="Events", section="events", live="" if cursor else "event run", lines=lines, older=older,
+        cursor=cursor, name=name, internal=internal, event_names=names,
+    )
+
+
+async def line(site: Site, event: EventView) -> EventLine:
+    """An event with its consequences."""
+    runs, skips = await asyncio.gather(site.reader.event_runs(event.internal_id), site.reader.event_skips(event.internal_id))
+    return EventLine(event, site.show(event.data), runs, skips)

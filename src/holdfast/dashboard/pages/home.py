@@ -1,0 +1,84 @@
+"""The overview: what runs, what fails, whether the engine and its store are well."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from holdfast.dashboard import humanize
+from holdfast.dashboard.charts import runs_chart, sparkline
+from holdfast.dashboard.pages.period import PERIODS, Period, period
+from holdfast.dashboard.site import Site
+from holdfast.store.reads import FunctionStats, Overview
+
+SLICES = 60
+_BACKLOG_WORTH_SAYING_MS = 5000
+
+
+class Tile(msgspec.Struct, frozen=True):
+    """A counter."""
+
+    label: str
+    value: str
+    hint: str
+    path: str
+    params: dict[str, str]
+    tone: str
+
+
+async def show(site: Site, request: Request) -> Response:
+    now = site.now()
+    chosen = period(request)
+    since = now - chosen.ms
+    overview, stats, functions = await asyncio.gather(
+        site.reader.overview(since=since, now=now, slices=SLICES), site.reader.stats(since=since), site.reader.functions()
+    )
+    status = site.engine.status()
+    return await site.page(
+        request, "home.html", title="Overview", section="home", live="run event dead function", every=15_000,
+        period=chosen, periods=PERIODS, overview=overview, tiles=tiles(overview, chosen, now),
+        chart=runs_chart(overview), started_line=sparkline([bucket[4] for bucket in overview.buckets], 220, 36),
+        stats=by_trouble(stats), any_functions=any(not f.archived for f in functions), any_events=overview.events > 0 or any(s.started for s in stats),
+        health=health(overview, status, now), status=status,
+    )
+
+
+def tiles(overview: Overview, chosen: Period, now: int) -> list[Tile]:
+    """The counters at the top."""
+    minutes = chosen.ms / 60_000
+    oldest = ""
+    if overview.oldest_ready_at is not None and now - overview.oldest_ready_at > _BACKLOG_WORTH_SAYING_MS:
+        oldest = f"oldest for {humanize.coarse(now - overview.oldest_ready_at)}"
+    since = {"since": chosen.key}
+    return [
+        Tile("Running", humanize.compact(overview.running), "executing now", "/runs", {"status": "RUNNING"}, "run" if overview.running else ""),
+        Tile("Queued", humanize.compact(overview.queued), "not started yet", "/runs", {"status": "QUEUED"}, ""),
+        Tile("Waiting", humanize.compact(overview.waiting), "for a time or an event", "/runs", {"status": "WAITING"}, "wait" if overview.waiting else ""),
+        Tile("Failed", humanize.compact(overview.failed), f"last {chosen.label}", "/runs", {"status": "FAILED", **since}, "bad" if overview.failed else ""),
+        Tile("Dead letters", humanize.compact(overview.dead), "to redrive or discard", "/dead-letters", {}, "bad" if overview.dead else ""),
+        Tile("Backlog", humanize.compact(overview.backlog), oldest or "ready, no free place", "/runs", {"status": "QUEUED"}, "retry" if oldest else ""),
+        Tile("Events per minute", humanize.compact(round(overview.events / minutes, 1)), f"{humanize.compact(overview.events)} in the last {chosen.label}", "/events", {}, ""),
+    ]
+
+
+def by_trouble(stats: Any) -> list[FunctionStats]:
+    """Functions with the most failures first, then the busiest."""
+    return sorted(stats, key=lambda s: (-s.failed, -s.started, s.function))
+
+
+def health(overview: Overview, status: dict[str, Any], now: int) -> list[tuple[str, str, str]]:
+    """(what, value, hint) lines about engine and store."""
+    delay = 0 if overview.oldest_ready_at is None else max(0, now - overview.oldest_ready_at)
+    timers = humanize.plural(overview.timers, "timer")
+    next_timer = f"next {humanize.ago(overview.next_timer_at, now)}" if overview.next_timer_at is not None else "none set"
+    return [
+        ("Store", humanize.size(overview.store_bytes), str(status.get("store_url", ""))),
+        ("In flight", f"{humanize.number(int(status.get('in_flight', 0)))} of {humanize.number(int(status.get('capacity', 0)))}", f"places on node {status.get('node', '')}"),
+        ("Queue delay", humanize.duration(delay), "age of the oldest ready item"),
+        ("Timers", timers, next_timer),
+        ("Accepting", "yes" if status.get("accepting") else "no", "new events"),
+    ]

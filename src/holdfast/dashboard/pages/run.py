@@ -1,0 +1,118 @@
+"""One run: where it stands, its waterfall, its steps, and what can be done with it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from holdfast.base.errors import HoldfastError
+from holdfast.dashboard import payload, timeline, words
+from holdfast.dashboard.forms import Form
+from holdfast.dashboard.history import history
+from holdfast.dashboard.search import is_id
+from holdfast.dashboard.site import Site
+from holdfast.dashboard.status import ACTIVE
+from holdfast.store.reads import FunctionView, RunDetail
+
+ACTIVE_REFRESH_MS = 1000
+_LOG_LINES = 200
+
+
+async def show(site: Site, request: Request) -> Response:
+    detail = await _detail(site, request)
+    functions, letter = await asyncio.gather(site.reader.functions(), site.reader.dead_letter(detail.run.id))
+    function = next((f for f in functions if f.id == detail.run.function_id), None)
+    now = site.now()
+    params = request.query_params
+    show_all, fold_idle = params.get("show") == "all", params.get("idle") != "full"
+    step = next((s for s in detail.steps if s.key == params.get("step") and s.kind != "end"), None)
+    active = detail.run.status in ACTIVE
+    log_lines = detail.logs if params.get("logs") == "all" else detail.logs[-_LOG_LINES:]
+    return await site.page(
+        request, "run.html", title=f"{detail.run.function_name} · {detail.run.id[-6:]}", section="runs", live="run dead",
+        live_id=detail.run.id, every=ACTIVE_REFRESH_MS if active else None, detail=detail, run=detail.run, function=function,
+        letter=letter, standing=words.standing(detail, now, _retries(function)), active=active,
+        line=timeline.build(detail, now, show_all=show_all, fold_idle=fold_idle, selected=params.get("step")),
+        state={key: value for key in ("show", "idle", "step", "logs") if (value := params.get(key))},
+        step=step, step_place=detail.steps.index(step) if step is not None else -1,
+        step_data=site.show(step.data) if step is not None else None,
+        step_logs=[line for line in detail.logs if step is not None and line.step in {step.key, step.name}][-_LOG_LINES:],
+        waits=words.waits_for(step) if step is not None and step.state == "pending" else {},
+        output=site.show(detail.output), event_data=site.show(detail.event.data) if detail.event is not None else None,
+        history=history(detail), log_lines=log_lines, hidden_logs=len(detail.logs) - len(log_lines),
+    )
+
+
+async def raw(site: Site, request: Request) -> Response:
+    """A payload as a JSON document: `output.json`, or `steps/<place>.json`."""
+    detail = await _detail(site, request)
+    part = request.path_params["part"]
+    if part == "output":
+        data = detail.output
+    elif part.startswith("steps/") and part[6:].isdecimal() and int(part[6:]) < len(detail.steps):
+        data = detail.steps[int(part[6:])].data
+    else:
+        raise HTTPException(404, f"A run has no document '{part[:60]}.json'; there are output.json and steps/<number>.json.")
+    if data is None:
+        raise HTTPException(404, "There is nothing there yet.")
+    return json_document(data, site.mask)
+
+
+def json_document(data: bytes, mask: payload.Mask | None) -> Response:
+    """JSON to look at or save, never run by a browser."""
+    return Response(
+        mask(data) if mask is not None else data, media_type="application/json",
+        headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'; sandbox"},
+    )
+
+
+async def cancel(site: Site, request: Request, form: Form) -> Response:
+    run_id = _run_id(request)
+    done = await site.engine.cancel(run_id)
+    if done:
+        await site.engine.audit(site.guard.actor(request), "run.cancel", run_id)
+    said = "Cancelled. A step in flight finishes, its result is dropped." if done else "It had ended already; nothing was changed."
+    return site.redirect(request, site.url(request, f"/runs/{run_id}"), said, tone="ok" if done else "bad")
+
+
+async def rerun(site: Site, request: Request, form: Form) -> Response:
+    run_id = _run_id(request)
+    new = await site.engine.rerun(run_id)
+    await site.engine.audit(site.guard.actor(request), "run.rerun", run_id, f"as {new}")
+    return site.redirect(request, site.url(request, f"/runs/{new}"), "Started again, as this new run. The old one stays as it was.")
+
+
+async def redrive(site: Site, request: Request, form: Form) -> Response:
+    run_id = _run_id(request)
+    try:
+        new = await site.engine.redrive(run_id)
+    except HoldfastError as error:
+        return site.redirect(request, site.url(request, f"/runs/{run_id}"), f"It can't be redriven: {error}.", tone="bad")
+    await site.engine.audit(site.guard.actor(request), "run.redrive", run_id, f"as {new}")
+    site.forget_badge()
+    return site.redirect(request, site.url(request, f"/runs/{new}"), "Redriven, as this new run. Finished steps were kept.")
+
+
+def _run_id(request: Request) -> str:
+    run_id: str = request.path_params["run_id"]
+    if not is_id(run_id):
+        raise HTTPException(404, f"'{run_id[:60]}' is not the id of a run.")
+    return run_id.upper()
+
+
+async def _detail(site: Site, request: Request) -> RunDetail:
+    run_id = _run_id(request)
+    detail = await site.reader.run(run_id)
+    if detail is None:
+        raise HTTPException(404, f"There is no run {run_id}. It may have been removed when its retention was over.")
+    return detail
+
+
+def _retries(function: FunctionView | None) -> int | None:
+    value = function.config.get("retries") if function is not None else None
+    return value if isinstance(value, int) else None
+
+

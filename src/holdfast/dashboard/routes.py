@@ -1,0 +1,65 @@
+"""All addresses of the dashboard, for the server to mount."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from holdfast.dashboard.assets import Assets
+from holdfast.dashboard.guard import Guard
+from holdfast.dashboard.pages import audit, crons, dead_letters, event, events, function, functions, home, run, runs, send
+from holdfast.dashboard.payload import Mask
+from holdfast.dashboard.site import Change, Handler, Site, changing, reading
+from holdfast.dashboard.stream import stream
+from holdfast.engine.engine import Engine
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def routes(engine: Engine, guard: Guard, *, mask: Mask | None = None) -> list[BaseRoute]:
+    """The dashboard of an engine.
+
+    Args:
+        engine: Whose runs are shown.
+        guard: Sessions and rights. Who is let in at all is decided before these routes are reached; only `/static` is public.
+        mask: Called with each JSON document before it is shown, to blank out what viewers must not see.
+    """
+    site = Site(engine, guard, mask)
+
+    def get(path: str, handler: Handler) -> Route:
+        return Route(path, reading(site, handler), methods=["GET"])
+
+    def post(path: str, handler: Change) -> Route:
+        return Route(path, changing(site, handler), methods=["POST"])
+
+    return [
+        get("/", home.show),
+        get("/search", runs.search),
+        get("/runs", runs.show),
+        post("/runs/bulk", runs.bulk),
+        get("/runs/{run_id}", run.show),
+        get("/runs/{run_id}/{part:path}.json", run.raw),
+        post("/runs/{run_id}/cancel", run.cancel),
+        post("/runs/{run_id}/rerun", run.rerun),
+        post("/runs/{run_id}/redrive", run.redrive),
+        get("/events", events.show),
+        get("/events/send", send.show),
+        post("/events/send", send.send),
+        get("/events/{event_id}.json", event.raw),
+        get("/events/{event_id}", event.show),
+        get("/functions", functions.show),
+        get("/functions/{slug}", function.show),
+        post("/functions/{slug}/invoke", function.invoke),
+        get("/dead-letters", dead_letters.show),
+        post("/dead-letters/redrive", dead_letters.redrive),
+        post("/dead-letters/discard", dead_letters.discard),
+        get("/crons", crons.show),
+        post("/crons/run", crons.run_now),
+        get("/audit", audit.show),
+        Route("/stream", partial(stream, site), methods=["GET"]),
+        Mount("/static", Assets(site.version), name="dashboard-static"),
+    ]
