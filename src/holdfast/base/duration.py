@@ -11,7 +11,10 @@ from holdfast.base.errors import ConfigurationError
 Duration: TypeAlias = timedelta | int | float | str
 """A span of time: a timedelta, seconds as a number, or text such as "90s", "1h30m", "2d", "1w"."""
 
-_UNITS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1, "us": 0.001, "µs": 0.001, "ns": 1e-6}
+_UNITS = {
+    "w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1, "us": 0.001, "µs": 0.001,
+    "ns": 1e-6,
+}  # fmt: skip
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|w|d|h|m|s)")
 
 

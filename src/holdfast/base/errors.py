@@ -182,7 +182,7 @@ class NotSerializableError(NonRetriableError):
     """A value can't be stored as JSON. The message names the step, the type and the path to the value."""
 
 
-class Suspended(BaseException):  # noqa: N818 - it is not an error, and user code must not treat it as one
+class Suspended(BaseException):  # it is not an error, and user code must not treat it as one
     """Thrown into a function that leaves memory until its next event or timer. Let it pass; never catch it."""
 
 

@@ -48,13 +48,18 @@ class Schedule:
         try:
             zone = ZoneInfo(zone_name)
         except Exception as error:
-            raise ConfigurationError(f"'{zone_name}' isn't a known time zone; use an IANA name such as Europe/Paris") from error
+            raise ConfigurationError(
+                f"'{zone_name}' isn't a known time zone; use an IANA name such as Europe/Paris"
+            ) from error
         if len(fields.split()) != 5:
-            raise ConfigurationError(f"'{text}' isn't a valid cron schedule: it needs five fields (minute hour day month weekday)")
+            raise ConfigurationError(
+                f"'{text}' isn't a valid cron schedule: it needs five fields (minute hour day month weekday)"
+            )
         try:
             next(CronSim(fields, datetime(2024, 1, 1, tzinfo=UTC)))
         except (CronSimError, StopIteration) as error:
-            raise ConfigurationError(f"'{text}' isn't a valid cron schedule: {error or 'it never fires'}") from error
+            reason = str(error) or "it never fires"
+            raise ConfigurationError(f"'{text}' isn't a valid cron schedule: {reason}") from error
         return Schedule(text, fields, zone)
 
     def after(self, ms: int) -> int:

@@ -113,7 +113,7 @@ class App:
     """
 
     def __init__(
-        self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,  # noqa: A002
+        self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,
         backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
         middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None,
     ) -> None:
@@ -244,7 +244,7 @@ class App:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    async def send(self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None) -> Sent:  # noqa: A002
+    async def send(self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None) -> Sent:
         """Send one event. Returns when it is on disk; the work happens later.
 
         Args:
@@ -265,7 +265,7 @@ class App:
         """Send several events in one transaction: all are accepted or none. Errors as for `send`."""
         return await self._deliver([self._outgoing(event, None, None) for event in events])
 
-    def send_sync(self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None) -> Sent:  # noqa: A002
+    def send_sync(self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None) -> Sent:
         """`send` for code that isn't async: a Flask view, a thread, a script. Blocks until the event is on disk.
 
         Raises:
@@ -351,7 +351,7 @@ class App:
 
         return embedded(self, store=store, **settings)
 
-    async def start(self, function: Function[E, R], event: E | Mapping[str, Any], *, id: str | None = None) -> RunHandle[R]:  # noqa: A002
+    async def start(self, function: Function[E, R], event: E | Mapping[str, Any], *, id: str | None = None) -> RunHandle[R]:
         """Start one function and get a handle for its result. Durable like any other run.
 
         Args:

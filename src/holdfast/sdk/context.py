@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from holdfast.base.clock import to_datetime
 from holdfast.sdk.events import ReceivedEvent
-from holdfast.sdk.steps import NowCall, Step, StepDriver, StepOptions, SyncStep, _DEFAULTS
+from holdfast.sdk.steps import _DEFAULTS, NowCall, Step, StepDriver, SyncStep
 
 E_co = TypeVar("E_co", covariant=True)
 
@@ -60,7 +59,7 @@ class _ContextBase(Generic[E_co]):
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """Logs with the run's id, keeps the lines on the run's page, and is silent while recorded steps are replayed."""
+        """Logs with the run's id and keeps the lines on the run's page; silent while recorded steps are replayed."""
         return self._scope.logger()
 
 
@@ -91,6 +90,3 @@ class SyncContext(_ContextBase[E_co]):
         """See `Context.now`."""
         moment: int = self._scope.perform_sync(NowCall(self._scope, "$now", _DEFAULTS))
         return to_datetime(moment)
-
-
-

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, TypeVar
+from datetime import datetime
+from enum import Enum
+from types import UnionType
+from typing import Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 
+from msgspec import DecodeError
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from holdfast.base.clock import to_datetime
-from holdfast.base.errors import ConfigurationError, EventInvalidError
+from holdfast.base.codec import decode_json, encode_json
+from holdfast.base.errors import ConfigurationError, EventInvalidError, NotSerializableError
 from holdfast.base.limits import event_name_problem
 
 D = TypeVar("D")
@@ -24,13 +29,16 @@ class Event(BaseModel):
     ```
 
     Fields with an alias (`alias_generator=to_camel`, or `Field(alias=...)`) are written and read under the alias on the
-    wire and under their own name in Python. The class itself has no public attributes, so any field name is free.
+    wire and under their own name in Python. The envelope's `id`, `name`, `ts` and `data` are not attributes of the
+    class, so that fields may have these names.
 
     Raises:
         ConfigurationError: the class has no `name=`, or the name is reserved or too long.
     """
 
-    model_config = ConfigDict(populate_by_name=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        populate_by_name=True, extra="forbid", ser_json_inf_nan="constants", protected_namespaces=()
+    )
 
     __holdfast_event__: ClassVar[str] = ""
 
@@ -63,9 +71,9 @@ class FunctionFailed(Event, name="inngest/function.failed"):
 
     function_id: str
     run_id: str
-    error: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies defaults
-    event: dict[str, Any] = {}  # noqa: RUF012
-    events: list[dict[str, Any]] = []  # noqa: RUF012
+    error: dict[str, Any] = {}
+    event: dict[str, Any] = {}
+    events: list[dict[str, Any]] = []
 
 
 class ReceivedEvent(Generic[D]):
@@ -73,7 +81,7 @@ class ReceivedEvent(Generic[D]):
 
     __slots__ = ("data", "id", "name", "ts")
 
-    def __init__(self, id: str, name: str, ts: int, data: D) -> None:  # noqa: A002 - the field's name on the wire
+    def __init__(self, id: str, name: str, ts: int, data: D) -> None:
         self.id = id
         """The id the sender gave it, else the one assigned when it was accepted."""
         self.name = name
@@ -82,7 +90,7 @@ class ReceivedEvent(Generic[D]):
         self.data = data
 
     @property
-    def time(self) -> Any:
+    def time(self) -> datetime:
         """`ts` as an aware datetime."""
         return to_datetime(self.ts)
 
@@ -109,17 +117,38 @@ def event_name(model: type[Event]) -> str:
     name = model.__holdfast_event__
     if not name:
         raise ConfigurationError(
-            f"class {model.__qualname__} has no event name; declare it as `class {model.__name__}(Event, name=\"app/thing.happened\")`"
+            f"class {model.__qualname__} has no event name; "
+            f"declare it as `class {model.__name__}(Event, name='app/thing.happened')`"
         )
     return name
 
 
 def encode_data(event: Event) -> bytes:
-    """The event's data as wire JSON, under the wire names."""
+    """The event's data as wire JSON, under the wire names.
+
+    Raises:
+        EventInvalidError: a field was changed into something that does not fit, or is NaN.
+    """
     try:
-        return event.__pydantic_serializer__.to_json(event, by_alias=True)
+        raw = event.__pydantic_serializer__.to_json(event, by_alias=True, warnings="error")
     except Exception as error:
         raise EventInvalidError(f"event {event_name(type(event))!r} can't be written as JSON: {error}") from error
+    if b"NaN" in raw or b"Infinity" in raw:
+        _refuse_nan(event, raw)
+    return raw
+
+
+def _refuse_nan(event: Event, raw: bytes) -> None:
+    """Text may well contain these words; numbers may not."""
+    try:
+        decode_json(raw)
+    except DecodeError as error:
+        name = event_name(type(event))
+        try:
+            encode_json(event.model_dump(by_alias=True), f"event {name!r}")
+        except NotSerializableError as found:
+            raise EventInvalidError(str(found)) from found
+        raise EventInvalidError(f"event {name!r} can't be written as JSON: {error}") from error
 
 
 def decode_data(model: type[E], data: bytes) -> E:
@@ -128,7 +157,8 @@ def decode_data(model: type[E], data: bytes) -> E:
     Raises:
         pydantic.ValidationError: the data does not fit the model.
     """
-    return model.__pydantic_validator__.validate_json(data, by_alias=True, by_name=True, extra="ignore")
+    event: E = model.__pydantic_validator__.validate_json(data, by_alias=True, by_name=True, extra="ignore")
+    return event
 
 
 def explain(error: ValidationError, name: str) -> str:
@@ -136,7 +166,8 @@ def explain(error: ValidationError, name: str) -> str:
     parts = []
     for item in error.errors(include_url=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"]) or "data"
-        got = "" if item["type"] in {"missing", "json_invalid"} else f" (got {_short(item.get('input', PydanticUndefined))})"
+        given = item.get("input", PydanticUndefined)
+        got = "" if item["type"] in {"missing", "json_invalid"} else f" (got {_short(given)})"
         parts.append(f"{where}: {item['msg'][:1].lower()}{item['msg'][1:]}{got}")
     return f"event {name!r} does not fit its schema: " + "; ".join(parts)
 
@@ -152,11 +183,41 @@ def wire_path(model: type[Event], path: str) -> str:
     Raises:
         ConfigurationError: the model has no such field.
     """
-    head, _, rest = path.partition(".")
-    fields = model.model_fields
-    for field_name, field in fields.items():
-        if head in {field_name, field.alias}:
-            wire = field.serialization_alias or field.alias or field_name
-            return f"{wire}.{rest}" if rest else wire
-    known = ", ".join(sorted(fields)) or "none"
-    raise ConfigurationError(f"event {event_name(model)!r} has no field {head!r}; its fields are: {known}")
+    return ".".join(_wire_names(model, path.split("."), event_name(model)))
+
+
+def _wire_names(model: type[BaseModel], names: list[str], event: str) -> list[str]:
+    head, rest = names[0], names[1:]
+    for field_name, field in model.model_fields.items():
+        wire = field.serialization_alias or field.alias or field_name
+        if head in {field_name, field.alias, wire}:
+            inner = _model_of(field.annotation) if rest else None
+            return [wire, *(rest if inner is None else _wire_names(inner, rest, event))]
+    if model.model_config.get("extra") == "allow":
+        return names
+    known = ", ".join(sorted(model.model_fields)) or "none"
+    inside = "" if issubclass(model, Event) else f" in {model.__name__}"
+    raise ConfigurationError(f"event {event!r} has no field {head!r}{inside}; its fields are: {known}")
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The pydantic model of a field that holds one, optional or not."""
+    union = get_origin(annotation) in {Union, UnionType}
+    members = [member for member in get_args(annotation) if member is not type(None)] if union else [annotation]
+    if len(members) == 1 and isinstance(members[0], type) and issubclass(members[0], BaseModel):
+        return members[0]
+    return None
+
+
+def wire_scalar(value: Any) -> str | int | float | bool | None:
+    """A value to compare a field with, as JSON has it: enums by value, UUIDs, dates and decimals as their text.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if value is None or (isinstance(value, str | int | float | bool) and not isinstance(value, Enum)):
+        return value
+    plain = to_jsonable_python(value)
+    if plain is None or isinstance(plain, str | int | float | bool):
+        return plain
+    raise TypeError(f"must be a string, number, bool or None, not {type(value).__name__}")

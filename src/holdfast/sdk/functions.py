@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, get_type_hints, overload
+from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints, overload
 
 from holdfast.base.duration import duration_text
 from holdfast.base.errors import ConfigurationError
@@ -23,6 +23,7 @@ E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 E_contra = TypeVar("E_contra", contravariant=True)
 
+_AWAITED = frozenset({Awaitable, Coroutine})
 _ID = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", re.IGNORECASE)
 
 FailureHandler = Callable[[Context[FunctionFailed]], Awaitable[Any]] | Callable[[SyncContext[FunctionFailed]], Any]
@@ -46,11 +47,11 @@ class FunctionOptions:
 
 
 class Function(Generic[E, R]):
-    """A durable function. Calling it calls the plain function, for unit tests; `app.send` and `app.start` run it durably."""
+    """A durable function. `app.send` and `app.start` run it durably; calling it calls the plain function, for tests."""
 
     def __init__(
-        self, app_id: str, function_id: str, fn: Callable[..., Any], triggers: Sequence[Trigger], options: FunctionOptions,
-        on_failure: FailureHandler | None, name: str | None = None,
+        self, app_id: str, function_id: str, fn: Callable[..., Any], triggers: Sequence[Trigger],
+        options: FunctionOptions, on_failure: FailureHandler | None, name: str | None = None,
     ) -> None:
         self.app_id = app_id
         self.id = function_id
@@ -66,7 +67,9 @@ class Function(Generic[E, R]):
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
         if not _ID.fullmatch(function_id):
-            raise ConfigurationError(f"{self.where}: function id {function_id!r} may have letters, digits, '.', '_' and '-' only")
+            raise ConfigurationError(
+                f"{self.where}: function id {function_id!r} may have letters, digits, '.', '_' and '-' only"
+            )
 
     @property
     def slug(self) -> str:
@@ -99,12 +102,20 @@ class Function(Generic[E, R]):
 
 @dataclass(frozen=True, slots=True)
 class FunctionRef(Generic[E, R]):
-    """A function of another app or module, for `step.invoke`: `FunctionRef("billing/charge", ChargeRequest, Receipt)`."""
+    """A function of another app or module: `FunctionRef("billing/charge", ChargeRequest, Receipt)` for `step.invoke`.
+
+    Raises:
+        ConfigurationError: the id is not of the form `app/function`.
+    """
 
     id: str
     """`app/function`."""
     event: type[E]
     result: type[R]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^/\s]+/[^/\s]+", self.id):
+            raise ConfigurationError(f"{self.id!r} is not a reference to a function; write it as 'app/function'")
 
     @property
     def slug(self) -> str:
@@ -121,7 +132,7 @@ class FunctionDecorator(Protocol[E]):
     """What `@app.function(...)` returns: it keeps the types of the function it decorates."""
 
     @overload
-    def __call__(self, fn: Callable[[Context[E]], Awaitable[R]], /) -> Function[E, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fn: Callable[[Context[E]], Awaitable[R]], /) -> Function[E, R]: ...
     @overload
     def __call__(self, fn: Callable[[SyncContext[E]], R], /) -> Function[E, R]: ...
 
@@ -130,17 +141,18 @@ class AnyFunctionDecorator(Protocol):
     """The same for triggers by name: the event's data is whatever JSON was sent."""
 
     @overload
-    def __call__(self, fn: Callable[[Context[Any]], Awaitable[R]], /) -> Function[Any, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, fn: Callable[[Context[Any]], Awaitable[R]], /) -> Function[Any, R]: ...
     @overload
     def __call__(self, fn: Callable[[SyncContext[Any]], R], /) -> Function[Any, R]: ...
 
 
 def return_type(fn: Callable[..., Any]) -> Any:
-    """A callable's return annotation, or Any where it has none that can be resolved."""
+    """What a callable's annotation says it returns once awaited, or Any where there is none that can be resolved."""
     try:
-        return get_type_hints(fn).get("return", Any)
+        found = get_type_hints(fn).get("return", Any)
     except Exception:  # annotations may name things that exist for type checkers only
         return Any
+    return get_args(found)[-1] if get_origin(found) in _AWAITED and get_args(found) else found
 
 
 def source_of(fn: Callable[..., Any]) -> str:
@@ -188,14 +200,29 @@ def _check_trigger(trigger: Trigger, seen: set[tuple[str | None, str | None, str
 
 
 def _check_signature(function: Function[Any, Any]) -> None:
+    if not callable(function.fn):
+        raise ConfigurationError(f"{function.where} is not a function")
     try:
-        parameters = [
-            p for p in inspect.signature(function.fn).parameters.values()
-            if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}
-        ]
-    except (TypeError, ValueError):
+        parameters = list(inspect.signature(function.fn).parameters.values())
+    except (TypeError, ValueError):  # some callables written in C have no signature
         return
-    if len(parameters) != 1:
-        raise ConfigurationError(f"{function.where}: a function takes one argument, its context, not {len(parameters)}")
+    named = [p for p in parameters if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
+    by_position = [p for p in parameters if p.kind not in {p.KEYWORD_ONLY, p.VAR_KEYWORD}]
+    if len(named) > 1 or not by_position:
+        raise ConfigurationError(f"{function.where}: a function takes one argument, its context, not {len(named)}")
     if inspect.isgeneratorfunction(function.fn) or inspect.isasyncgenfunction(function.fn):
         raise ConfigurationError(f"{function.where}: a function must return its result, not yield")
+    _check_context(function, by_position[0].name)
+
+
+def _check_context(function: Function[Any, Any], parameter: str) -> None:
+    """`async def` gets a Context and `def` a SyncContext: the wrong one would fail at the first step."""
+    try:
+        annotation = get_type_hints(function.fn).get(parameter)
+    except Exception:  # annotations may name things that exist for type checkers only
+        return
+    given = get_origin(annotation) or annotation
+    if given is SyncContext and function.is_async:
+        raise ConfigurationError(f"{function.where}: an `async def` function receives a Context, not a SyncContext")
+    if given is Context and not function.is_async:
+        raise ConfigurationError(f"{function.where}: a plain `def` function receives a SyncContext, not a Context")

@@ -9,7 +9,7 @@ from holdfast.sdk.sender import Outgoing, Sent
 
 
 class Middleware:
-    """Subclass it and override what you need; pass instances to `App(middleware=[...])` or `@app.function(middleware=[...])`.
+    """Subclass it, override what you need, and pass instances as `middleware=[...]` to App or `@app.function`.
 
     Each method wraps the next one: do something, `await call()`, do something else. An app's middleware is outside a
     function's, and the first of a list is outermost.
@@ -28,7 +28,9 @@ class Middleware:
         """Around each attempt of a step's body; not around recorded steps. The value returned is the one recorded."""
         return await call()
 
-    async def around_send(self, events: list[Outgoing], call: Callable[[list[Outgoing]], Awaitable[list[Sent]]]) -> list[Sent]:
+    async def around_send(
+        self, events: list[Outgoing], call: Callable[[list[Outgoing]], Awaitable[list[Sent]]]
+    ) -> list[Sent]:
         """Around each send of this app; pass changed events to `call` to change what is sent."""
         return await call(events)
 

@@ -64,7 +64,7 @@ class StepCall(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     __slots__ = ("_coro", "driver", "id", "key", "options")
 
-    def __init__(self, driver: StepDriver, id: str, options: StepOptions) -> None:  # noqa: A002
+    def __init__(self, driver: StepDriver, id: str, options: StepOptions) -> None:
         if type(id) is not str or not id:
             raise StepUsageError(f"a step id must be a non-empty string, not {id!r}")
         self.driver = driver
@@ -108,7 +108,7 @@ class RunCall(StepCall[T_co]):
     __slots__ = ("args", "fn", "kwargs")
 
     def __init__(
-        self, driver: StepDriver, id: str, options: StepOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]  # noqa: A002
+        self, driver: StepDriver, id: str, options: StepOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         self.fn = fn
         self.args = args
@@ -121,7 +121,7 @@ class SleepCall(StepCall[None]):
 
     __slots__ = ("duration", "until")
 
-    def __init__(self, driver: StepDriver, id: str, *, duration: int | None = None, until: int | None = None) -> None:  # noqa: A002
+    def __init__(self, driver: StepDriver, id: str, *, duration: int | None = None, until: int | None = None) -> None:
         self.duration = duration
         self.until = until
         super().__init__(driver, id, _DEFAULTS)
@@ -133,7 +133,7 @@ class WaitCall(StepCall[T_co]):
     __slots__ = ("event", "expression", "model", "since", "timeout", "where")
 
     def __init__(
-        self, driver: StepDriver, id: str, *, event: str, model: type[Event] | None, where: dict[str, Any],  # noqa: A002
+        self, driver: StepDriver, id: str, *, event: str, model: type[Event] | None, where: dict[str, Any],
         expression: str | None, timeout: int, since: str | None,
     ) -> None:
         self.event = event
@@ -152,7 +152,7 @@ class InvokeCall(StepCall[T_co]):
     __slots__ = ("function", "payload", "result", "timeout")
 
     def __init__(
-        self, driver: StepDriver, id: str, *, function: str, payload: Event | Mapping[str, Any], result: Any, timeout: int  # noqa: A002
+        self, driver: StepDriver, id: str, *, function: str, payload: Event | Mapping[str, Any], result: Any, timeout: int
     ) -> None:
         self.function = function
         self.payload = payload
@@ -167,7 +167,7 @@ class SendCall(StepCall[list[str]]):
 
     __slots__ = ("events",)
 
-    def __init__(self, driver: StepDriver, id: str, events: Sequence[Event | Mapping[str, Any]]) -> None:  # noqa: A002
+    def __init__(self, driver: StepDriver, id: str, events: Sequence[Event | Mapping[str, Any]]) -> None:
         self.events = events
         super().__init__(driver, id, _DEFAULTS)
 
@@ -177,7 +177,7 @@ class RaceCall(StepCall[int]):
 
     __slots__ = ("calls",)
 
-    def __init__(self, driver: StepDriver, id: str, calls: Sequence[StepCall[Any]]) -> None:  # noqa: A002
+    def __init__(self, driver: StepDriver, id: str, calls: Sequence[StepCall[Any]]) -> None:
         self.calls = calls
         super().__init__(driver, id, _DEFAULTS)
 
@@ -195,19 +195,19 @@ class _StepBase:
         self._driver = driver
         self._options = options
 
-    def _sleep(self, id: str, duration: Duration) -> SleepCall:  # noqa: A002
+    def _sleep(self, id: str, duration: Duration) -> SleepCall:
         ms = duration_ms(duration)
         if ms > MAX_WAIT_MS:
             raise StepUsageError(f"step {id!r} sleeps {duration!r}; the longest sleep is 366 days")
         return SleepCall(self._driver, id, duration=ms)
 
-    def _sleep_until(self, id: str, moment: datetime | str | int) -> SleepCall:  # noqa: A002
+    def _sleep_until(self, id: str, moment: datetime | str | int) -> SleepCall:
         if isinstance(moment, str):
             moment = datetime.fromisoformat(moment)
         return SleepCall(self._driver, id, until=moment if isinstance(moment, int) else to_ms(moment))
 
     def _wait(
-        self, id: str, event: type[Event] | str, where: Mapping[str, Any] | None, match: str | None,  # noqa: A002
+        self, id: str, event: type[Event] | str, where: Mapping[str, Any] | None, match: str | None,
         if_: str | None, timeout: Duration, since: str | None,
     ) -> WaitCall[Any]:
         model = None if isinstance(event, str) else event
@@ -229,7 +229,7 @@ class _StepBase:
         )
 
     def _invoke(
-        self, id: str, function: Function[Any, Any] | FunctionRef[Any, Any], payload: Any, timeout: Duration | None  # noqa: A002
+        self, id: str, function: Function[Any, Any] | FunctionRef[Any, Any], payload: Any, timeout: Duration | None
     ) -> InvokeCall[Any]:
         timeout_ms = MAX_INVOKE_MS if timeout is None else min(duration_ms(timeout), MAX_INVOKE_MS)
         return InvokeCall(
@@ -237,7 +237,7 @@ class _StepBase:
             result=function.result_type, timeout=timeout_ms,
         )
 
-    def _send(self, id: str, events: Any) -> SendCall:  # noqa: A002
+    def _send(self, id: str, events: Any) -> SendCall:
         many = [events] if isinstance(events, Event | Mapping) else list(events)
         return SendCall(self._driver, id, many)
 

@@ -24,7 +24,7 @@ class Cron(Generic[E_co]):
     schedule: str
     """Minute, hour, day of month, month, day of week; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`."""
     tz: str = "UTC"
-    """IANA name. Across changes of daylight-saving time a skipped time fires right after the gap, a repeated one once."""
+    """IANA name. When daylight-saving time changes, a skipped time fires right after the gap, a repeated one once."""
 
     @property
     def text(self) -> str:
