@@ -1,0 +1,122 @@
+"""Errors as the API writes them (protocol section 1.1), and which status belongs to which."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from holdfast.base.errors import (
+    ConfigurationError,
+    EventInvalidError,
+    HoldfastError,
+    OverloadedError,
+    RunNotFoundError,
+    StoreError,
+    StoreFailedError,
+    StoreFullError,
+)
+
+_log = logging.getLogger("holdfast.server")
+
+_CODES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 409: "conflict", 413: "too_large"}
+
+
+class ApiError(Exception):
+    """A request that can't be done, as its client is told.
+
+    Args:
+        status: The HTTP status.
+        message: What was wrong and what to do.
+        code: A stable name for programs.
+        retry_after: Seconds after which trying again makes sense, where it does.
+        close: Whether the connection can't be used again, because its body was not read.
+    """
+
+    def __init__(
+        self, status: int, message: str, code: str | None = None, *, retry_after: float | None = None, close: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code or _CODES.get(status, "error")
+        self.headers: dict[str, str] = {}
+        if retry_after is not None:
+            self.headers["retry-after"] = str(max(1, math.ceil(retry_after)))
+        if close:
+            self.headers["connection"] = "close"
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """An error. SDKs read `error` and `status`."""
+
+    error: str
+    """What was wrong, in a sentence."""
+    status: int
+    """The HTTP status."""
+    data: None = None
+    code: str = "error"
+    """A stable name for programs."""
+
+
+def error_body(error: ApiError) -> bytes:
+    """The JSON of an error."""
+    return msgspec.json.encode(ErrorBody(error.message, error.status, None, error.code))
+
+
+def error_response(error: ApiError) -> Response:
+    """An error as a response."""
+    return Response(error_body(error), error.status, error.headers, media_type="application/json")
+
+
+def api_error(error: HoldfastError) -> ApiError:
+    """What a client is told of an error of the engine."""
+    retry_after = None
+    if isinstance(error, EventInvalidError):
+        status = error.status
+    elif isinstance(error, RunNotFoundError):
+        status = 404
+    elif isinstance(error, OverloadedError):
+        status, retry_after = 503, error.retry_after
+    elif isinstance(error, StoreFullError):
+        status = 507
+    elif isinstance(error, StoreFailedError):
+        status, retry_after = 503, 30.0
+    elif isinstance(error, StoreError):
+        status, retry_after = 503, 1.0
+    elif isinstance(error, ConfigurationError):
+        status = 400
+    else:
+        status = 409
+    return ApiError(status, str(error), error.code, retry_after=retry_after)
+
+
+async def on_api_error(_request: Request, error: Exception) -> Response:
+    """Exception handler of `ApiError`."""
+    assert isinstance(error, ApiError)
+    return error_response(error)
+
+
+async def on_holdfast_error(_request: Request, error: Exception) -> Response:
+    """Exception handler of what the engine raises."""
+    assert isinstance(error, HoldfastError)
+    return error_response(api_error(error))
+
+
+async def on_http_exception(_request: Request, error: Exception) -> Response:
+    """Exception handler of Starlette's own errors: unknown routes and methods."""
+    assert isinstance(error, HTTPException)
+    answer = ApiError(error.status_code, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return error_response(answer)
+
+
+async def on_crash(request: Request, error: Exception) -> Response:
+    """Exception handler of what nobody expected. The client learns nothing of the inside; the log has the stack."""
+    route = getattr(request.scope.get("route"), "path", "an unknown route")
+    _log.error("%s %s failed", request.method, route, exc_info=error)
+    return error_response(ApiError(500, "holdfast failed to answer this; its log says why", "internal"))

@@ -1,0 +1,322 @@
+"""What the REST API answers: one struct per object, which is both its JSON and its schema in the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from holdfast.base.clock import iso
+from holdfast.base.ids import name_uuid
+from holdfast.store.reads import (
+    AttemptView,
+    DeadLetterView,
+    EventView,
+    FunctionView,
+    LogView,
+    QueueView,
+    RunDetail,
+    RunView,
+    StepView,
+)
+
+ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
+ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
+"""The protocol's fixed ids of a server that has one account and one environment (section 1.9)."""
+
+
+class Metadata(Struct, frozen=True):
+    """About the answer itself."""
+
+    fetched_at: Annotated[str, Meta(description="When it was read, RFC 3339.")]
+    cached_until: Annotated[str | None, Meta(description="Always null: nothing is cached.")] = None
+    next_cursor: Annotated[str | None, Meta(description="Of lists: pass it as `cursor` to get the next page; null on the last.")] = None
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """An accepted event."""
+
+    internal_id: Annotated[str, Meta(description="The id it got when it was accepted, a ULID.")]
+    account_id: str = ACCOUNT_ID
+    environment_id: str = ENVIRONMENT_ID
+    source: Annotated[str, Meta(description="`api`, or `function` when a run sent it.")]
+    source_id: Annotated[str | None, Meta(description="The run that sent it.")]
+    received_at: Annotated[str, Meta(description="RFC 3339.")]
+    id: Annotated[str, Meta(description="The id its sender gave it, else the internal one.")]
+    name: str
+    data: Annotated[Raw, Meta(description="An object, as it was sent.")]
+    user: Annotated[Any, Meta(description="What its sender said of the user, if anything.")] = None
+    ts: Annotated[int, Meta(description="Milliseconds since 1970.")]
+    v: str | None = None
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """One execution of a function."""
+
+    run_id: str
+    status: Annotated[str, Meta(description="Queued, Running, Waiting, Completed, Failed, Cancelled or Skipped.")]
+    function: Annotated[str, Meta(description="`<app>-<function>`.")]
+    function_name: str
+    app: str
+    function_id: Annotated[str, Meta(description="The function's UUID in the Inngest protocol.")]
+    environment_id: str = ENVIRONMENT_ID
+    event_id: Annotated[str, Meta(description="Internal id of the event that started it.")]
+    event_name: str
+    batch_id: None = None
+    original_run_id: Annotated[str | None, Meta(description="The run it repeats, for reruns and redrives.")]
+    parent_run_id: Annotated[str | None, Meta(description="The run that invoked it.")]
+    cron: Annotated[str | None, Meta(description="The schedule that started it, where it is known.")] = None
+    origin: Annotated[str, Meta(description="event, invoke, rerun, redrive or cron.")]
+    queued_at: Annotated[str, Meta(description="RFC 3339, as all moments here.")]
+    run_started_at: Annotated[str, Meta(description="When it started; until then, when it was queued.")]
+    started_at: str | None
+    ended_at: str | None
+    duration_ms: Annotated[int | None, Meta(description="From start to end.")]
+    attempt: Annotated[int, Meta(description="Failed attempts of the function itself, outside steps.")]
+    steps: Annotated[int, Meta(description="Steps recorded.")]
+    error: Annotated[str | None, Meta(description="Class and first line of the last error.")]
+    key: str | None
+    output: Annotated[Raw | None, Meta(description="Return value once Completed; `{error: {name, message, stack}}` once Failed.")] = None
+
+
+class Attempt(Struct, frozen=True):
+    """A failed attempt."""
+
+    attempt: Annotated[int, Meta(description="From 0.")]
+    started_at: str
+    ended_at: str
+    retry_at: Annotated[str | None, Meta(description="When the next one is (was) due.")]
+    error: dict[str, Any]
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """A step of a run."""
+
+    id: Annotated[str, Meta(description="The step's id, with its index when it was used more than once.")]
+    name: str
+    kind: Annotated[str, Meta(description="run, sleep, wait_event, wait_signal, invoke, send, race, now, fetch or ai.")]
+    state: Annotated[str, Meta(description="done, failed or pending.")]
+    started_at: str
+    ended_at: str | None
+    due: Annotated[str | None, Meta(description="While pending: its next attempt, wake-up or time-out.")]
+    failed_attempts: int
+    attempts: list[Attempt]
+    output: Annotated[Raw | None, Meta(description="Its result; while pending, what it waits for.")]
+    error: dict[str, Any] | None
+
+
+class LogLine(Struct, frozen=True):
+    """A line a run logged."""
+
+    at: str
+    level: str
+    message: str
+    step: str | None
+
+
+class Place(Struct, frozen=True):
+    """Where a live run stands in the queue."""
+
+    state: Annotated[str, Meta(description="ready, timed, leased or parked.")]
+    due: str
+    lane: str
+    position: Annotated[int | None, Meta(description="Place in line, from 1.")]
+    attempt: int
+    crashes: int
+
+
+class History(Struct, frozen=True, kw_only=True):
+    """Everything recorded of a run."""
+
+    run: Run
+    event: Event | None
+    steps: list[Step]
+    attempts: Annotated[list[Attempt], Meta(description="Failed attempts of the function itself, outside steps.")]
+    logs: list[LogLine]
+    queue: Place | None
+    children: list[Run]
+    notes: Annotated[list[str], Meta(description="What the engine has to say: changed code, crashes.")]
+
+
+class DeadLetter(Struct, frozen=True):
+    """A run that failed for good."""
+
+    run_id: str
+    function: str
+    function_name: str
+    event_name: str
+    at: str
+    fingerprint: Annotated[str, Meta(description="The same for letters of the same error.")]
+    error: str
+    state: Annotated[str, Meta(description="dead, redriven or discarded.")]
+    redriven_as: str | None
+    attempts: int
+
+
+class Function(Struct, frozen=True):
+    """A registered function."""
+
+    id: Annotated[str, Meta(description="Its UUID in the Inngest protocol.")]
+    slug: Annotated[str, Meta(description="`<app>-<function>`.")]
+    name: str
+    app: str
+    version: int
+    archived: bool
+    paused: bool
+    created_at: str
+    config: Annotated[dict[str, Any], Meta(description="Triggers, retries and limits, as it registered.")]
+
+
+class Started(Struct, frozen=True):
+    """A run that a request made."""
+
+    run_id: str
+
+
+class Invoked(Struct, frozen=True):
+    """The answer to an invocation."""
+
+    id: Annotated[str, Meta(description="Internal id of the event made for it.")]
+    run_id: str
+    status: int = 200
+
+
+class Accepted(Struct, frozen=True):
+    """The answer of the event API."""
+
+    ids: Annotated[list[str], Meta(description="Internal ids of the accepted events, in order; one empty text when there are none.")]
+    status: int
+    error: Annotated[str | None, Meta(description="What is wrong with the first event that is not acceptable.")] = None
+
+
+class Health(Struct, frozen=True):
+    """Whether the server accepts work."""
+
+    status: int
+    message: str
+
+
+# -- from the read model ---------------------------------------------------------------------------------------------
+
+
+def _moment(ms: int) -> str:
+    return iso(ms) or ""
+
+
+def event_of(view: EventView) -> Event:
+    """An event for the API."""
+    return Event(
+        internal_id=view.internal_id,
+        source="function" if view.source_run else "api",
+        source_id=view.source_run,
+        received_at=_moment(view.received_at),
+        id=view.id,
+        name=view.name,
+        data=Raw(view.data),
+        user=view.meta.get("user"),
+        ts=view.ts,
+        v=_text(view.meta.get("v")),
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def run_of(view: RunView, output: bytes | None = None) -> Run:
+    """A run for the API."""
+    repeats = view.origin in {"rerun", "redrive"}
+    return Run(
+        run_id=view.id,
+        status=view.status.capitalize(),
+        function=view.function,
+        function_name=view.function_name,
+        app=view.app,
+        function_id=name_uuid(view.app, view.function),
+        event_id=view.event_id,
+        event_name=view.event_name,
+        original_run_id=view.parent_id if repeats else None,
+        parent_run_id=None if repeats else view.parent_id,
+        origin=view.origin,
+        queued_at=_moment(view.queued_at),
+        run_started_at=_moment(view.queued_at if view.started_at is None else view.started_at),
+        started_at=iso(view.started_at),
+        ended_at=iso(view.ended_at),
+        duration_ms=view.duration_ms,
+        attempt=view.attempt,
+        steps=view.steps,
+        error=view.error,
+        key=view.key,
+        output=None if output is None else Raw(output),
+    )
+
+
+def full_run_of(detail: RunDetail) -> Run:
+    """A run with its output, or its error in the place of it."""
+    output = detail.output
+    if output is None and detail.error is not None:
+        output = msgspec.json.encode({"error": detail.error})
+    return run_of(detail.run, output)
+
+
+def history_of(detail: RunDetail) -> History:
+    """Everything about a run for the API."""
+    return History(
+        run=full_run_of(detail),
+        event=None if detail.event is None else event_of(detail.event),
+        steps=[step_of(step) for step in detail.steps if step.kind != "end"],
+        attempts=[attempt_of(item) for item in detail.function_attempts],
+        logs=[log_of(line) for line in detail.logs],
+        queue=None if detail.queue is None else place_of(detail.queue),
+        children=[run_of(child) for child in detail.children],
+        notes=list(detail.notes),
+    )
+
+
+def step_of(view: StepView) -> Step:
+    """A step for the API."""
+    return Step(
+        id=view.key,
+        name=view.name,
+        kind=view.kind,
+        state=view.state,
+        started_at=_moment(view.started_at),
+        ended_at=iso(view.ended_at),
+        due=iso(view.due),
+        failed_attempts=view.attempt,
+        attempts=[attempt_of(item) for item in view.attempts],
+        output=None if view.data is None else Raw(view.data),
+        error=view.error,
+    )
+
+
+def attempt_of(view: AttemptView) -> Attempt:
+    """A failed attempt for the API."""
+    return Attempt(view.attempt, _moment(view.started_at), _moment(view.ended_at), iso(view.retry_at), view.error)
+
+
+def log_of(view: LogView) -> LogLine:
+    """A log line for the API."""
+    return LogLine(_moment(view.at), view.level, view.message, view.step)
+
+
+def place_of(view: QueueView) -> Place:
+    """A place in the queue for the API."""
+    return Place(view.state, _moment(view.due), view.lane, view.position, view.attempt, view.crashes)
+
+
+def dead_letter_of(view: DeadLetterView) -> DeadLetter:
+    """A dead letter for the API."""
+    return DeadLetter(
+        view.run_id, view.function, view.function_name, view.event_name, _moment(view.at), view.fingerprint, view.error, view.state,
+        view.redriven_as, view.attempts,
+    )
+
+
+def function_of(view: FunctionView) -> Function:
+    """A function for the API."""
+    return Function(
+        name_uuid(view.app, view.slug), view.slug, view.name, view.app, view.version, view.archived, view.paused, _moment(view.created_at),
+        view.config,
+    )
