@@ -39,7 +39,12 @@ class ApiError(HoldfastError):
 def url_option(command: F) -> F:
     """`--url`: which server to talk to."""
     return click.option(
-        "--url", envvar="INNGEST_BASE_URL", default=DEFAULT_URL, show_default=True, show_envvar=True, metavar="URL",
+        "--url",
+        envvar="INNGEST_BASE_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        show_envvar=True,
+        metavar="URL",
         help="Address of the server.",
     )(command)
 
@@ -47,7 +52,10 @@ def url_option(command: F) -> F:
 def signing_key_option(command: F) -> F:
     """`--signing-key`: what opens the API of a production server."""
     return click.option(
-        "--signing-key", envvar="INNGEST_SIGNING_KEY", show_envvar=True, metavar="KEY",
+        "--signing-key",
+        envvar="INNGEST_SIGNING_KEY",
+        show_envvar=True,
+        metavar="KEY",
         help="Needed when the server runs in production. Prefer the variable: arguments show in process lists.",
     )(command)
 
@@ -119,11 +127,14 @@ class ServerApi:
         except ValueError:
             body = None
         if error.code == 401:
-            what = (body or {}).get("error") or raw.decode(errors="replace").strip() if not isinstance(body, list) else ""
+            what = (
+                (body or {}).get("error") or raw.decode(errors="replace").strip() if not isinstance(body, list) else ""
+            )
             return ApiError(
                 f"{self.url} refused the key ({what or 'authentication failed'}): set INNGEST_EVENT_KEY to send, "
                 "INNGEST_SIGNING_KEY for everything else, to the values the server was started with",
-                401, body,
+                401,
+                body,
             )
         message = body.get("error") if isinstance(body, dict) else None
         if not message:

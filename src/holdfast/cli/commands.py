@@ -27,11 +27,7 @@ COMMANDS = {
 
 
 class Problem(click.ClickException):
-    """A failure told as a sentence on standard error; the command exits with `exit_code`."""
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    """A failure told as a sentence on standard error; the exit status is 1."""
 
     def show(self, file: Any = None) -> None:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {self.format_message()}", err=True, file=file)
@@ -55,7 +51,7 @@ class LazyGroup(click.Group):
         name = args[0]
         if name in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        self._refuse(ctx, name)
+        return self._refuse(ctx, name)
 
     def _refuse(self, ctx: click.Context, name: str) -> NoReturn:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -99,4 +95,4 @@ def main() -> None:
       holdfast dev app.py                                   run it, reload as you edit
       holdfast send shop/order.paid '{"order_id": "o1"}'    send it an event
       holdfast runs                                         see what became of it
-    """
+    """  # noqa: D301

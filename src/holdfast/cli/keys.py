@@ -28,7 +28,7 @@ def command() -> None:
     \b
       holdfast keys new                make both and print them, once
       holdfast keys new >> .env        or put them where they belong right away
-    """
+    """  # noqa: D301
 
 
 @command.command("new")
@@ -45,12 +45,12 @@ def new() -> None:
     \b
       holdfast keys new
       holdfast keys new >> .env
-    """
+    """  # noqa: D301
     click.echo(f"INNGEST_EVENT_KEY={new_event_key()}")
     click.echo(f"INNGEST_SIGNING_KEY={new_signing_key()}")
     click.echo(
-        "\nThese are shown once and stored nowhere. Put both lines into the environment of `holdfast start` and of every\n"
-        "application that talks to it: an .env file outside version control, or your platform's secrets.\n"
+        "\nThese are shown once and stored nowhere. Put both lines into the environment of `holdfast start` and of\n"
+        "every application that talks to it: an .env file outside version control, or your platform's secrets.\n"
         "The event key lets its holder send events; the signing key lets its holder do everything.",
         err=True,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from pathlib import Path
 
@@ -30,7 +29,9 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigurationError: the address isn't one of this machine, or may not be used.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
     except socket.gaierror as error:
         raise ConfigurationError(f"host {host!r} can't be resolved ({error.strerror}); try --host 127.0.0.1") from error
     sock = socket.socket(family, kind, protocol)
@@ -49,17 +50,21 @@ def _refused(host: str, port: int, error: OSError) -> ConfigurationError:
         owner = port_owner(port)
         who = f"by {owner}" if owner else "by another program"
         return PortInUseError(
-            f"port {port} on {host} is in use {who}: stop it, or choose another port with --port {port + 1 if port < 65535 else 0}"
+            f"port {port} on {host} is in use {who}: stop it, or choose another port, such as --port {port % 65535 + 1}"
         )
     if error.errno == errno.EACCES:
-        return ConfigurationError(f"port {port} needs privileges this user doesn't have: choose one above 1023 with --port")
+        return ConfigurationError(
+            f"port {port} needs privileges this user doesn't have: choose one above 1023 with --port"
+        )
     if error.errno == errno.EADDRNOTAVAIL:
-        return ConfigurationError(f"{host} is no address of this machine: use 127.0.0.1 for this machine only, 0.0.0.0 for all")
+        return ConfigurationError(
+            f"{host} is no address of this machine: use 127.0.0.1 for this machine only, 0.0.0.0 for all"
+        )
     return ConfigurationError(f"can't listen on {host}:{port}: {error.strerror or error}")
 
 
 def port_owner(port: int) -> str | None:
-    """Who listens on a TCP port, as `holdfast (process 1234)`; None where the system doesn't tell (Linux does, for one's own)."""
+    """Who listens on a TCP port, `python (process 12)`; None where the system doesn't tell (Linux tells one's own)."""
     inodes = _listening_inodes(port)
     for entry in Path("/proc").glob("[0-9]*") if inodes else ():
         try:
@@ -68,7 +73,7 @@ def port_owner(port: int) -> str | None:
             continue
         for descriptor in descriptors:
             try:
-                target = os.readlink(descriptor)
+                target = str(descriptor.readlink())
             except OSError:
                 continue
             if target.startswith("socket:[") and target[8:-1] in inodes:

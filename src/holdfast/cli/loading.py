@@ -18,7 +18,17 @@ import msgspec
 from holdfast.base.errors import ConfigurationError
 from holdfast.sdk.app import App
 
-CANDIDATES = ("app.py", "main.py", "functions.py", "jobs.py", "worker.py", "app/main.py", "app/__init__.py", "src/app.py", "src/main.py")
+CANDIDATES = (
+    "app.py",
+    "main.py",
+    "functions.py",
+    "jobs.py",
+    "worker.py",
+    "app/main.py",
+    "app/__init__.py",
+    "src/app.py",
+    "src/main.py",
+)
 """Where an app is looked for when the command line names none."""
 
 _OWN_PACKAGE = Path(__file__).resolve().parent.parent
@@ -75,7 +85,7 @@ def _add(loaded: Loaded, app: App, target: str) -> None:
         return
     if other is not None:
         raise TargetError(
-            f"{target}: app id {app.id!r} is taken by another App in {loaded.sources[app.id]}; give one of them another id"
+            f"{target}: app id {app.id!r} is taken by an App in {loaded.sources[app.id]}; give one another id"
         )
     loaded.apps.append(app)
     loaded.sources[app.id] = target
@@ -127,7 +137,11 @@ def _module_of(target: str, path: Path) -> tuple[Path, str]:
     if path.is_dir():
         path /= "__init__.py"
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1) if path.parent.is_dir() else []
+        near = (
+            difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
+            if path.parent.is_dir()
+            else []
+        )
         hint = f"; did you mean {str(path.with_name(near[0]))!r}?" if near else f" (looked in {path.parent.resolve()})"
         raise TargetError(f"{target}: there is no such file{hint}")
     path = path.resolve()
@@ -147,15 +161,25 @@ def _refuse_shadowed(target: str, root: Path, module_name: str) -> None:
     head = module_name.partition(".")[0]
     known = sys.modules.get(head)
     origin = getattr(known, "__file__", None)
-    if known is not None and target.partition(":")[0].endswith(".py") and (origin is None or root not in Path(origin).resolve().parents):
-        raise TargetError(f"{target}: another module is already called {head!r} ({origin or 'built in'}); rename the file")
+    if (
+        known is not None
+        and target.partition(":")[0].endswith(".py")
+        and (origin is None or root not in Path(origin).resolve().parents)
+    ):
+        raise TargetError(
+            f"{target}: another module is already called {head!r} ({origin or 'built in'}); rename the file"
+        )
 
 
 def _no_module(target: str, module_name: str, root: Path) -> str:
     if (root / f"{module_name}.py").is_file():  # a file that hides behind a package of the same name
         return f"{target}: {module_name!r} is a package without that module"
     near = difflib.get_close_matches(module_name, [p.stem for p in root.glob("*.py")], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "; give the path of a file, such as app.py, or install the package here"
+    hint = (
+        f"; did you mean {near[0]!r}?"
+        if near
+        else "; give the path of a file, such as app.py, or install the package here"
+    )
     return f"{target}: there is no module {module_name!r} in {root} or in this Python environment ({sys.prefix}){hint}"
 
 
@@ -174,12 +198,13 @@ def _attribute(target: str, module: ModuleType, attribute: str) -> App:
 
 def _no_app(target: str, module: ModuleType) -> str:
     web = [
-        f"{name!r} is {_kind(value)}" for name, value in vars(module).items()
+        f"{name!r} is {_kind(value)}"
+        for name, value in vars(module).items()
         if not name.startswith("_") and type(value).__name__ in {"FastAPI", "Starlette", "Flask"}
     ]
     if web:
-        return f"{target} defines no holdfast App ({', '.join(web)}); name the module that does, or add `app = App(\"my-app\")`"
-    return f"{target} defines no holdfast App; add `from holdfast import App` and `app = App(\"my-app\")`"
+        return f"{target} defines no holdfast App ({', '.join(web)}); name the module that does"
+    return f'{target} defines no holdfast App; add `from holdfast import App` and `app = App("my-app")`'
 
 
 def _kind(value: object) -> str:
@@ -194,7 +219,9 @@ def _explain(target: str, error: BaseException) -> TargetError:
     files = [frame.filename for frame in extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{_relative(error.filename)}:{error.lineno}"
-        text = f"{target} can't be loaded: {where}: {type(error).__name__}: {error.msg}\n    {(error.text or '').strip()}"
+        text = (
+            f"{target} can't be loaded: {where}: {type(error).__name__}: {error.msg}\n    {(error.text or '').strip()}"
+        )
         return TargetError(text, [*files, error.filename])
     if isinstance(error, ConfigurationError):
         return TargetError(f"{target} can't be loaded: {error}", files)
@@ -209,7 +236,7 @@ def _hint(error: BaseException) -> list[str]:
     if isinstance(error, ModuleNotFoundError):
         return [f"  Is {error.name!r} installed in {sys.prefix}, where holdfast runs?"]
     if isinstance(error, SystemExit) or "asyncio.run() cannot be called" in str(error):
-        return ['  Put what runs the program below `if __name__ == "__main__":`; holdfast imports the file and runs its functions.']
+        return ['  Put what starts the program below `if __name__ == "__main__":`; holdfast only imports the file.']
     return []
 
 
@@ -240,7 +267,8 @@ def _relative(filename: str) -> str:
 
 def source_directories(loaded: Loaded) -> list[str]:
     """Where the sources of the user's apps are: the directories of every imported module that isn't installed, and of
-    every file that could not be imported."""
+    every file that could not be imported.
+    """
     found = {str(Path(name).resolve().parent) for name in loaded.broken}
     for module in list(sys.modules.values()):
         origin = getattr(module, "__file__", None)

@@ -17,13 +17,24 @@ from holdfast.cli.commands import Problem
 @click.command("send")
 @click.argument("name")
 @click.argument("data", required=False, default="{}")
-@click.option("--id", "event_id", metavar="ID", help="Your id for it: the same id within 24 hours starts each function once.")
-@click.option("--at", metavar="TIME", help="When its functions are to start: 2026-03-01T09:00:00+01:00; without a zone, UTC.")
+@click.option(
+    "--id", "event_id", metavar="ID", help="Your id for it: the same id within 24 hours starts each function once."
+)
+@click.option(
+    "--at", metavar="TIME", help="When its functions are to start: 2026-03-01T09:00:00+01:00; without a zone, UTC."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @url_option
-@click.option("--event-key", envvar="INNGEST_EVENT_KEY", show_envvar=True, metavar="KEY",
-              help="Needed when the server runs in production. Prefer the variable: arguments show in process lists.")
-def command(name: str, data: str, event_id: str | None, at: str | None, as_json: bool, url: str, event_key: str | None) -> None:
+@click.option(
+    "--event-key",
+    envvar="INNGEST_EVENT_KEY",
+    show_envvar=True,
+    metavar="KEY",
+    help="Needed when the server runs in production. Prefer the variable: arguments show in process lists.",
+)
+def command(
+    name: str, data: str, event_id: str | None, at: str | None, as_json: bool, url: str, event_key: str | None
+) -> None:
     """Send an event.
 
     NAME is the event's name, DATA its data as a JSON object; `-` reads the data from standard input. The command
@@ -33,7 +44,7 @@ def command(name: str, data: str, event_id: str | None, at: str | None, as_json:
       holdfast send shop/order.paid '{"order_id": "o1", "amount": 5}'
       holdfast send shop/order.paid '{"order_id": "o1", "amount": 5}' --id payment-123
       cat order.json | holdfast send shop/order.paid -
-    """
+    """  # noqa: D301
     event: dict[str, Any] = {"name": name, "data": _data(data)}
     if event_id is not None:
         event["id"] = event_id
@@ -57,7 +68,14 @@ def _data(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise Problem(f"{source} is not JSON: {error}{_quoting(text)}") from None
     if not isinstance(value, dict):
-        kinds = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean", type(None): "null"}
+        kinds = {
+            list: "an array",
+            str: "a string",
+            int: "a number",
+            float: "a number",
+            bool: "a boolean",
+            type(None): "null",
+        }
         raise Problem(f'{source} must be a JSON object such as {{"order_id": "o1"}}, not {kinds[type(value)]}')
     return value
 

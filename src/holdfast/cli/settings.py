@@ -1,5 +1,6 @@
 """What a server process is told at start. It travels to the supervised process as JSON; keys never do, they stay in the
-environment."""
+environment.
+"""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from holdfast.cli.watching import SourceWatch
 EXIT_REFUSED = 78
 """The process said why it can't run and nothing in the sources would change that: a store in use, a newer store."""
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK = 0.2
 _RELOAD_GRACE = 5.0
 _STOP_MARGIN = 5.0
@@ -71,7 +72,7 @@ class _Child:
         self.process = subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
             [sys.executable, "-m", "holdfast.cli.child", msgspec.json.encode(argument).decode()],
             pass_fds=(sock.fileno(), report_write, lifeline_read),
-            # the terminal sends Ctrl-C to every process; only the supervisor acts on it. It has no threads, so this is safe
+            # the terminal sends Ctrl-C to every process; only the supervisor, which has no threads, acts on it
             preexec_fn=_ignore_interrupts,  # noqa: PLW1509
         )
         os.close(report_write)
@@ -182,7 +183,7 @@ class Supervisor:
         pause = 0.0 if asked else min(_LONGEST_PAUSE, 0.5 * 2 ** max(0, self._crashes - 1))
         self._start_at = monotonic() + pause
         if not asked:
-            say(f"The server process {_ended(code)}. It starts again in {pause:g} s, and its runs go on where they were.", "red")
+            say(f"The server process {_ended(code)}. It starts again in {pause:g} s; its runs go on there.", "red")
         return None
 
     def _end_child(self, grace: float) -> None:
@@ -225,7 +226,9 @@ class Supervisor:
         os.set_blocking(read, False)
         os.set_blocking(write, False)
         self._wakeup = read
-        before = {number: signal.signal(number, self._count) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        before = {
+            number: signal.signal(number, self._count) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
         previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         try:
             yield

@@ -32,7 +32,7 @@ def command(as_json: bool) -> None:
     \b
       holdfast version
       holdfast version --json
-    """
+    """  # noqa: D301
     found = versions()
     if as_json:
         click.echo(json.dumps(found))

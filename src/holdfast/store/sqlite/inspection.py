@@ -52,7 +52,9 @@ def inspect_database(path: Path, *, check: bool = False) -> DatabaseReport:
         conn = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5)
         try:
             tables = {str(row[0]) for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            schema = conn.execute("SELECT max(number) FROM migrations").fetchone()[0] if "migrations" in tables else None
+            schema = (
+                conn.execute("SELECT max(number) FROM migrations").fetchone()[0] if "migrations" in tables else None
+            )
             bound = conn.execute("SELECT value FROM meta WHERE key = 'apps'").fetchone() if "meta" in tables else None
             found = str(conn.execute("PRAGMA quick_check(1)").fetchone()[0]) if check else "ok"
         finally:
