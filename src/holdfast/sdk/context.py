@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 from holdfast.base.clock import to_datetime
+from holdfast.sdk.calls import DEFAULTS, NowCall, StepDriver
 from holdfast.sdk.events import ReceivedEvent
-from holdfast.sdk.steps import _DEFAULTS, NowCall, Step, StepDriver, SyncStep
+from holdfast.sdk.steps import Step, SyncStep
 
 E_co = TypeVar("E_co", covariant=True)
 
@@ -74,7 +75,7 @@ class Context(_ContextBase[E_co]):
 
     async def now(self) -> datetime:
         """The current time in UTC, recorded: a replay gets the same moment."""
-        return to_datetime(await NowCall(self._scope, "$now", _DEFAULTS))
+        return to_datetime(await NowCall(self._scope, "$now", DEFAULTS))
 
 
 class SyncContext(_ContextBase[E_co]):
@@ -88,5 +89,5 @@ class SyncContext(_ContextBase[E_co]):
 
     def now(self) -> datetime:
         """See `Context.now`."""
-        moment: int = self._scope.perform_sync(NowCall(self._scope, "$now", _DEFAULTS))
+        moment: int = self._scope.perform_sync(NowCall(self._scope, "$now", DEFAULTS))
         return to_datetime(moment)

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints, overload
 
 from holdfast.base.duration import duration_text
@@ -76,9 +77,9 @@ class Function(Generic[E, R]):
         """`<app>-<function id>`, the id on the wire."""
         return f"{self.app_id}-{self.id}"
 
-    @property
+    @cached_property
     def result_type(self) -> Any:
-        """The return annotation, or Any."""
+        """The return annotation, or Any. Read when first asked for: it may name classes that are defined later."""
         return return_type(self.fn)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,197 +1,63 @@
-"""Steps as a function writes them: the calls, their options, and the two typed faces over one implementation."""
+"""Steps as a function writes them: two typed faces, for `async def` and for plain `def`, over one implementation."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from holdfast.base.clock import to_ms
 from holdfast.base.duration import Duration, duration_ms
 from holdfast.base.errors import ConfigurationError, StepUsageError
-from holdfast.base.limits import MAX_INVOKE_MS, MAX_WAIT_MS
+from holdfast.base.limits import MAX_INVOKE_MS, MAX_RETRIES, MAX_WAIT_MS
 from holdfast.base.retry import RetryPolicy
-from holdfast.sdk.events import Event, ReceivedEvent, event_name, wire_path
+from holdfast.core.expressions import compile_expression
+from holdfast.sdk.calls import (
+    DEFAULTS,
+    InvokeCall,
+    NowCall,
+    RaceCall,
+    RunCall,
+    SendCall,
+    SleepCall,
+    StepCall,
+    StepDriver,
+    StepOptions,
+    WaitCall,
+)
+from holdfast.sdk.events import Event, ReceivedEvent, event_name, wire_path, wire_scalar
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from holdfast.sdk.functions import Function, FunctionRef
+
+__all__ = [
+    "InvokeCall",
+    "NowCall",
+    "RaceCall",
+    "RunCall",
+    "SendCall",
+    "SleepCall",
+    "Step",
+    "StepCall",
+    "StepDriver",
+    "StepOptions",
+    "SyncStep",
+    "WaitCall",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
 E = TypeVar("E", bound=Event)
 R = TypeVar("R")
-
-
-class StepOptions:
-    """What one step may have of its own. None means the function's."""
-
-    __slots__ = ("backoff", "retries", "timeout_ms")
-
-    def __init__(self, retries: int | None, timeout_ms: int | None, backoff: RetryPolicy | None) -> None:
-        self.retries = retries
-        self.timeout_ms = timeout_ms
-        self.backoff = backoff
-
-
-_DEFAULTS = StepOptions(None, None, None)
-
-
-class StepDriver(Protocol):
-    """What executes steps: in process, or by reporting them to a server."""
-
-    def begin(self, call: StepCall[Any]) -> None:
-        """Called when a step is called, not when it is awaited: fixes its key.
-
-        Raises:
-            StepUsageError: the run is unwinding, the call stands inside a step body, or the same id is in flight.
-        """
-        ...
-
-    def perform(self, call: StepCall[Any]) -> Coroutine[Any, Any, Any]:
-        """Bring the step to its result."""
-        ...
-
-    def perform_sync(self, call: StepCall[Any]) -> Any:
-        """The same for a function that runs in a thread of its own."""
-        ...
-
-
-class StepCall(Coroutine[Any, Any, T_co], Generic[T_co]):
-    """A step that has been called. Await it for its result; `asyncio.gather` and task groups take it as it is."""
-
-    __slots__ = ("_coro", "driver", "id", "key", "options")
-
-    def __init__(self, driver: StepDriver, id: str, options: StepOptions) -> None:
-        if type(id) is not str or not id:
-            raise StepUsageError(f"a step id must be a non-empty string, not {id!r}")
-        self.driver = driver
-        self.id = id
-        self.options = options
-        self.key = id
-        self._coro: Coroutine[Any, Any, T_co] | None = None
-        driver.begin(self)
-
-    def __await__(self) -> Generator[Any, Any, T_co]:
-        return self._start().__await__()
-
-    def _start(self) -> Coroutine[Any, Any, T_co]:
-        if self._coro is not None:
-            raise StepUsageError(f"step {self.key!r} was awaited twice; keep its result in a variable instead")
-        self._coro = coro = self.driver.perform(self)
-        return coro
-
-    def send(self, value: Any) -> Any:
-        return (self._coro or self._start()).send(value)
-
-    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> Any:
-        coro = self._coro or self._start()
-        return coro.throw(typ) if val is None and tb is None else coro.throw(typ, val, tb)
-
-    def close(self) -> None:
-        if self._coro is not None:
-            self._coro.close()
-
-    @property
-    def awaited(self) -> bool:
-        return self._coro is not None
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.key!r}>"
-
-
-class RunCall(StepCall[T_co]):
-    """`step.run`: a body to execute once successfully."""
-
-    __slots__ = ("args", "fn", "kwargs")
-
-    def __init__(
-        self, driver: StepDriver, id: str, options: StepOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        super().__init__(driver, id, options)
-
-
-class SleepCall(StepCall[None]):
-    """`step.sleep` and `step.sleep_until`."""
-
-    __slots__ = ("duration", "until")
-
-    def __init__(self, driver: StepDriver, id: str, *, duration: int | None = None, until: int | None = None) -> None:
-        self.duration = duration
-        self.until = until
-        super().__init__(driver, id, _DEFAULTS)
-
-
-class WaitCall(StepCall[T_co]):
-    """`step.wait_for_event`."""
-
-    __slots__ = ("event", "expression", "model", "since", "timeout", "where")
-
-    def __init__(
-        self, driver: StepDriver, id: str, *, event: str, model: type[Event] | None, where: dict[str, Any],
-        expression: str | None, timeout: int, since: str | None,
-    ) -> None:
-        self.event = event
-        self.model = model
-        self.where = where
-        """Wire path in the awaited event's data -> value it must equal."""
-        self.expression = expression
-        self.timeout = timeout
-        self.since = since
-        super().__init__(driver, id, _DEFAULTS)
-
-
-class InvokeCall(StepCall[T_co]):
-    """`step.invoke`."""
-
-    __slots__ = ("function", "payload", "result", "timeout")
-
-    def __init__(
-        self, driver: StepDriver, id: str, *, function: str, payload: Event | Mapping[str, Any], result: Any, timeout: int
-    ) -> None:
-        self.function = function
-        self.payload = payload
-        self.result = result
-        """The callee's return annotation, for reading its result back."""
-        self.timeout = timeout
-        super().__init__(driver, id, _DEFAULTS)
-
-
-class SendCall(StepCall[list[str]]):
-    """`step.send`."""
-
-    __slots__ = ("events",)
-
-    def __init__(self, driver: StepDriver, id: str, events: Sequence[Event | Mapping[str, Any]]) -> None:
-        self.events = events
-        super().__init__(driver, id, _DEFAULTS)
-
-
-class RaceCall(StepCall[int]):
-    """`step.race`: records which of several calls finished first."""
-
-    __slots__ = ("calls",)
-
-    def __init__(self, driver: StepDriver, id: str, calls: Sequence[StepCall[Any]]) -> None:
-        self.calls = calls
-        super().__init__(driver, id, _DEFAULTS)
-
-
-class NowCall(StepCall[int]):
-    """`ctx.now()`: the recorded moment."""
-
-    __slots__ = ()
 
 
 class _StepBase:
     __slots__ = ("_driver", "_options")
 
-    def __init__(self, driver: StepDriver, options: StepOptions = _DEFAULTS) -> None:
+    def __init__(self, driver: StepDriver, options: StepOptions = DEFAULTS) -> None:
         self._driver = driver
         self._options = options
 
@@ -203,7 +69,10 @@ class _StepBase:
 
     def _sleep_until(self, id: str, moment: datetime | str | int) -> SleepCall:
         if isinstance(moment, str):
-            moment = datetime.fromisoformat(moment)
+            try:
+                moment = datetime.fromisoformat(moment)
+            except ValueError as error:
+                raise StepUsageError(f"step {id!r}: {moment!r} is not a moment in RFC 3339") from error
         return SleepCall(self._driver, id, until=moment if isinstance(moment, int) else to_ms(moment))
 
     def _wait(
@@ -217,19 +86,23 @@ class _StepBase:
             raise StepUsageError(f"step {id!r} waits {timeout!r}; the longest wait is 366 days")
         paths: dict[str, Any] = {}
         for path, value in (where or {}).items():
-            if value is not None and not isinstance(value, str | int | float | bool):
-                raise StepUsageError(f"step {id!r}: where[{path!r}] must be a string, number, bool or None, not {type(value).__name__}")
-            paths[wire_path(model, path) if model is not None else path] = value
+            try:
+                paths[path if model is None else wire_path(model, path)] = wire_scalar(value)
+            except (TypeError, ValueError) as error:
+                raise StepUsageError(f"step {id!r}: where[{path!r}] {error}") from error
         expression = if_
         if match is not None:
             same = f"event.{match} == async.{match}"
             expression = f"({same}) && ({if_})" if if_ else same
+        if expression is not None:
+            compile_expression(expression)
         return WaitCall(
-            self._driver, id, event=name, model=model, where=paths, expression=expression, timeout=timeout_ms, since=since
+            self._driver, id, event=name, model=model, where=paths, expression=expression, timeout=timeout_ms,
+            since=since,
         )
 
     def _invoke(
-        self, id: str, function: Function[Any, Any] | FunctionRef[Any, Any], payload: Any, timeout: Duration | None
+        self, id: str, function: Function[Any, Any] | FunctionRef[Any, Any], payload: Any, timeout: Duration | None,
     ) -> InvokeCall[Any]:
         timeout_ms = MAX_INVOKE_MS if timeout is None else min(duration_ms(timeout), MAX_INVOKE_MS)
         return InvokeCall(
@@ -248,12 +121,21 @@ def _options(
     if isinstance(retries, RetryPolicy):
         backoff = backoff or retries
         retries = retries.retries
-    if retries is not None and not 0 <= retries <= 20:
-        raise ConfigurationError(f"retries must be 0 to 20, not {retries}")
+    if retries is not None and not 0 <= retries <= MAX_RETRIES:
+        raise ConfigurationError(f"retries must be 0 to {MAX_RETRIES}, not {retries}")
     return StepOptions(
         base.retries if retries is None else retries,
         base.timeout_ms if timeout is None else duration_ms(timeout),
         base.backoff if backoff is None else backoff,
+    )
+
+
+def _not_callable(step_id: str, given: object) -> StepUsageError:
+    if isinstance(given, Coroutine):
+        given.close()  # it will never be awaited, which the error says better than a warning
+    return StepUsageError(
+        f"step {step_id!r} was given {given!r:.60} instead of a function; "
+        f"pass the function and its arguments: step.run({step_id!r}, f, x), not step.run({step_id!r}, f(x))"
     )
 
 
@@ -263,26 +145,27 @@ class Step(_StepBase):
     __slots__ = ()
 
     def options(
-        self, *, retries: int | RetryPolicy | None = None, timeout: Duration | None = None, backoff: RetryPolicy | None = None
+        self, *, retries: int | RetryPolicy | None = None, timeout: Duration | None = None,
+        backoff: RetryPolicy | None = None,
     ) -> Step:
         """The same steps with options of their own: `ctx.step.options(retries=5).run("x", f)`.
 
         Args:
-            retries: Tries after the first, 0 to 20; or a policy such as `RetryPresets.scraper`, which sets the backoff too.
+            retries: Tries after the first, 0 to 20; or a policy such as `RetryPresets.scraper`, with its own backoff.
             timeout: How long one attempt's body may take before it is cancelled and counted as failed.
             backoff: The delays between attempts.
         """
         return Step(self._driver, _options(self._options, retries, timeout, backoff))
 
     @overload
-    def run(self, id: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> StepCall[T]: ...  # type: ignore[overload-overlap]
+    def run(self, id: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> StepCall[T]: ...
     @overload
     def run(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> StepCall[T]: ...
     def run(self, id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> StepCall[Any]:
         """Execute `fn(*args, **kwargs)` and record its result; once recorded it never runs again in this run.
 
-        The body runs at least once and is recorded once: if the process dies before the result is on disk, it runs again.
-        A plain `def` runs in a thread with the caller's context variables.
+        The body runs at least once and is recorded once: if the process dies before the result is on disk, it runs
+        again. A plain `def` runs in a thread with the caller's context variables.
 
         Args:
             id: Names the step within the function. Using it again makes `id:1`, `id:2`, in the order of the calls.
@@ -293,6 +176,8 @@ class Step(_StepBase):
         Raises:
             StepError: when awaited, if the body failed for good.
         """
+        if not callable(fn):
+            raise _not_callable(id, fn)
         return RunCall(self._driver, id, self._options, fn, args, kwargs)
 
     def sleep(self, id: str, duration: Duration, /) -> StepCall[None]:
@@ -300,7 +185,7 @@ class Step(_StepBase):
         return self._sleep(id, duration)
 
     def sleep_until(self, id: str, moment: datetime | str | int, /) -> StepCall[None]:
-        """Sleep until a moment: an aware datetime, RFC 3339 text, or milliseconds since 1970. The past returns at once."""
+        """Sleep until an aware datetime, RFC 3339 text, or milliseconds since 1970. The past returns at once."""
         return self._sleep_until(id, moment)
 
     @overload
@@ -322,11 +207,11 @@ class Step(_StepBase):
         Args:
             id: Names the step.
             event: The event's class, or its name.
-            where: Fields of the awaited event and the values they must have; indexed, so a million waits cost one look-up.
+            where: Fields of the awaited event and their values; indexed, so that a million waits cost one look-up.
             match: A path that must be equal in the triggering and the awaited event, such as `data.user_id`.
             if_: A CEL expression over `event` (the trigger) and `async` (the awaited).
             timeout: After this the result is None. At most 366 days.
-            since: "run" to accept an event that came since the run was queued, or a step id: since that step was recorded.
+            since: "run" accepts an event that came since the run was queued; a step id, since that step was recorded.
 
         Returns:
             The event, or None when the time ran out.
@@ -334,7 +219,8 @@ class Step(_StepBase):
         return self._wait(id, event, where, match, if_, timeout, since)
 
     def invoke(
-        self, id: str, function: Function[E, R] | FunctionRef[E, R], payload: E | None = None, /, *, timeout: Duration | None = None
+        self, id: str, function: Function[E, R] | FunctionRef[E, R], payload: E | None = None, /, *,
+        timeout: Duration | None = None,
     ) -> StepCall[R]:
         """Start another function and wait for its result.
 
@@ -350,17 +236,31 @@ class Step(_StepBase):
         """
         return self._invoke(id, function, payload, timeout)
 
-    def send(self, id: str, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]], /) -> StepCall[list[str]]:
+    def send(
+        self, id: str, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]], /
+    ) -> StepCall[list[str]]:
         """Send events as a step: recorded, so never sent twice. Returns their ids."""
         return self._send(id, events)
 
-    async def race(self, id: str, /, *calls: StepCall[T]) -> T:
+    @overload
+    def race(self, id: str, first: StepCall[T], second: StepCall[T2], /) -> Coroutine[Any, Any, T | T2]: ...
+    @overload
+    def race(
+        self, id: str, first: StepCall[T], second: StepCall[T2], third: StepCall[T3], /
+    ) -> Coroutine[Any, Any, T | T2 | T3]: ...
+    @overload
+    def race(self, id: str, /, *calls: StepCall[T]) -> Coroutine[Any, Any, T]: ...
+    async def race(self, id: str, /, *calls: StepCall[Any]) -> Any:
         """Await several calls and return the result of the first to finish; which one it was is recorded.
 
         The others are left to finish by themselves; a wait or sleep that lost is given up.
         """
-        winner = await RaceCall(self._driver, id, calls)
-        return await calls[winner]
+        tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(call) for call in calls]
+        winner = await RaceCall(self._driver, id, tasks)
+        for task, call in zip(tasks, calls, strict=True):
+            if not task.done() and not isinstance(call, RunCall):
+                task.cancel()
+        return await tasks[winner]
 
 
 class SyncStep(_StepBase):
@@ -369,13 +269,16 @@ class SyncStep(_StepBase):
     __slots__ = ()
 
     def options(
-        self, *, retries: int | RetryPolicy | None = None, timeout: Duration | None = None, backoff: RetryPolicy | None = None
+        self, *, retries: int | RetryPolicy | None = None, timeout: Duration | None = None,
+        backoff: RetryPolicy | None = None,
     ) -> SyncStep:
         """See `Step.options`."""
         return SyncStep(self._driver, _options(self._options, retries, timeout, backoff))
 
     def run(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Step.run`. The body runs in this thread, so thread-local connections keep working."""
+        if not callable(fn):
+            raise _not_callable(id, fn)
         result: T = self._driver.perform_sync(RunCall(self._driver, id, self._options, fn, args, kwargs))
         return result
 
@@ -405,7 +308,8 @@ class SyncStep(_StepBase):
         return self._driver.perform_sync(self._wait(id, event, where, match, if_, timeout, since))
 
     def invoke(
-        self, id: str, function: Function[E, R] | FunctionRef[E, R], payload: E | None = None, /, *, timeout: Duration | None = None
+        self, id: str, function: Function[E, R] | FunctionRef[E, R], payload: E | None = None, /, *,
+        timeout: Duration | None = None,
     ) -> R:
         """See `Step.invoke`."""
         result: R = self._driver.perform_sync(self._invoke(id, function, payload, timeout))
@@ -415,11 +319,3 @@ class SyncStep(_StepBase):
         """See `Step.send`."""
         result: list[str] = self._driver.perform_sync(self._send(id, events))
         return result
-
-
-def seconds(value: Duration) -> float:
-    """A duration as seconds, for asyncio."""
-    return duration_ms(value) / 1000
-
-
-__all__ = ["RunCall", "Step", "StepCall", "StepDriver", "SyncStep", "timedelta"]
