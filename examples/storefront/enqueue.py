@@ -1,4 +1,4 @@
-"""How the rest of the shop asks for an e-mail: returns once the event is on disk, and never waits for the mail server."""
+"""How the rest of the shop asks for an e-mail: it returns once the event is on disk, whatever the mail server does."""
 
 from __future__ import annotations
 

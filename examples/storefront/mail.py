@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -61,17 +61,21 @@ class SmtpMailer:
 
     async def send(self, mail: Mail) -> None:
         settings = self._settings
+        client = aiosmtplib.SMTP(
+            hostname=settings.smtp_host,
+            port=settings.smtp_port,
+            username=settings.smtp_username,
+            password=settings.smtp_password,
+            use_tls=settings.smtp_security == "tls",
+            start_tls=settings.smtp_security == "starttls",
+            timeout=settings.mail_timeout,
+        )
         try:
             async with asyncio.timeout(settings.mail_timeout):
-                await aiosmtplib.send(
-                    self.compose(mail),
-                    hostname=settings.smtp_host,
-                    port=settings.smtp_port,
-                    username=settings.smtp_username,
-                    password=settings.smtp_password,
-                    use_tls=settings.smtp_security == "tls",
-                    start_tls=settings.smtp_security == "starttls",
-                )
+                await client.connect()
+                await client.send_message(self.compose(mail))
+            with suppress(aiosmtplib.SMTPException):  # the mail is taken; a lost goodbye changes nothing
+                await client.quit(timeout=1)
         except aiosmtplib.SMTPRecipientsRefused as error:
             answers = "; ".join(
                 f"{refused.recipient}: {refused.code} {refused.message}" for refused in error.recipients
@@ -83,6 +87,8 @@ class SmtpMailer:
             raise MailError(f"mail server {self._where} did not finish within {settings.mail_timeout:g} s") from error
         except (aiosmtplib.SMTPException, OSError) as error:
             raise MailError(f"mail server {self._where}: {error}") from error
+        finally:
+            client.close()
 
     def compose(self, mail: Mail) -> EmailMessage:
         """The message as it goes over the wire: text, and HTML as its alternative."""

@@ -1,0 +1,1 @@
+"""The demo: the storefront under real traffic, watched from outside."""
