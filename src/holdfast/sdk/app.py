@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, TypeAlias, TypeVar, Unpack, cast, overload
 
-from pydantic import ValidationError
-
-from holdfast.base.clock import to_ms
-from holdfast.base.duration import Duration, duration_ms
-from holdfast.base.errors import ConfigurationError, EventInvalidError, NotRunningError, UnknownEventError
-from holdfast.base.limits import DEFAULT_RETRIES, MAX_RETRIES, event_name_problem
-from holdfast.base.retry import Backoff, RetryPolicy
 from holdfast.base.codec import ResultCodec, encode_json
-from holdfast.sdk.events import CronTick, Event, FunctionFailed, encode_data, event_name, explain
+from holdfast.base.duration import Duration, duration_ms
+from holdfast.base.errors import ConfigurationError, NotRunningError
+from holdfast.base.limits import DEFAULT_RETRIES
+from holdfast.base.retry import Backoff, RetryPolicy
+from holdfast.sdk.events import CronTick, Event, FunctionFailed, event_name
 from holdfast.sdk.functions import (
     AnyFunctionDecorator,
     FailureHandler,
     Function,
     FunctionDecorator,
-    FunctionOptions,
     check_function,
     source_of,
 )
 from holdfast.sdk.middleware import Middleware, overrides
+from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
 from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
+from holdfast.sdk.settings import FunctionSettings, function_options
 from holdfast.sdk.triggers import Cron, On, Trigger, normalise
+
+__all__ = ["App", "FunctionSettings", "RunHandle", "nearest"]
 
 E = TypeVar("E", bound=Event)
 E2 = TypeVar("E2", bound=Event)
@@ -38,29 +37,7 @@ R = TypeVar("R")
 
 Lifespan: TypeAlias = Callable[["App"], AbstractAsyncContextManager[Any]]
 EventLike: TypeAlias = Event | Mapping[str, Any]
-
-_DEFAULT_STEP_TIMEOUT = 2 * 3_600_000
-
-
-class FunctionSettings(TypedDict, total=False):
-    """The settings of `@app.function(...)`."""
-
-    id: str
-    """The function's id; its Python name with hyphens unless given. Runs belong to it: keep it when you rename."""
-    name: str
-    """How the dashboard calls it."""
-    aliases: Sequence[str]
-    """Former ids. Runs that were started under them go on with this function."""
-    retries: int | RetryPolicy
-    """Tries after the first, 0 to 20, for each step and for the code outside steps; or a policy with its own backoff."""
-    backoff: RetryPolicy
-    """Delays between attempts; see `Backoff`."""
-    step_timeout: Duration
-    """How long one attempt of a step body may take; two hours unless given."""
-    on_failure: FailureHandler
-    """A durable function that runs after this one has failed for good."""
-    middleware: Sequence[Middleware]
-    """Code around this function and its steps, inside the app's."""
+EventTrigger: TypeAlias = type[E] | On[E]
 
 
 class RunHandle(Generic[R]):
@@ -71,7 +48,7 @@ class RunHandle(Generic[R]):
         self.id = run_id
         self._result_type = result_type
 
-    async def result(self, timeout: Duration | None = None) -> R:
+    async def result(self, timeout: Duration | None = None) -> R:  # noqa: ASYNC109
         """The function's return value, once it has ended.
 
         Args:
@@ -117,18 +94,23 @@ class App:
         backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
         middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None,
     ) -> None:
-        if not id or not all(c.isalnum() or c in "._-" for c in id):
+        if not id or not id.isascii() or not all(c.isalnum() or c in "._-" for c in id):
             raise ConfigurationError(f"app id {id!r} may have letters, digits, '.', '_' and '-' only")
         self.id = id
         self.functions: dict[str, Function[Any, Any]] = {}
         self.events: dict[str, type[Event]] = {}
         self.closed_schema = events is not None
+        self._schemas = Schemas(id, self.events, self.closed_schema)
         self.retries = retries
         self.backoff = backoff or Backoff.table()
         self.middleware = tuple(middleware)
         self.lifespan = lifespan
         self._senders: list[Sender] = []
         self._send_wrappers = [m for m in self.middleware if overrides(m, "around_send")]
+        try:
+            function_options({}, self.retries, self.backoff)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"app {id!r}: {error}") from error
         for model in events or ():
             self.declare(model)
         if on_failure is not None:
@@ -151,25 +133,32 @@ class App:
             )
 
     @overload
-    def function(self, trigger: type[E] | On[E], /, **settings: Unpack[FunctionSettings]) -> FunctionDecorator[E]: ...
+    def function(self, trigger: EventTrigger[E], /, **settings: Unpack[FunctionSettings]) -> FunctionDecorator[E]: ...
     @overload
     def function(self, trigger: Cron[Any], /, **settings: Unpack[FunctionSettings]) -> FunctionDecorator[CronTick]: ...
     @overload
     def function(self, trigger: str, /, **settings: Unpack[FunctionSettings]) -> AnyFunctionDecorator: ...
     @overload
     def function(
-        self, trigger: type[E] | On[E], second: type[E2] | On[E2], /, **settings: Unpack[FunctionSettings]
+        self, trigger: EventTrigger[E], second: EventTrigger[E2], /, **settings: Unpack[FunctionSettings]
     ) -> FunctionDecorator[E | E2]: ...
     @overload
-    def function(self, trigger: type[E] | On[E], second: Cron[Any], /, **settings: Unpack[FunctionSettings]) -> FunctionDecorator[E | CronTick]: ...
-    @overload
-    def function(self, trigger: Cron[Any], second: Cron[Any], /, *more: Cron[Any], **settings: Unpack[FunctionSettings]) -> FunctionDecorator[CronTick]: ...
+    def function(
+        self, trigger: EventTrigger[E], second: Cron[Any], /, **settings: Unpack[FunctionSettings]
+    ) -> FunctionDecorator[E | CronTick]: ...
     @overload
     def function(
-        self, trigger: type[E] | On[E], second: type[E2] | On[E2], third: type[E3] | On[E3], /, **settings: Unpack[FunctionSettings]
+        self, trigger: Cron[Any], second: Cron[Any], /, *more: Cron[Any], **settings: Unpack[FunctionSettings]
+    ) -> FunctionDecorator[CronTick]: ...
+    @overload
+    def function(
+        self, trigger: EventTrigger[E], second: EventTrigger[E2], third: EventTrigger[E3], /,
+        **settings: Unpack[FunctionSettings],
     ) -> FunctionDecorator[E | E2 | E3]: ...
     @overload
-    def function(self, *triggers: type[Event] | On[Any] | Cron[Any] | str, **settings: Unpack[FunctionSettings]) -> AnyFunctionDecorator: ...
+    def function(
+        self, *triggers: type[Event] | On[Any] | Cron[Any] | str, **settings: Unpack[FunctionSettings]
+    ) -> AnyFunctionDecorator: ...
     def function(self, *triggers: Any, **settings: Unpack[FunctionSettings]) -> Any:
         """Make a durable function of what it decorates.
 
@@ -178,7 +167,7 @@ class App:
             **settings: See `FunctionSettings`.
 
         Raises:
-            ConfigurationError: an id, trigger, expression, schedule or setting is not usable; it names function and line.
+            ConfigurationError: an id, trigger, expression, schedule or setting is not usable: function and line.
         """
 
         def decorate(fn: Callable[..., Any]) -> Function[Any, Any]:
@@ -190,7 +179,7 @@ class App:
         where = source_of(fn)
         try:
             normal = [normalise(trigger) for trigger in triggers]
-            options = self._options(settings)
+            options = function_options(settings, self.retries, self.backoff)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from error
         function_id = settings.get("id") or fn.__name__.replace("_", "-")
@@ -200,7 +189,7 @@ class App:
         check_function(function)
         self._register(function)
         for trigger in normal:
-            if trigger.model is not None and trigger.model is not CronTick and not trigger.model.__holdfast_event__.startswith("inngest/"):
+            if trigger.model is not None and not trigger.model.__holdfast_event__.startswith("inngest/"):
                 self.declare(trigger.model)
         handler = settings.get("on_failure")
         if handler is not None:
@@ -209,7 +198,8 @@ class App:
 
     def _register(self, function: Function[Any, Any]) -> None:
         for name in (function.id, *function.options.aliases):
-            other = self.functions.get(name) or next((f for f in self.functions.values() if name in f.options.aliases), None)
+            other = self.functions.get(name)
+            other = other or next((f for f in self.functions.values() if name in f.options.aliases), None)
             if other is not None:
                 raise ConfigurationError(
                     f"{function.where}: function id {name!r} is taken by {other.where}; give one of them its own id=..."
@@ -218,33 +208,16 @@ class App:
 
     def _add_failure_handler(self, function_id: str, handler: FailureHandler, expression: str) -> None:
         trigger = Trigger("inngest/function.failed", expression, None, FunctionFailed)
-        options = self._options({})
-        self._register(Function(self.id, function_id, handler, [trigger], options, None))
-
-    def _options(self, settings: FunctionSettings) -> FunctionOptions:
-        unknown = set(settings) - set(FunctionSettings.__annotations__)
-        if unknown:
-            name = sorted(unknown)[0]
-            raise ConfigurationError(f"unknown setting {name!r}{nearest(name, FunctionSettings.__annotations__)}")
-        retries = settings.get("retries", self.retries)
-        backoff = settings.get("backoff", self.backoff)
-        if isinstance(retries, RetryPolicy):
-            backoff = settings.get("backoff", retries)
-            retries = retries.retries
-        if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= MAX_RETRIES:
-            raise ConfigurationError(f"retries must be 0 to {MAX_RETRIES}, not {retries!r}")
-        timeout = settings.get("step_timeout")
-        return FunctionOptions(
-            retries=retries,
-            backoff=backoff,
-            step_timeout_ms=_DEFAULT_STEP_TIMEOUT if timeout is None else duration_ms(timeout),
-            aliases=tuple(settings.get("aliases", ())),
-            middleware=tuple(settings.get("middleware", ())),
-        )
+        options = function_options({}, self.retries, self.backoff)
+        function: Function[Any, Any] = Function(self.id, function_id, handler, [trigger], options, None)
+        check_function(function)
+        self._register(function)
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    async def send(self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None) -> Sent:
+    async def send(
+        self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None
+    ) -> Sent:
         """Send one event. Returns when it is on disk; the work happens later.
 
         Args:
@@ -273,7 +246,9 @@ class App:
         """
         outgoing = [self._outgoing(event, id, ts)]
         if self._send_wrappers:
-            raise ConfigurationError("send_sync does not pass through async around_send middleware; use `await app.send(...)`")
+            raise ConfigurationError(
+                "send_sync does not pass through async around_send middleware; use `await app.send(...)`"
+            )
         return self._sender().send_threadsafe(outgoing)[0]
 
     async def _deliver(self, outgoing: list[Outgoing]) -> list[Sent]:
@@ -289,47 +264,12 @@ class App:
         return await call(outgoing)
 
     def _outgoing(self, event: EventLike, event_id: str | None, ts: datetime | int | None) -> Outgoing:
-        if isinstance(event, Event):
-            name = event.__holdfast_event__ or event_name(type(event))
-            if self.closed_schema and name not in self.events:
-                raise UnknownEventError(f"app {self.id!r} declares no event {name!r}{nearest(name, self.events)}")
-            out = Outgoing(name, encode_data(event))
-        else:
-            out = self._outgoing_mapping(event)
+        out = self._schemas.outgoing(event)
         if event_id is not None:
-            out.id = event_id
+            out.id = checked_id(event_id, out.name)
         if ts is not None:
-            out.ts = ts if isinstance(ts, int) else to_ms(ts)
+            out.ts = checked_ts(ts, out.name)
         return out
-
-    def _outgoing_mapping(self, event: Mapping[str, Any]) -> Outgoing:
-        name = event.get("name")
-        if not isinstance(name, str):
-            raise EventInvalidError(f"an event needs a name: {{'name': 'app/thing.happened', 'data': {{...}}}}, not {event!r:.120}")
-        problem = event_name_problem(name, sent=True)
-        if problem:
-            raise EventInvalidError(problem)
-        model = self.events.get(name)
-        if model is None and self.closed_schema:
-            raise UnknownEventError(f"app {self.id!r} declares no event {name!r}{nearest(name, self.events)}")
-        unknown = set(event) - {"name", "data", "id", "ts", "v", "user"}
-        if unknown:
-            field = sorted(unknown)[0]
-            raise EventInvalidError(f"event {name!r} has an unknown field {field!r}; what it carries belongs into 'data'")
-        data = event.get("data")
-        data = {} if data is None else data
-        if not isinstance(data, Mapping):
-            raise EventInvalidError(f"event {name!r}: data must be an object, not {type(data).__name__}")
-        if model is None:
-            raw = encode_json(dict(data), f"event {name!r}")
-        else:
-            try:
-                raw = encode_data(model.model_validate(data, strict=False))
-            except ValidationError as error:
-                raise EventInvalidError(explain(error, name)) from error
-        ts = event.get("ts")
-        return Outgoing(name, raw, id=event.get("id"), ts=to_ms(ts) if isinstance(ts, datetime) else ts, v=event.get("v"),
-                        user=encode_json(event["user"], "user") if event.get("user") else None)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -345,21 +285,31 @@ class App:
 
         Args:
             store: `sqlite:///path` or `sqlite://` for memory. Default: `HOLDFAST_STORE`, else `.holdfast/holdfast.db`.
-            **settings: See `holdfast.compose.EngineSettings`: `serve="127.0.0.1:8288"` adds the event API and dashboard.
+            **settings: `serve="127.0.0.1:8288"` adds the event API and dashboard; see the configuration reference.
         """
         from holdfast.compose import embedded
 
-        return embedded(self, store=store, **settings)
+        running: AbstractAsyncContextManager[App] = embedded(self, store=store, **settings)
+        return running
 
-    async def start(self, function: Function[E, R], event: E | Mapping[str, Any], *, id: str | None = None) -> RunHandle[R]:
+    async def start(
+        self, function: Function[E, R], event: E | Mapping[str, Any], *, id: str | None = None
+    ) -> RunHandle[R]:
         """Start one function and get a handle for its result. Durable like any other run.
 
         Args:
             function: A function of this app.
-            event: Its event; for a function with a typed trigger, of that type.
+            event: Its event, or the data of one; for a function with a typed trigger, of that type.
             id: Your id: the same id within 24 hours gives the same run.
+
+        Raises:
+            EventInvalidError: the data does not fit the schema of the function's event.
+            NotRunningError: the app only sends from here.
         """
-        outgoing = self._outgoing(event, id, None) if isinstance(event, Event) or "name" in event else self._payload(function, event, id)
+        if isinstance(event, Event):  # noqa: SIM108 - a conditional expression loses the narrowing
+            outgoing = self._outgoing(event, id, None)
+        else:
+            outgoing = self._payload(function, event, id)
         run_id = await self._control().start(function.slug, outgoing)
         return RunHandle(self, run_id, function.result_type)
 
@@ -367,7 +317,9 @@ class App:
         """A handle on a run that is already there."""
         return RunHandle(self, run_id, Any if function is None else function.result_type)
 
-    def runs(self, *, status: str | None = None, function: Function[Any, Any] | str | None = None, limit: int = 100) -> AsyncIterator[RunInfo]:
+    def runs(
+        self, *, status: str | None = None, function: Function[Any, Any] | str | None = None, limit: int = 100
+    ) -> AsyncIterator[RunInfo]:
         """Runs, newest first: `async for run in app.runs(status="FAILED")`."""
         slug = function.slug if isinstance(function, Function) else function
         return self._control().list_runs(status=status, function=slug, limit=limit)
@@ -377,8 +329,11 @@ class App:
         return await self._control().cancel(run_id)
 
     def _payload(self, function: Function[Any, Any], data: Mapping[str, Any], event_id: str | None) -> Outgoing:
-        name = next((t.event for t in function.triggers if t.event and "*" not in t.event), "inngest/function.invoked")
-        return Outgoing(name, encode_json(dict(data), f"payload of {function.id}"), id=event_id)
+        trigger = next((t for t in function.triggers if t.event and not t.event.endswith("*")), None)
+        if trigger is None or trigger.event is None:
+            raw = encode_json(dict(data), f"payload of {function.id}")
+            return Outgoing("inngest/function.invoked", raw, id=event_id)
+        return self._outgoing({"name": trigger.event, "data": data}, event_id, None)
 
     def bind(self, sender: Sender) -> None:
         """Send through this from now on; the latest wins."""
@@ -393,7 +348,7 @@ class App:
             return self._senders[-1]
         from holdfast.compose import sender_from_environment
 
-        sender = sender_from_environment()
+        sender: Sender | None = sender_from_environment()
         if sender is None:
             raise NotRunningError(
                 f"app {self.id!r} is not running here: enter `async with app.running():`, "
@@ -405,7 +360,9 @@ class App:
     def _control(self) -> Control:
         sender = self._sender()
         if not hasattr(sender, "result"):
-            raise NotRunningError(f"app {self.id!r} can only send from here; runs are read and started where it is running")
+            raise NotRunningError(
+                f"app {self.id!r} can only send from here; runs are read and started where it is running"
+            )
         return cast("Control", sender)
 
     @staticmethod
@@ -417,9 +374,3 @@ async def _wrap_send(
     wrapper: Middleware, call: Callable[[list[Outgoing]], Awaitable[list[Sent]]], events: list[Outgoing]
 ) -> list[Sent]:
     return await wrapper.around_send(events, call)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing when no known name is near."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -62,7 +62,7 @@ class _StepBase:
         self._options = options
 
     def _sleep(self, id: str, duration: Duration) -> SleepCall:
-        ms = duration_ms(duration)
+        ms = _span(id, duration)
         if ms > MAX_WAIT_MS:
             raise StepUsageError(f"step {id!r} sleeps {duration!r}; the longest sleep is 366 days")
         return SleepCall(self._driver, id, duration=ms)
@@ -81,7 +81,7 @@ class _StepBase:
     ) -> WaitCall[Any]:
         model = None if isinstance(event, str) else event
         name = event if isinstance(event, str) else event_name(event)
-        timeout_ms = duration_ms(timeout)
+        timeout_ms = _span(id, timeout)
         if timeout_ms > MAX_WAIT_MS:
             raise StepUsageError(f"step {id!r} waits {timeout!r}; the longest wait is 366 days")
         paths: dict[str, Any] = {}
@@ -104,7 +104,7 @@ class _StepBase:
     def _invoke(
         self, id: str, function: Function[Any, Any] | FunctionRef[Any, Any], payload: Any, timeout: Duration | None,
     ) -> InvokeCall[Any]:
-        timeout_ms = MAX_INVOKE_MS if timeout is None else min(duration_ms(timeout), MAX_INVOKE_MS)
+        timeout_ms = MAX_INVOKE_MS if timeout is None else min(_span(id, timeout), MAX_INVOKE_MS)
         return InvokeCall(
             self._driver, id, function=function.slug, payload=payload if payload is not None else {},
             result=function.result_type, timeout=timeout_ms,
@@ -128,6 +128,13 @@ def _options(
         base.timeout_ms if timeout is None else duration_ms(timeout),
         base.backoff if backoff is None else backoff,
     )
+
+
+def _span(step_id: str, value: Duration) -> int:
+    try:
+        return duration_ms(value)
+    except ConfigurationError as error:
+        raise StepUsageError(f"step {step_id!r}: {error}") from error
 
 
 def _not_callable(step_id: str, given: object) -> StepUsageError:
@@ -243,13 +250,13 @@ class Step(_StepBase):
         return self._send(id, events)
 
     @overload
-    def race(self, id: str, first: StepCall[T], second: StepCall[T2], /) -> Coroutine[Any, Any, T | T2]: ...
+    async def race(self, id: str, first: StepCall[T], second: StepCall[T2], /) -> T | T2: ...
     @overload
-    def race(
+    async def race(
         self, id: str, first: StepCall[T], second: StepCall[T2], third: StepCall[T3], /
-    ) -> Coroutine[Any, Any, T | T2 | T3]: ...
+    ) -> T | T2 | T3: ...
     @overload
-    def race(self, id: str, /, *calls: StepCall[T]) -> Coroutine[Any, Any, T]: ...
+    async def race(self, id: str, /, *calls: StepCall[T]) -> T: ...
     async def race(self, id: str, /, *calls: StepCall[Any]) -> Any:
         """Await several calls and return the result of the first to finish; which one it was is recorded.
 
