@@ -1,4 +1,4 @@
-"""Who may come in. Decided for every request before it is routed, so that a new route is closed until it is listed here."""
+"""Who may come in. Decided before a request is routed, so that a new route is closed until it is listed here."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ class Access:
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self._clock = engine.clock
         self._settings = settings
-        signing_keys = [key for key in (settings.signing_key, settings.signing_key_fallback) if key] if not settings.open else []
+        signing_keys = (
+            [key for key in (settings.signing_key, settings.signing_key_fallback) if key] if not settings.open else []
+        )
         self.event_keys = KeyRing.of_event_keys(settings.event_keys if settings.checks_event_keys else ())
         self.signing_keys = KeyRing.of_signing_keys(signing_keys)
         self._password = KeyRing.of_event_keys([settings.dashboard_password] if settings.dashboard_password else [])
@@ -55,7 +57,9 @@ class Access:
         else:
             secrets = [derived_secret(key, "sessions") for key in signing_keys] or [random_secret()]
         credentials = [settings.dashboard_password] if settings.dashboard_password else signing_keys
-        self.sessions = Sessions(secrets, [fingerprint(text) for text in credentials], round(settings.session_hours * 3_600_000))
+        self.sessions = Sessions(
+            secrets, [fingerprint(text) for text in credentials], round(settings.session_hours * 3_600_000)
+        )
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -74,7 +78,12 @@ class Access:
         else:
             if scope["method"] not in _SAFE and not self._same_origin(scope):
                 return error_response(
-                    ApiError(403, "the request comes from a page of another site; changes are made from the dashboard itself", "origin_refused", close=True)
+                    ApiError(
+                        403,
+                        "the request comes from a page of another site; changes are made from the dashboard itself",
+                        "origin_refused",
+                        close=True,
+                    )
                 )
             identity = self.identify(scope)
             if identity is None and path in PUBLIC_PATHS:
@@ -120,7 +129,7 @@ class Access:
     # -- hosts and origins ---------------------------------------------------------------------------------------------
 
     def cors_origin(self, scope: Scope) -> str | None:
-        """The origin of a browser page that may send events from elsewhere; None for the same origin, or when refused."""
+        """The origin of a browser page that may send events from elsewhere; None without one, or when refused."""
         origin = header(scope, b"origin").decode("latin-1")
         if origin in self._settings.cors_origins:
             return origin
@@ -150,8 +159,8 @@ class Access:
         if settings.mode == "dev" and (host == settings.host or _is_local_name(host)):
             return None
         return (
-            f"this server does not answer to the name {host[:100]!r}; use localhost, or allow the name with HOLDFAST_ALLOWED_HOSTS "
-            "if it is yours"
+            f"this server does not answer to the name {host[:100]!r}; use localhost, or allow the name "
+            "with HOLDFAST_ALLOWED_HOSTS if it is yours"
         )
 
     def _unknown(self, scope: Scope, path: str) -> Response:
@@ -160,7 +169,9 @@ class Access:
             query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
             target = "" if path == "/" else f"?next={quote(path + query, safe='/')}"
             return RedirectResponse(f"{root}/login{target}", 303)
-        return PlainTextResponse("Authentication failed", 401, {"connection": "close"} if scope["method"] not in _SAFE else None)
+        return PlainTextResponse(
+            "Authentication failed", 401, {"connection": "close"} if scope["method"] not in _SAFE else None
+        )
 
 
 def identity_of(scope: Scope) -> Identity:

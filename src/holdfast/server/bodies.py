@@ -60,13 +60,18 @@ def check_content(scope: Scope) -> None:
     for key, value in scope["headers"]:
         if key == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
             raise ApiError(
-                415, f"the body is compressed ({value[:20].decode('latin-1')}); send it as it is, without Content-Encoding", "unsupported_encoding",
+                415,
+                f"the body is compressed ({value[:20].decode('latin-1')}); send it as it is, without Content-Encoding",
+                "unsupported_encoding",
                 close=True,
             )
         if key == b"content-type" and value.strip().lower().startswith(_FORMS):
             raise ApiError(
-                400, "a form is not an event: send JSON with `Content-Type: application/json` (curl: -H 'content-type: application/json')",
-                "event_invalid", close=True,
+                400,
+                "a form is not an event: send JSON, with `Content-Type: application/json` "
+                "(curl: -H 'content-type: application/json')",
+                "event_invalid",
+                close=True,
             )
 
 
@@ -132,7 +137,11 @@ class _Reading:
             raise _too_large(self._cap)
         if not self._budget.take(count):
             raise ApiError(
-                503, "the server holds as many request bodies as it is allowed to; try again shortly", "overloaded", retry_after=1, close=True
+                503,
+                "the server holds as many request bodies as it is allowed to; try again shortly",
+                "overloaded",
+                retry_after=1,
+                close=True,
             )
         self._size += count
 
@@ -142,7 +151,7 @@ def _too_large(cap: int) -> ApiError:
 
 
 async def _discard(receive: Receive, limit: int) -> None:
-    """Read on for a moment without keeping anything, so that a client that is still sending gets the answer and not a reset."""
+    """Read on for a moment, keeping nothing: a client that is still sending then gets the answer and not a reset."""
     left = limit
     try:
         async with asyncio.timeout(2):

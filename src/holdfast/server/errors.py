@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 
 import msgspec
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.base.errors import (
@@ -21,9 +18,15 @@ from holdfast.base.errors import (
     StoreFullError,
 )
 
-_log = logging.getLogger("holdfast.server")
-
-_CODES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 409: "conflict", 413: "too_large"}
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "too_large",
+}
 
 
 class ApiError(Exception):
@@ -38,7 +41,13 @@ class ApiError(Exception):
     """
 
     def __init__(
-        self, status: int, message: str, code: str | None = None, *, retry_after: float | None = None, close: bool = False
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        *,
+        retry_after: float | None = None,
+        close: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -93,30 +102,3 @@ def api_error(error: HoldfastError) -> ApiError:
     else:
         status = 409
     return ApiError(status, str(error), error.code, retry_after=retry_after)
-
-
-async def on_api_error(_request: Request, error: Exception) -> Response:
-    """Exception handler of `ApiError`."""
-    assert isinstance(error, ApiError)
-    return error_response(error)
-
-
-async def on_holdfast_error(_request: Request, error: Exception) -> Response:
-    """Exception handler of what the engine raises."""
-    assert isinstance(error, HoldfastError)
-    return error_response(api_error(error))
-
-
-async def on_http_exception(_request: Request, error: Exception) -> Response:
-    """Exception handler of Starlette's own errors: unknown routes and methods."""
-    assert isinstance(error, HTTPException)
-    answer = ApiError(error.status_code, str(error.detail))
-    answer.headers.update(error.headers or {})
-    return error_response(answer)
-
-
-async def on_crash(request: Request, error: Exception) -> Response:
-    """Exception handler of what nobody expected. The client learns nothing of the inside; the log has the stack."""
-    route = getattr(request.scope.get("route"), "path", "an unknown route")
-    _log.error("%s %s failed", request.method, route, exc_info=error)
-    return error_response(ApiError(500, "holdfast failed to answer this; its log says why", "internal"))

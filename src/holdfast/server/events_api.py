@@ -1,4 +1,4 @@
-"""The event API (protocol section 1.2): `POST /e/{key}`, written against ASGI directly because every event comes this way."""
+"""The event API (protocol section 1.2): `POST /e/{key}`, written against ASGI because every event comes this way."""
 
 from __future__ import annotations
 
@@ -35,14 +35,23 @@ class EventsApi:
         cors = self._cors(scope)
         try:
             if header(scope, b"origin") and not cors and self._access.foreign_origin(scope):
-                raise ApiError(403, "pages of this site may not send events here; add its origin to HOLDFAST_CORS_ORIGINS", close=True)
+                raise ApiError(
+                    403,
+                    "pages of this site may not send events here; add its origin to HOLDFAST_CORS_ORIGINS",
+                    close=True,
+                )
             if scope["method"] == "OPTIONS":
                 await _answer(send, 204, b"", [*cors, *_preflight(cors)])
                 return
             if scope["method"] != "POST":
                 raise ApiError(405, "events are sent with POST")
             if not self._access.accepts_event_key(scope["path_params"]["key"]):
-                await _answer(send, 401, b'{"status":401,"message":"","error":"Event key not found"}', [*cors, _JSON, (b"connection", b"close")])
+                await _answer(
+                    send,
+                    401,
+                    b'{"status":401,"message":"","error":"Event key not found"}',
+                    [*cors, _JSON, (b"connection", b"close")],
+                )
                 return
             check_content(scope)
             status, body, headers = await self._receive_events(scope, receive)
@@ -86,7 +95,11 @@ class EventsApi:
         if not header(scope, b"origin"):
             return []
         origin = self._access.cors_origin(scope)
-        return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin"), _EXPOSED] if origin else []
+        return (
+            [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin"), _EXPOSED]
+            if origin
+            else []
+        )
 
 
 def _joined(ids: Sequence[str]) -> bytes:
@@ -105,7 +118,10 @@ def _preflight(cors: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         return [(b"allow", b"POST, OPTIONS")]
     return [
         (b"access-control-allow-methods", b"POST"),
-        (b"access-control-allow-headers", b"content-type, x-inngest-env, x-inngest-event-id-seed, x-inngest-sdk, traceparent, tracestate"),
+        (
+            b"access-control-allow-headers",
+            b"content-type, x-inngest-env, x-inngest-event-id-seed, x-inngest-sdk, traceparent, tracestate",
+        ),
         (b"access-control-max-age", b"600"),
     ]
 

@@ -1,5 +1,6 @@
 """The door of the server: one ASGI middleware around everything. It asks who comes in, bounds what they send, adds the
-headers every answer has, counts, and ends streams when the server stops."""
+headers every answer has, counts, and ends streams when the server stops.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from holdfast.server.settings import ServerSettings
 _log = logging.getLogger("holdfast.server")
 
 CONTENT_SECURITY_POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; "
-    b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    b"font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _SECURITY = (
     (b"content-security-policy", CONTENT_SECURITY_POLICY),
@@ -61,7 +62,14 @@ class Gate:
     """Wraps the routes."""
 
     def __init__(
-        self, app: ASGIApp, *, settings: ServerSettings, access: Access, budget: Budget, metrics: HttpMetrics, closing: Closing
+        self,
+        app: ASGIApp,
+        *,
+        settings: ServerSettings,
+        access: Access,
+        budget: Budget,
+        metrics: HttpMetrics,
+        closing: Closing,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -102,7 +110,18 @@ class _Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_body_left", "_body_taken", "_ended", "_gate", "_path", "_receive", "_scope", "_send", "_started_at", "_status", "_streamed", "_task",
+        "_body_left",
+        "_body_taken",
+        "_ended",
+        "_gate",
+        "_path",
+        "_receive",
+        "_scope",
+        "_send",
+        "_started_at",
+        "_status",
+        "_streamed",
+        "_task",
     )
 
     def __init__(self, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,7 +162,9 @@ class _Exchange:
             await self._answer(error)
         except Exception as error:
             _log.error("%s %s failed", scope["method"], self._route(), exc_info=error)
-            await self._answer(ApiError(500, "holdfast failed to answer this; its log says why", "internal", close=True))
+            await self._answer(
+                ApiError(500, "holdfast failed to answer this; its log says why", "internal", close=True)
+            )
 
     def finish(self) -> None:
         gate = self._gate
@@ -191,7 +212,7 @@ class _Exchange:
         if self._status and not self._ended:
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    # -- the request's body, for every route but the event API -----------------------------------------------------------
+    # -- the request's body, for every route but the event API -----------------------------------------------------
 
     def _open_body(self) -> None:
         self._body_left = _MAX_LOGIN_BYTES if self._path == "/login" else self._gate._settings.max_control_bytes
@@ -207,7 +228,9 @@ class _Exchange:
             async with asyncio.timeout(seconds):
                 message = await self._receive()
         except TimeoutError:
-            raise ApiError(408, f"the body did not arrive within {seconds:g} seconds", "body_timeout", close=True) from None
+            raise ApiError(
+                408, f"the body did not arrive within {seconds:g} seconds", "body_timeout", close=True
+            ) from None
         if message["type"] == "http.request":
             self._count(len(message.get("body", b"")))
             if not message.get("more_body", False):
@@ -218,7 +241,13 @@ class _Exchange:
         if count > self._body_left:
             raise self._too_large()
         if not self._gate._budget.take(count):
-            raise ApiError(503, "the server holds as many request bodies as it is allowed to; try again shortly", "overloaded", retry_after=1, close=True)
+            raise ApiError(
+                503,
+                "the server holds as many request bodies as it is allowed to; try again shortly",
+                "overloaded",
+                retry_after=1,
+                close=True,
+            )
         self._body_left -= count
         self._body_taken += count
 

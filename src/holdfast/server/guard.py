@@ -26,7 +26,9 @@ class SessionGuard:
             body = await request.body()
             token = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10_000).get(CSRF_FIELD, [""])[0]
         if not self._access.sessions.csrf_matches(identity_of(request.scope).subject, token):
-            raise HTTPException(403, "This page is from before a new login or a restart of the server: reload it and try again.")
+            raise HTTPException(
+                403, "This page is from before a new login or a restart of the server: reload it and try again."
+            )
 
     def actor(self, request: Request) -> str:
         return identity_of(request.scope).actor

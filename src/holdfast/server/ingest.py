@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, TypeAlias
@@ -14,9 +12,17 @@ import msgspec
 from pydantic import ValidationError
 
 from holdfast.base.errors import EventInvalidError
-from holdfast.base.limits import MAX_EVENT_BYTES, MAX_EVENT_TS, MAX_EVENTS_PER_REQUEST, MAX_JSON_DEPTH, MIN_EVENT_TS, event_name_problem
+from holdfast.base.limits import (
+    MAX_EVENT_BYTES,
+    MAX_EVENT_TS,
+    MAX_EVENTS_PER_REQUEST,
+    MAX_JSON_DEPTH,
+    MIN_EVENT_TS,
+    event_name_problem,
+)
 from holdfast.sdk.events import Event, decode_data, explain
 from holdfast.sdk.sender import Outgoing
+from holdfast.server.seed import Seed
 
 MAX_META_BYTES = 32 * 1024
 MAX_ID_LENGTH = 512
@@ -85,16 +91,24 @@ def parse_events(body: bytes, schema_of: SchemaOf, seed: Seed | None = None) -> 
     return parsed
 
 
-def parse_event(body: bytes, schema_of: SchemaOf) -> Outgoing:
-    """The event of a body that must be one object.
+def parse_payload(body: bytes, default_name: str, schema_of: SchemaOf) -> Outgoing:
+    """The event of an invocation: an object whose name may be left out, or no body at all.
+
+    Args:
+        body: The request's body.
+        default_name: The event's name when the body gives none.
+        schema_of: Finds the schema that the data must fit.
 
     Raises:
-        EventInvalidError: it is not, or it is not acceptable.
+        EventInvalidError: it is not acceptable.
     """
-    start = _first_byte(body)
+    body = body.strip(_SPACE) or b"{}"
+    start = body[:1]
     if start != b"{":
-        raise EventInvalidError("Request body must contain an event object" if start == b"[" else _not_an_event(body, start))
-    return _event(body, 0, schema_of, None)
+        raise EventInvalidError(
+            "Request body must contain an event object" if start == b"[" else _not_an_event(body, start)
+        )
+    return _event(body, 0, schema_of, None, default_name)
 
 
 def _first_byte(body: bytes) -> bytes:
@@ -104,7 +118,7 @@ def _first_byte(body: bytes) -> bytes:
 
 def _not_an_event(body: bytes, start: bytes) -> str:
     if not start:
-        return "the request has no body; send an event as JSON: {\"name\": \"app/thing.happened\", \"data\": {...}}"
+        return 'the request has no body; send an event as JSON: {"name": "app/thing.happened", "data": {...}}'
     try:
         _decode(body)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -167,17 +181,20 @@ def _skip_space(text: str, position: int) -> int:
 # -- one event -------------------------------------------------------------------------------------------------------
 
 
-def _event(element: bytes | str, index: int, schema_of: SchemaOf, seed: Seed | None) -> Outgoing:
+def _event(
+    element: bytes | str, index: int, schema_of: SchemaOf, seed: Seed | None, default_name: str = ""
+) -> Outgoing:
     if isinstance(element, str):
         raise EventInvalidError(element)
     if len(element) > MAX_EVENT_BYTES:
         raise EventInvalidError(
-            f"Event is over the max size of {MAX_EVENT_BYTES} bytes: it has {len(element)}; store large content elsewhere and send its address"
+            f"Event is over the max size of {MAX_EVENT_BYTES} bytes: it has {len(element)}; "
+            "store large content elsewhere and send its address"
         )
     check_depth(element)
     wire = _wire(element)
-    name = wire.name or ""
-    problem = event_name_problem(name, sent=True)
+    name = wire.name or default_name
+    problem = event_name_problem(name, sent=bool(wire.name))
     if problem:
         raise EventInvalidError(problem)
     _check_ts(wire.ts)
@@ -228,8 +245,15 @@ def _misfit(element: bytes, error: msgspec.ValidationError) -> str:
     field = path.rstrip("`").split(".")[0].split("[")[0]
     if field == "ts":
         return "ts must be a whole number of milliseconds since 1970"
-    wanted, got = (re.findall(r"`(\w+)", reason) + ["", ""])[:2]
-    kinds = {"str": "a string", "int": "a number", "float": "a number", "object": "an object", "array": "an array", "bool": "a boolean"}
+    wanted, got, *_ = [*re.findall(r"`(\w+)", reason), "", ""]
+    kinds = {
+        "str": "a string",
+        "int": "a number",
+        "float": "a number",
+        "object": "an object",
+        "array": "an array",
+        "bool": "a boolean",
+    }
     if wanted not in kinds or got not in kinds:
         return f"the event's {field} is not valid: {reason[:1].lower()}{reason[1:]}"
     return f"the event's {field} must be {kinds[wanted]}, not {kinds[got]}"
@@ -342,32 +366,11 @@ def merge_sessions(propagated: Any, manual: Any, name: str) -> dict[str, str]:
         raise EventInvalidError(f"event {name!r} has {len(merged)} sessions; at most {MAX_SESSIONS} are allowed")
     for key, value in merged.items():
         if len(key.encode()) > MAX_SESSION_KEY_BYTES:
-            raise EventInvalidError(f"event {name!r}: session key {key[:60]!r}... is longer than {MAX_SESSION_KEY_BYTES} bytes")
+            raise EventInvalidError(
+                f"event {name!r}: session key {key[:60]!r}... is longer than {MAX_SESSION_KEY_BYTES} bytes"
+            )
         if len(value.encode()) > MAX_SESSION_ID_BYTES:
-            raise EventInvalidError(f"event {name!r}: the id of session {key!r} is longer than {MAX_SESSION_ID_BYTES} bytes")
+            raise EventInvalidError(
+                f"event {name!r}: the id of session {key!r} is longer than {MAX_SESSION_ID_BYTES} bytes"
+            )
     return merged
-
-
-# -- the seed header -------------------------------------------------------------------------------------------------
-
-
-class Seed(msgspec.Struct, frozen=True):
-    """Where the internal ids of a request come from, so that a client's retry stores each event once."""
-
-    ms: int
-    entropy: bytes
-
-    @classmethod
-    def of_header(cls, header: str) -> Seed | None:
-        """The seed of `<milliseconds>,<base64 of 10 bytes>`; None when it is something else."""
-        millis, _, encoded = header.partition(",")
-        try:
-            ms, entropy = int(millis), b64decode(encoded, validate=True)
-        except (ValueError, Base64Error):
-            return None
-        return cls(ms, entropy) if 0 < ms < 1 << 48 and len(entropy) == 10 else None
-
-    def id(self, index: int) -> bytes:
-        """The internal id of the event at a 1-based index."""
-        counter = (int.from_bytes(self.entropy[6:], "big") + index) & 0xFFFFFFFF
-        return self.ms.to_bytes(6, "big") + self.entropy[:6] + counter.to_bytes(4, "big")

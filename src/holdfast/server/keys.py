@@ -31,8 +31,8 @@ def check_signing_key(signing_key: str, what: str) -> None:
     key = strip_prefix(signing_key)
     if not re.fullmatch(r"([0-9a-fA-F]{2}){16,}", key):
         raise ConfigurationError(
-            f"{what} is not a signing key: after `signkey-<environment>-` it must be an even number of hexadecimal digits, "
-            "at least 32; make one with `holdfast keys new`"
+            f"{what} is not a signing key: after `signkey-<environment>-` it must be an even number of "
+            "hexadecimal digits, at least 32; make one with `holdfast keys new`"
         )
 
 

@@ -20,9 +20,15 @@ class HttpMetrics:
             "holdfast_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
         )
         self._seconds = Histogram(
-            "holdfast_http_request_seconds", "Time to answer, streams left out.", ("route",), buckets=_BUCKETS, registry=self.registry
+            "holdfast_http_request_seconds",
+            "Time to answer, streams left out.",
+            ("route",),
+            buckets=_BUCKETS,
+            registry=self.registry,
         )
-        Gauge("holdfast_http_body_bytes", "Bytes of request bodies in memory.", registry=self.registry).set_function(lambda: budget.used)
+        Gauge("holdfast_http_body_bytes", "Bytes of request bodies in memory.", registry=self.registry).set_function(
+            lambda: budget.used
+        )
         self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, method: str, route: str, status: int, seconds: float, *, streamed: bool) -> None:

@@ -51,7 +51,7 @@ class Sessions:
     def read(self, cookie: str, now: int) -> Session | None:
         """The session of a cookie; None when it is forged, expired, logged out, or of a credential that has gone."""
         body, _, signature = cookie.partition(".")
-        if not any([hmac.compare_digest(_sign(secret, "session", body).encode(), signature.encode()) for secret in self._secrets]):
+        if not self._matches("session", body, signature):
             return None
         try:
             session = msgspec.json.decode(urlsafe_b64decode(body + "=" * (-len(body) % 4)), type=Session)
@@ -75,8 +75,13 @@ class Sessions:
 
     def csrf_matches(self, subject: str, token: str) -> bool:
         """Whether a token is the subject's."""
-        given = token.encode()
-        return any([hmac.compare_digest(_sign(secret, "csrf", subject).encode(), given) for secret in self._secrets])
+        return self._matches("csrf", subject, token)
+
+    def _matches(self, purpose: str, body: str, signature: str) -> bool:
+        given, found = signature.encode(), False
+        for secret in self._secrets:
+            found |= hmac.compare_digest(_sign(secret, purpose, body).encode(), given)
+        return found
 
 
 def _sign(secret: bytes, purpose: str, body: str) -> str:
@@ -85,7 +90,7 @@ def _sign(secret: bytes, purpose: str, body: str) -> str:
 
 
 class LoginBrake:
-    """Slows guessing: after ten wrong passwords within a minute from one address, no more are looked at for that minute."""
+    """Slows guessing: after ten wrong passwords in a minute from one address, no more are looked at in that minute."""
 
     LIMIT = 10
     WINDOW_MS = 60_000

@@ -58,18 +58,23 @@ class ServerSettings:
         if self.mode not in {"dev", "start"}:
             raise ConfigurationError(f"server mode {self.mode!r} is not known; it is 'dev' or 'start'")
         if self.prefix and (not self.prefix.startswith("/") or self.prefix.endswith("/")):
-            raise ConfigurationError(f"path prefix {self.prefix!r} must start with '/' and not end with one, such as '/holdfast'")
+            raise ConfigurationError(
+                f"path prefix {self.prefix!r} must start with '/' and not end with one, such as '/holdfast'"
+            )
         if self.open:
             return
         if self.mode == "start":
             self._check_production()
-        for key, what in ((self.signing_key, "INNGEST_SIGNING_KEY"), (self.signing_key_fallback, "INNGEST_SIGNING_KEY_FALLBACK")):
+        for key, what in (
+            (self.signing_key, "INNGEST_SIGNING_KEY"),
+            (self.signing_key_fallback, "INNGEST_SIGNING_KEY_FALLBACK"),
+        ):
             if key is not None:
                 check_signing_key(key, what)
         if not (self.signing_key or self.dashboard_password):
             raise ConfigurationError(
                 f"in development on {self.host!r} everyone who can reach this machine could read and start runs: "
-                "bind to 127.0.0.1, or set HOLDFAST_DASHBOARD_PASSWORD (or INNGEST_SIGNING_KEY) to protect it with a login"
+                "bind to 127.0.0.1, or set HOLDFAST_DASHBOARD_PASSWORD (or INNGEST_SIGNING_KEY) for a login"
             )
 
     def _check_production(self) -> None:
@@ -80,8 +85,8 @@ class ServerSettings:
         ]
         if missing:
             raise ConfigurationError(
-                f"production needs {' and '.join(missing)}; make keys with `holdfast keys new` and set them in the environment, "
-                "here and where your applications run"
+                f"production needs {' and '.join(missing)}; make keys with `holdfast keys new` and set them in the "
+                "environment, here and where your applications run"
             )
 
     @property
@@ -91,8 +96,10 @@ class ServerSettings:
 
     @property
     def open(self) -> bool:
-        """Whether no login is asked for: in development on loopback, unless a password is set. Keys, which an application's
-        environment often has, don't matter there, as in the protocol."""
+        """Whether no login is asked for: in development on loopback, unless a password is set.
+
+        Keys, which an application's environment often has, don't matter there, as in the protocol.
+        """
         return self.mode == "dev" and self.loopback and not self.dashboard_password
 
     @property
@@ -107,9 +114,11 @@ class ServerSettings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **given: Any) -> ServerSettings:
-        """Settings from `INNGEST_EVENT_KEY`, `INNGEST_SIGNING_KEY`, `INNGEST_SIGNING_KEY_FALLBACK`,
+        """Settings from the environment. Lists are separated by commas; empty values count as not set.
+
+        Read are `INNGEST_EVENT_KEY`, `INNGEST_SIGNING_KEY`, `INNGEST_SIGNING_KEY_FALLBACK`,
         `HOLDFAST_DASHBOARD_PASSWORD`, `HOLDFAST_SESSION_SECRET`, `HOLDFAST_ALLOWED_HOSTS`, `HOLDFAST_CORS_ORIGINS` and
-        `HOLDFAST_PREFIX`. Lists are separated by commas; empty values count as not set.
+        `HOLDFAST_PREFIX`.
 
         Args:
             environ: The environment; the process's unless given.

@@ -31,7 +31,9 @@ class Metadata(Struct, frozen=True):
 
     fetched_at: Annotated[str, Meta(description="When it was read, RFC 3339.")]
     cached_until: Annotated[str | None, Meta(description="Always null: nothing is cached.")] = None
-    next_cursor: Annotated[str | None, Meta(description="Of lists: pass it as `cursor` to get the next page; null on the last.")] = None
+    next_cursor: Annotated[
+        str | None, Meta(description="Of lists: pass it as `cursor` to get the next page; null on the last.")
+    ] = None
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -77,7 +79,9 @@ class Run(Struct, frozen=True, kw_only=True):
     steps: Annotated[int, Meta(description="Steps recorded.")]
     error: Annotated[str | None, Meta(description="Class and first line of the last error.")]
     key: str | None
-    output: Annotated[Raw | None, Meta(description="Return value once Completed; `{error: {name, message, stack}}` once Failed.")] = None
+    output: Annotated[
+        Raw | None, Meta(description="Return value once Completed; `{error: {name, message, stack}}` once Failed.")
+    ] = None
 
 
 class Attempt(Struct, frozen=True):
@@ -185,7 +189,10 @@ class Invoked(Struct, frozen=True):
 class Accepted(Struct, frozen=True):
     """The answer of the event API."""
 
-    ids: Annotated[list[str], Meta(description="Internal ids of the accepted events, in order; one empty text when there are none.")]
+    ids: Annotated[
+        list[str],
+        Meta(description="Internal ids of the accepted events, in order; one empty text when there are none."),
+    ]
     status: int
     error: Annotated[str | None, Meta(description="What is wrong with the first event that is not acceptable.")] = None
 
@@ -309,14 +316,29 @@ def place_of(view: QueueView) -> Place:
 def dead_letter_of(view: DeadLetterView) -> DeadLetter:
     """A dead letter for the API."""
     return DeadLetter(
-        view.run_id, view.function, view.function_name, view.event_name, _moment(view.at), view.fingerprint, view.error, view.state,
-        view.redriven_as, view.attempts,
+        view.run_id,
+        view.function,
+        view.function_name,
+        view.event_name,
+        _moment(view.at),
+        view.fingerprint,
+        view.error,
+        view.state,
+        view.redriven_as,
+        view.attempts,
     )
 
 
 def function_of(view: FunctionView) -> Function:
     """A function for the API."""
     return Function(
-        name_uuid(view.app, view.slug), view.slug, view.name, view.app, view.version, view.archived, view.paused, _moment(view.created_at),
+        name_uuid(view.app, view.slug),
+        view.slug,
+        view.name,
+        view.app,
+        view.version,
+        view.archived,
+        view.paused,
+        _moment(view.created_at),
         view.config,
     )
