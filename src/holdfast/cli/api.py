@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
+import msgspec
 
 from holdfast.base.errors import HoldfastError
+from holdfast.base.version import __version__
 from holdfast.cli.settings import DEFAULT_PORT
 from holdfast.server.keys import check_signing_key, strip_prefix
+from holdfast.server.shapes import Accepted, Health, Metadata
 
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class ApiError(HoldfastError):
@@ -29,11 +32,20 @@ class ApiError(HoldfastError):
 
     code = "api_error"
 
-    def __init__(self, message: str, status: int | None = None, body: Any = None) -> None:
+    def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.body = body
-        """What the server answered: decoded JSON, or None."""
+
+
+class Answer(msgspec.Struct, Generic[T], frozen=True):
+    """The envelope of every answer below `/v1`."""
+
+    data: T
+    metadata: Metadata
+
+
+class _Refusal(msgspec.Struct):
+    error: str = ""
 
 
 def url_option(command: F) -> F:
@@ -81,28 +93,30 @@ class ServerApi:
         proxies = [urllib.request.ProxyHandler({})] if local else []
         self._opener = urllib.request.build_opener(*proxies)
 
-    def get(self, path: str, **query: Any) -> Any:
-        """Decoded JSON of a GET. Arguments that are None are left out; sequences are repeated."""
-        given = {name: value for name, value in query.items() if value not in (None, (), [])}
-        return self._request("GET", path + ("?" + urlencode(given, doseq=True) if given else ""), None)
+    def health(self) -> Health:
+        """Whether the server accepts work."""
+        return self._request("GET", "/health", None, Health)
 
-    def post(self, path: str, body: Any = None) -> Any:
-        """Decoded JSON of a POST."""
-        return self._request("POST", path, body)
+    def get(self, path: str, kind: type[T], **query: Any) -> Answer[T]:
+        """A GET below `/v1`. Arguments that are None or empty are left out; sequences are repeated."""
+        given = {name: value for name, value in query.items() if value not in (None, (), [])}
+        return self._request("GET", path + ("?" + urlencode(given, doseq=True) if given else ""), None, Answer[kind])  # type: ignore[valid-type]
+
+    def post(self, path: str, kind: type[T]) -> T:
+        """A POST below `/v1` without a body; what it answers."""
+        return self._request("POST", path, {}, Answer[kind]).data  # type: ignore[valid-type]
 
     def send_event(self, event: Mapping[str, Any], event_key: str | None) -> str:
         """Send one event; its internal id."""
-        answer = self._request("POST", "/e/" + quote(event_key or "dev", safe=""), event)
-        ids = answer.get("ids") or [""]
-        return str(ids[0])
+        return self._request("POST", "/e/" + quote(event_key or "dev", safe=""), event, Accepted).ids[0]
 
-    def _request(self, method: str, path: str, body: Any) -> Any:
-        data = None if body is None and method == "GET" else json.dumps({} if body is None else body).encode()
+    def _request(self, method: str, path: str, body: Any, kind: type[T]) -> T:
+        data = None if body is None else msgspec.json.encode(body)
         headers = self._headers | ({} if data is None else {"Content-Type": "application/json"})
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310 - http(s), checked above
         try:
             with self._opener.open(request, timeout=self._timeout) as response:
-                return self._decode(response.read(), response.headers.get_content_type())
+                return self._decode(response.read(), response.headers.get_content_type(), kind)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refused(error) from None
@@ -114,33 +128,36 @@ class ServerApi:
             return "The address comes from INNGEST_BASE_URL; is that server running?"
         return "Start one with `holdfast dev`, or name another with --url."
 
-    def _decode(self, raw: bytes, content_type: str) -> Any:
+    def _decode(self, raw: bytes, content_type: str, kind: type[T]) -> T:
         try:
-            return json.loads(raw) if raw else None
-        except ValueError:
-            raise ApiError(f"{self.url} answers with {content_type}, not JSON: is that a holdfast server?") from None
+            return msgspec.json.decode(raw, type=kind)
+        except msgspec.ValidationError as error:
+            raise ApiError(
+                f"{self.url} answers in a form that holdfast {__version__} doesn't know ({error}): "
+                "is it a holdfast server of the same version?",
+                200,
+            ) from error
+        except msgspec.DecodeError:
+            message = f"{self.url} answers with {content_type}, not JSON: is that a holdfast server?"
+            raise ApiError(message, 200) from None
 
     def _refused(self, error: urllib.error.HTTPError) -> ApiError:
         raw = error.read()
         try:
-            body = json.loads(raw)
-        except ValueError:
-            body = None
+            message = msgspec.json.decode(raw, type=_Refusal).error
+        except msgspec.DecodeError:
+            message = ""
         if error.code == 401:
-            what = (
-                (body or {}).get("error") or raw.decode(errors="replace").strip() if not isinstance(body, list) else ""
-            )
+            what = message or raw[:200].decode(errors="replace").strip() or "authentication failed"
             return ApiError(
-                f"{self.url} refused the key ({what or 'authentication failed'}): set INNGEST_EVENT_KEY to send, "
-                "INNGEST_SIGNING_KEY for everything else, to the values the server was started with",
+                f"{self.url} refused the key ({what}): set INNGEST_EVENT_KEY to send, INNGEST_SIGNING_KEY for "
+                "everything else, to the values the server was started with",
                 401,
-                body,
             )
-        message = body.get("error") if isinstance(body, dict) else None
         if not message:
             kind = error.headers.get_content_type()
-            message = f"{self.url} answers {error.code} with {kind}" + ("" if body else ": is that a holdfast server?")
-        return ApiError(str(message), error.code, body)
+            message = f"{self.url} answers {error.code} with {kind}: is that a holdfast server?"
+        return ApiError(message, error.code)
 
 
 def hashed_key(signing_key: str) -> str:

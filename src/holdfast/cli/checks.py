@@ -238,7 +238,7 @@ def server(api: ServerApi, port: int, *, asked: bool) -> Iterator[Finding]:
         asked: Whether the user named the server; only then is its absence wrong.
     """
     try:
-        answer = api.get("/health")
+        api.health()
     except ApiError as error:
         if error.status is None and not asked:
             yield _port(port, str(error))
@@ -248,17 +248,12 @@ def server(api: ServerApi, port: int, *, asked: bool) -> Iterator[Finding]:
                 f"{api.url} runs and accepts nothing: {error}",
                 "See its log; restart it once the disk is well.",
             )
-        else:
+        elif error.status is None:
             yield wrong("server", str(error), "Start it, or correct the address.")
+        else:
+            yield wrong("server", str(error), "Stop what listens there, or name another address or port.")
         return
-    if isinstance(answer, dict) and answer.get("status") == 200:
-        yield fine("server", f"{api.url} is healthy")
-    else:
-        yield wrong(
-            "server",
-            f"{api.url} answers, but is no holdfast server",
-            "Correct the address, or stop what listens there.",
-        )
+    yield fine("server", f"{api.url} is healthy")
 
 
 def _port(port: int, why: str) -> Finding:

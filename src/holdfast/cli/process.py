@@ -1,0 +1,197 @@
+"""One server process: loads the apps, runs the engine and the HTTP server, and drains when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from holdfast.base.errors import ConfigurationError, HoldfastError
+from holdfast.cli.banner import greeting, problem_text, reloaded
+from holdfast.cli.console import err, out, say
+from holdfast.cli.listening import url_of
+from holdfast.cli.loading import Loaded, find_target, load, source_directories
+from holdfast.cli.log_output import configure_logging
+from holdfast.cli.settings import ProcessSettings
+from holdfast.compose import build_engine
+from holdfast.dashboard.humanize import plural
+from holdfast.engine.engine import Engine
+from holdfast.server.serve import serving
+from holdfast.server.settings import ServerSettings
+
+Tell = Callable[[Sequence[str], bool], None]
+"""Told the directories of the sources once they are loaded (False), and again once the server answers (True)."""
+
+
+class ServerProcess:
+    """A server from its first line of output to its drain.
+
+    Args:
+        settings: What it was told at start.
+        server: Keys and names for the HTTP server.
+        sock: Where it listens.
+        start: 0, or how often a supervisor has started it before.
+        changed: The files whose change led to this start.
+        tell: Hears how far it is.
+    """
+
+    def __init__(
+        self,
+        settings: ProcessSettings,
+        server: ServerSettings,
+        sock: socket.socket,
+        *,
+        start: int = 0,
+        changed: Sequence[str] = (),
+        tell: Tell | None = None,
+    ) -> None:
+        self._settings = settings
+        self._server = server
+        self._sock = sock
+        self._start = start
+        self._changed = changed
+        self._tell = tell or _nobody
+        self._stop = asyncio.Event()
+
+    def load(self) -> Loaded:
+        """Import the apps.
+
+        Raises:
+            ConfigurationError: one can't be imported, and nobody waits for its source to change.
+        """
+        configure_logging(self._settings.log_level, self._settings.log_format)
+        loaded = load(self._targets())
+        self._tell(source_directories(loaded), False)
+        for problem in loaded.problems:
+            err().print(problem_text(problem), soft_wrap=True)
+        if loaded.problems and not self._settings.reload:
+            raise ConfigurationError("the app can't be loaded; nothing was started")
+        return loaded
+
+    async def run(self, loaded: Loaded) -> None:
+        """Serve until told to stop, then let running steps finish.
+
+        Raises:
+            HoldfastError: it can't run; the message says why.
+        """
+        _keep_out_of_version_control(self._settings.store)
+        async with AsyncExitStack() as stack:
+            engine = await self._enter_engine(stack, loaded)
+            await stack.enter_async_context(serving(engine, self._server, sockets=[self._sock]))
+            self._greet(loaded)
+            self._tell(source_directories(loaded), True)
+            await self._stop.wait()
+            self._say_draining(engine)
+
+    def stop(self) -> None:
+        """Stop accepting, drain, and end. May be called from a signal handler of the loop."""
+        self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    def _targets(self) -> Sequence[str]:
+        if self._settings.targets:
+            return self._settings.targets
+        found = find_target(Path.cwd())
+        return [] if found is None else [found]
+
+    async def _enter_engine(self, stack: AsyncExitStack, loaded: Loaded) -> Engine:
+        """The engine with the apps; when they can't be run but their sources may change, without, and with the reason."""
+        try:
+            return await stack.enter_async_context(self._engine(loaded))
+        except HoldfastError as error:
+            mendable = isinstance(error, ConfigurationError) or self._start > 0
+            if not (self._settings.reload and loaded.apps and mendable):
+                raise
+            loaded.problems.append(str(error))
+            loaded.apps.clear()
+            err().print(problem_text(str(error)), soft_wrap=True)
+        return await stack.enter_async_context(self._engine(loaded))
+
+    def _engine(self, loaded: Loaded) -> Engine:
+        return build_engine(
+            loaded.apps, self._settings.store, app_errors=loaded.problems, drain_seconds=self._settings.drain_seconds
+        )
+
+    def _greet(self, loaded: Loaded) -> None:
+        if self._start == 0:
+            out().print(greeting(self._settings, url_of(self._sock), loaded), soft_wrap=True)
+        elif loaded.problems:
+            say("The app can't be loaded; the server goes on without it until the source changes.", "red")
+        else:
+            out().print(reloaded(loaded, self._changed), soft_wrap=True)
+
+    def _say_draining(self, engine: Engine) -> None:
+        running = int(engine.status()["in_flight"])
+        if running and self._settings.reload:
+            say(f"Waiting for {plural(running, 'running run')} to reach the next step.")
+        elif running:
+            say(
+                f"Stopping: waiting for {plural(running, 'running run')} to reach the next step. Again to stop at once."
+            )
+
+
+def run_process(server: ServerProcess, lifeline: int | None = None) -> None:
+    """Run a server in this process until it is told to stop.
+
+    SIGINT or SIGTERM drains; a second one ends the process at once, with status 130.
+
+    Args:
+        server: The server.
+        lifeline: When a supervisor started this process: a pipe whose end means that the supervisor is gone. The
+            supervisor sends SIGTERM and decides about force; SIGINT from the terminal is its business alone.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_main(server, lifeline))
+
+
+async def _main(server: ServerProcess, lifeline: int | None) -> None:
+    # before the handlers are there, so that Ctrl-C also ends an import that hangs
+    loaded = server.load()
+    loop = asyncio.get_running_loop()
+    if lifeline is None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, _stop_or_end, server)
+    else:
+        loop.add_signal_handler(signal.SIGTERM, server.stop)
+        loop.add_reader(lifeline, _supervisor_gone, loop, lifeline, server)
+    await server.run(loaded)
+
+
+def _stop_or_end(server: ServerProcess) -> None:
+    if server.stopping:
+        say("Stopped at once. What was running goes on at the next start.", "yellow")
+        os._exit(130)
+    server.stop()
+
+
+def _supervisor_gone(loop: asyncio.AbstractEventLoop, lifeline: int, server: ServerProcess) -> None:
+    loop.remove_reader(lifeline)
+    server.stop()
+
+
+def _nobody(directories: Sequence[str], ready: bool) -> None:
+    """Nobody waits to hear."""
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return None
+    return uvloop.new_event_loop
+
+
+def _keep_out_of_version_control(store: str) -> None:
+    """A new `.holdfast` directory gets a .gitignore, as other tools' data directories have."""
+    directory = Path(".holdfast")
+    if store.startswith("sqlite:///.holdfast/") and not directory.exists():
+        directory.mkdir()
+        (directory / ".gitignore").write_text("*\n", encoding="ascii")

@@ -1,0 +1,147 @@
+"""`holdfast runs`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from urllib.parse import quote
+
+import click
+import msgspec
+from rich.console import RenderableType
+from rich.live import Live
+
+from holdfast.base.clock import SystemClock
+from holdfast.cli.api import ServerApi, signing_key_option, url_option
+from holdfast.cli.console import out
+from holdfast.cli.run_tables import history_view, runs_table
+from holdfast.server.shapes import History, Run
+
+STATUSES = ("QUEUED", "RUNNING", "WAITING", "COMPLETED", "FAILED", "CANCELLED", "SKIPPED")
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "SKIPPED"}
+
+_REFRESH_SECONDS = 1.0
+_PAGE = 100
+
+
+@click.command("runs")
+@click.argument("run_id", required=False)
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(STATUSES, case_sensitive=False),
+    help="Only runs that are there now. May be repeated.",
+)
+@click.option("--function", metavar="ID", help="Only runs of this function: fulfil, or shop-fulfil.")
+@click.option("--event", metavar="NAME", help="Only runs that this event started.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
+@click.option("--watch", is_flag=True, help="Keep the list up to date until Ctrl-C; a single run, until it has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON as the API answers it.")
+@url_option
+@signing_key_option
+def command(
+    run_id: str | None,
+    statuses: tuple[str, ...],
+    function: str | None,
+    event: str | None,
+    limit: int,
+    watch: bool,
+    as_json: bool,
+    url: str,
+    signing_key: str | None,
+) -> None:
+    """List runs, newest first; with RUN_ID, show one with its steps.
+
+    A run is one execution of a function for one event. WAITING runs sleep, or wait for an event; nothing executes for
+    them meanwhile. A FAILED run is also a dead letter, which `holdfast redrive` runs again.
+
+    \b
+      holdfast runs
+      holdfast runs --status FAILED --function fulfil
+      holdfast runs --watch
+      holdfast runs 01JB8Z5T2M6W0Q4X9C3V7N1K8R
+    """  # noqa: D301
+    api = ServerApi(url, signing_key)
+    if run_id is not None:
+        _one(api, run_id, watch=watch, as_json=as_json)
+        return
+
+    def read() -> list[Run]:
+        return list_runs(api, statuses, function, event, limit)
+
+    if as_json:
+        click.echo(msgspec.json.encode(read()))
+    elif watch:
+        _follow(lambda: (runs_table(read(), _now()), False))
+    else:
+        found = read()
+        if found:
+            out().print(runs_table(found, _now()))
+        else:
+            click.echo(_nothing(narrowed=bool(statuses or function or event)), err=True)
+
+
+def list_runs(
+    api: ServerApi, statuses: tuple[str, ...], function: str | None, event: str | None, limit: int
+) -> list[Run]:
+    """Up to `limit` runs, newest first, page by page."""
+    found: list[Run] = []
+    cursor: str | None = None
+    while len(found) < limit:
+        page = api.get(
+            "/v1/runs",
+            list[Run],
+            status=[status.upper() for status in statuses],
+            function=function,
+            event=event,
+            limit=min(_PAGE, limit - len(found)),
+            cursor=cursor,
+        )
+        found += page.data
+        cursor = page.metadata.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def _one(api: ServerApi, run_id: str, *, watch: bool, as_json: bool) -> None:
+    def read() -> History:
+        return api.get(f"/v1/runs/{quote(run_id, safe='')}/steps", History).data
+
+    if as_json:
+        click.echo(msgspec.json.encode(read()))
+    elif watch:
+
+        def render() -> tuple[RenderableType, bool]:
+            history = read()
+            return history_view(history, _now()), history.run.status.upper() in ENDED
+
+        _follow(render)
+    else:
+        out().print(history_view(read(), _now()))
+
+
+def _follow(render: Callable[[], tuple[RenderableType, bool]]) -> None:
+    """Show what `render` gives anew each second, until it says that it is the last or the user has seen enough."""
+    pause = threading.Event()
+    try:
+        with Live(console=out(), auto_refresh=False, vertical_overflow="visible") as live:
+            while True:
+                view, last = render()
+                live.update(view, refresh=True)
+                if last:
+                    return
+                pause.wait(_REFRESH_SECONDS)
+    except KeyboardInterrupt:
+        return
+
+
+def _now() -> int:
+    return SystemClock().now()
+
+
+def _nothing(*, narrowed: bool) -> str:
+    if narrowed:
+        return "No run matches. `holdfast runs` lists all."
+    return 'No runs yet. Send an event: holdfast send shop/order.paid \'{"order_id": "o1"}\''
