@@ -40,8 +40,8 @@ class Inbox:
     """The answer to everybody while the server is out of order."""
     rejected: dict[str, str] = field(default_factory=dict)
     """Addresses that get an answer of their own."""
-    refusals: int = 0
-    """How often the server has refused."""
+    refused: list[str] = field(default_factory=list)
+    """Addresses that were refused, one for each time."""
     holding: asyncio.Event | None = None
     """While set and not released, every e-mail is kept waiting for its answer, and then not taken."""
     held: int = 0
@@ -52,7 +52,7 @@ class Inbox:
     ) -> str:
         refusal = self.refusal or self.rejected.get(address)
         if refusal is not None:
-            self.refusals += 1
+            self.refused.append(address)
             return refusal
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)

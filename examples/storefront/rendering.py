@@ -7,7 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from .idempotency import Kind, message_id
+from . import idempotency
+from .idempotency import Kind
 from .mail import Mail
 from .orders import PlacedOrder
 
@@ -63,7 +64,7 @@ def _mail(
         subject=subject,
         text=_templates.get_template(f"{kind}.txt").render(subject=subject, **values),
         html=_templates.get_template(f"{kind}.html").render(subject=subject, **values),
-        message_id=message_id(kind, order_id or user_id or "", domain),
+        message_id=idempotency.message_id(kind, order_id or user_id or "", domain),
         order_id=order_id,
         user_id=user_id,
     )

@@ -1,0 +1,222 @@
+"""`python -m examples.demo`: the storefront, an inbox and the dashboard, with real traffic.
+
+Plays a scenario, prints what came of it, and goes on with a trickle of traffic until Ctrl-C. With --once it stops after
+the table, and exits with 1 if anything in it is off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import uvicorn
+from rich.console import Console
+
+from .expectations import Observation
+from .inbox import BUSY, Inbox, smtp_server
+from .inbox_page import inbox_app
+from .observers import Api, Database, Mailbox
+from .processes import PortTakenError, StartError, Storefront, check_port
+from .sabotaged import SABOTAGES
+from .scenario import Sent, Stage, play
+from .table import print_table
+from .traffic import Placed, Traffic
+from .waiting import until
+
+SECRET = "whsec_demo"  # noqa: S105 - for a shop that sells nothing
+TRICKLE_SECONDS = (1.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command was called with."""
+
+    once: bool
+    sabotage: str | None
+    dashboard_port: int
+    shop_port: int
+    inbox_port: int
+    data: Path
+
+
+def parse_options(arguments: list[str] | None = None) -> Options:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__.partition("\n")[0])
+    parser.add_argument("--once", action="store_true", help="play the scenario, print the table, exit")
+    parser.add_argument("--sabotage", choices=SABOTAGES, help="break something, to see that the table shows it")
+    parser.add_argument("--dashboard-port", type=int, default=8288, help="dashboard and event API; default %(default)s")
+    parser.add_argument("--shop-port", type=int, default=8000, help="default %(default)s")
+    parser.add_argument("--inbox-port", type=int, default=8025, help="the inbox's page; default %(default)s")
+    parser.add_argument(
+        "--data", type=Path, default=Path(".holdfast/demo"), help="default %(default)s; --once empties it"
+    )
+    given = parser.parse_args(arguments)
+    given.data = given.data.resolve()
+    return Options(**vars(given))
+
+
+@dataclass
+class Demo:
+    """Everything that runs."""
+
+    options: Options
+    console: Console
+    inbox: Inbox
+    storefront: Storefront
+    shop: httpx.AsyncClient
+    server: httpx.AsyncClient
+    page: httpx.AsyncClient
+
+    async def play(self) -> bool:
+        """Play the scenario and print what came of it; whether all expectations hold."""
+        traffic = Traffic(self.shop, SECRET)
+        restart = self.options.sabotage != "server-killed"
+        api = Api(self.server)
+        sent = await play(Stage(traffic, self.inbox, self.storefront, api, self._tell, restart=restart))
+        return await self._report(sent, traffic, api)
+
+    async def _report(self, sent: Sent, traffic: Traffic, api: Api) -> bool:
+        database = Database(self.options.data / "storefront.db")
+        seen = Observation(sent, api, Mailbox(self.page), database, traffic.slowest, traffic.answered)
+        rows = await seen.rows()
+        print_table(self.console, rows)
+        return all(row.holds for row in rows)
+
+    async def trickle(self) -> None:
+        """Send a little of everything until it is cancelled."""
+        traffic = Traffic(self.shop, SECRET)
+        paid: list[Placed] = []
+        for number in range(sys.maxsize):
+            # every now and then the mail server has a bad moment
+            self.inbox.refusal = BUSY if number % 20 == 19 else None
+            with contextlib.suppress(httpx.HTTPError):
+                await self._one(traffic, paid, number)
+            await asyncio.sleep(random.uniform(*TRICKLE_SECONDS))
+
+    async def _one(self, traffic: Traffic, paid: list[Placed], number: int) -> None:
+        choice = random.random()
+        if choice < 0.2:
+            await traffic.sign_up(f"visitor-{number}-{random.randrange(10**6)}@example.test", "Visitor")
+        elif choice < 0.3 and paid:
+            await traffic.refund(paid.pop(), "changed their mind")
+        else:
+            order = await traffic.place_order(f"customer-{number}@example.test", random.choice(["mug", "poster"]))
+            answer = await traffic.pay(order)
+            paid.append(order)
+            if choice > 0.95:
+                await traffic.pay(order, answer.event_id)
+
+    def _tell(self, text: str) -> None:
+        self.console.print(text, style="dim" if text.startswith(" ") else "", highlight=False)
+
+
+@asynccontextmanager
+async def running(options: Options, console: Console) -> AsyncIterator[Demo]:
+    """Inbox and storefront, up and answering.
+
+    Raises:
+        PortTakenError: a port is in use.
+        StartError: the storefront did not come up.
+    """
+    check_port(options.dashboard_port, "the dashboard", "--dashboard-port")
+    check_port(options.shop_port, "the shop", "--shop-port")
+    check_port(options.inbox_port, "the inbox", "--inbox-port")
+    if options.once:
+        shutil.rmtree(options.data, ignore_errors=True)
+    options.data.mkdir(parents=True, exist_ok=True)
+    inbox = Inbox()
+    async with smtp_server(inbox) as smtp_port, inbox_served(inbox, options.inbox_port) as inbox_url:
+        storefront = _storefront(options, smtp_port)
+        await storefront.start()
+        clients = [
+            httpx.AsyncClient(base_url=url, timeout=10) for url in (storefront.url, storefront.dashboard_url, inbox_url)
+        ]
+        console.print(
+            f"dashboard  {storefront.dashboard_url}\ninbox      {inbox_url}\nshop       {storefront.url}/docs"
+        )
+        try:
+            yield Demo(options, console, inbox, storefront, *clients)
+        finally:
+            for client in clients:
+                await client.aclose()
+            await storefront.stop()
+
+
+def _storefront(options: Options, smtp_port: int) -> Storefront:
+    broken = options.sabotage in {"mail-step", "idempotency"}
+    return Storefront(
+        port=options.shop_port,
+        dashboard_port=options.dashboard_port,
+        environ={
+            "DATABASE_URL": f"sqlite+aiosqlite:///{options.data / 'storefront.db'}",
+            "HOLDFAST_STORE": f"sqlite:///{options.data / 'holdfast.db'}",
+            "SMTP_PORT": str(smtp_port),
+            "MAIL_FROM": "Riqle <shop@riqle.example>",
+            "MAIL_TIMEOUT": "5",
+            "PAYMENT_WEBHOOK_SECRET": SECRET,
+        },
+        log=options.data / "storefront.log",
+        module=("examples.demo.sabotaged", str(options.sabotage)) if broken else ("examples.storefront",),
+    )
+
+
+class _PageServer(uvicorn.Server):
+    """A server that leaves Ctrl-C to the demo as a whole."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def inbox_served(inbox: Inbox, port: int) -> AsyncIterator[str]:
+    """The inbox's page; gives its address."""
+    server = _PageServer(uvicorn.Config(inbox_app(inbox), port=port, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started or serving.done(), 10)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def run(options: Options, console: Console) -> int:
+    """Run the demo; the exit status."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        async with running(options, console) as demo:
+            holds = await demo.play()
+            if options.once:
+                return 0 if holds else 1
+            console.print("a trickle of traffic goes on; Ctrl-C ends it")
+            await demo.trickle()
+    except asyncio.CancelledError:
+        console.print("stopped")
+        return 130 if options.once else 0
+    except (PortTakenError, StartError) as error:
+        console.print(str(error), style="red", highlight=False)
+        return 2
+    return 0
+
+
+def main() -> int:
+    return asyncio.run(run(parse_options(), Console()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

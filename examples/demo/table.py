@@ -1,0 +1,30 @@
+"""The table that the demo ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .expectations import Row
+
+
+def print_table(console: Console, rows: Sequence[Row]) -> None:
+    """One line for each expectation: what was expected, what was observed, where it was read."""
+    table = Table(title="What was expected, and what was found from outside", title_justify="left", show_lines=False)
+    table.add_column("expectation", ratio=5)
+    table.add_column("read from", ratio=2)
+    table.add_column("expected", ratio=4)
+    table.add_column("observed", ratio=4)
+    table.add_column("", width=4)
+    for row in rows:
+        verdict = Text("ok", "green") if row.holds else Text("OFF", "bold red")
+        observed = Text(row.observed, "" if row.holds else "red")
+        table.add_row(Text(row.expectation), Text(row.read_from, "dim"), Text(row.expected), observed, verdict)
+    console.print(table)
+    off = sum(not row.holds for row in rows)
+    console.print(
+        f"{len(rows) - off} of {len(rows)} expectations hold" + (f", [bold red]{off} do not[/]" if off else "")
+    )
