@@ -11,6 +11,10 @@ from typing import ClassVar
 import msgspec
 
 
+SUSPECT_LANE = "!suspect"
+"""Where items wait whose executor died: one of them runs at a time, so that a poison run condemns only itself."""
+
+
 class RunStatus(IntEnum):
     """Where a run is in its life (protocol section 2.5). WAITING is derived: a live run whose item is parked."""
 
@@ -67,7 +71,10 @@ class StepKind(IntEnum):
 
 
 class Row(msgspec.Struct, gc=False):
-    """Base of all rows."""
+    """Base of all rows. Two counters of a leased run, `RunRow.steps` and `ItemRow.woken`, are kept in memory and may rise
+    in place: gaps in them are harmless, and they are only written when the run leaves memory."""
+
+    TABLE: ClassVar[str] = ""
 
 
 class EventRow(Row):
@@ -139,7 +146,7 @@ class ItemRow(Row):
     crashes: int = 0
     """How often in a row its executor died without recording progress."""
     woken: int = 0
-    """Set when something resolved while it was leased, so that a release doesn't park it."""
+    """How much has resolved since it was leased, so that a release that doesn't know of all of it is refused."""
 
 
 class StepRow(Row):
@@ -193,6 +200,8 @@ class WaitRow(Row):
     expires: int | None
     expression: str | None = None
     """The part of the match that isn't indexed: CEL over `event` and `async`."""
+    context: bytes | None = None
+    """JSON of the triggering event, where the expression needs it."""
     created_at: int = 0
 
 
@@ -282,6 +291,16 @@ class LogRow(Row):
     step: str | None = None
 
 
+class NoteRow(Row):
+    """Something the engine has to say about a run: changed code, a crash, an abandoned step."""
+
+    TABLE: ClassVar[str] = "notes"
+    run_id: bytes
+    seq: int
+    at: int
+    text: str
+
+
 class AuditRow(Row):
     """Something a person or key changed."""
 
@@ -313,5 +332,6 @@ KEYS = {
     CronRow: lambda r: (r.function_id, r.schedule),
     CronFireRow: lambda r: (r.function_id, r.schedule, r.occurrence),
     LogRow: lambda r: (r.run_id, r.seq),
+    NoteRow: lambda r: (r.run_id, r.seq),
     AuditRow: lambda r: r.id,
 }

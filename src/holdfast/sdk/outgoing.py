@@ -121,3 +121,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing when no known name is near."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def payload(event: Event | Mapping[str, Any]) -> bytes:
+    """The data of an invocation as wire JSON: a typed event's, or a plain object's."""
+    return encode_data(event) if isinstance(event, Event) else encode_json(dict(event), "payload")

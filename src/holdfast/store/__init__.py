@@ -1,0 +1,1 @@
+"""Stores: the only owners of SQL."""

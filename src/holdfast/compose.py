@@ -1,0 +1,80 @@
+"""Putting the parts together: an engine over a store, in this process; or a way to one elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from holdfast.base.clock import Clock, SystemClock
+from holdfast.engine.engine import Engine, EngineOptions
+from holdfast.sdk.app import App
+from holdfast.sdk.sender import Sender
+from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sqlite.reader import SqliteReader
+
+DEFAULT_STORE = "sqlite:///.holdfast/holdfast.db"
+
+
+def build_engine(
+    apps: Sequence[App], store_url: str | None = None, *, clock: Clock | None = None, options: EngineOptions | None = None,
+    app_errors: Sequence[str] = (), **store_settings: Any,
+) -> Engine:
+    """An engine that is not started yet: `async with build_engine([app], "sqlite:///shop.db") as engine`.
+
+    Args:
+        apps: The apps whose functions it executes.
+        store_url: Default: the environment's `HOLDFAST_STORE`, else `.holdfast/holdfast.db`.
+        clock: The wall clock unless given.
+        options: How it behaves.
+        app_errors: Why apps could not be loaded, to be shown on the dashboard.
+        **store_settings: Passed to the store.
+
+    Raises:
+        StoreError: the database can't be opened, belongs to somebody else, or is newer than this holdfast.
+        ConfigurationError: the URL is not understood.
+    """
+    clock = clock or SystemClock()
+    url = store_url or os.environ.get("HOLDFAST_STORE") or DEFAULT_STORE
+    store = SqliteStore(url, clock, tuple(app.id for app in apps), **store_settings)
+    return Engine(apps, store, SqliteReader(store.path, clock), clock=clock, options=options, app_errors=app_errors)
+
+
+@asynccontextmanager
+async def embedded(
+    app: App, *, store: str | None = None, serve: str | None = None, options: EngineOptions | None = None,
+    clock: Clock | None = None, apps: Sequence[App] = (),
+) -> AsyncIterator[App]:
+    """Run an app in this process; see `App.running`.
+
+    Args:
+        app: The app.
+        store: Where its state is.
+        serve: `host:port` to serve the event API and the dashboard on, in this process as well.
+        options: How the engine behaves.
+        clock: The wall clock unless given.
+        apps: Further apps to run beside it, in the same store.
+    """
+    engine = build_engine([app, *apps], store, options=options, clock=clock)
+    async with engine:
+        if serve is None:
+            yield app
+        else:
+            from holdfast.server.serve import serving
+
+            async with serving(engine, serve):
+                yield app
+
+
+def sender_from_environment() -> Sender | None:
+    """A sender to the server that `INNGEST_DEV` or `INNGEST_BASE_URL` names, or None where neither is set."""
+    from holdfast.client import HttpSender
+
+    dev = os.environ.get("INNGEST_DEV", "")
+    base = os.environ.get("INNGEST_EVENT_API_BASE_URL") or os.environ.get("INNGEST_BASE_URL")
+    if not base and dev and dev.lower() not in {"0", "false"}:
+        base = dev if dev.startswith("http") else "http://127.0.0.1:8288"
+    if not base:
+        return None
+    return HttpSender(base, os.environ.get("INNGEST_EVENT_KEY") or "NO_EVENT_KEY_SET")

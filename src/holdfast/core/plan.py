@@ -1,0 +1,268 @@
+"""Plans: what one caller wants decided, as a pure function of rows and time.
+
+A plan names the rows it reads; the store loads those of a whole group, runs the plans one after another over one
+overlay, so that plans of a group see each other, and writes the outcome once (docs/architecture.md, "Commits").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from holdfast.core.rows import KEYS, EventRow, ItemRow, ItemState, Row, RunRow, StepRow, WaitRow
+
+A = TypeVar("A")
+R = TypeVar("R", bound=Row)
+
+Get: TypeAlias = tuple[type[Row], Any]
+"""One row by its primary key."""
+
+
+class Find(msgspec.Struct, frozen=True, gc=False):
+    """Base of reads that find rows by something other than their primary key. Hashable: asked once per group."""
+
+
+class WaitsFor(Find, frozen=True, gc=False):
+    """Open waits with one of these lookups (WaitRow)."""
+
+    lookups: tuple[str, ...]
+
+
+class WaitsOf(Find, frozen=True, gc=False):
+    """Open waits of one run (WaitRow)."""
+
+    run_id: bytes
+
+
+class StepsOf(Find, frozen=True, gc=False):
+    """Recorded and pending steps of one run (StepRow)."""
+
+    run_id: bytes
+
+
+class ItemsOf(Find, frozen=True, gc=False):
+    """Queue items of one run (ItemRow)."""
+
+    run_id: bytes
+
+
+class EventsSince(Find, frozen=True, gc=False):
+    """Events of one name received at or after a moment, oldest first (EventRow)."""
+
+    name: str
+    since: int
+
+
+class DueTimers(Find, frozen=True, gc=False):
+    """TIMED items that are due (ItemRow), at most `limit`, oldest first."""
+
+    limit: int
+
+
+class ReadyItems(Find, frozen=True, gc=False):
+    """READY items of the lanes whose turn it is, lane by lane (ItemRow). `functions` are those that can run here."""
+
+    limit: int
+    functions: frozenset[int]
+    suspect: bool
+    """Whether a suspect may be claimed: at most one at a time is."""
+
+
+class Children(Find, frozen=True, gc=False):
+    """Live runs invoked by a run (RunRow)."""
+
+    run_id: bytes
+
+
+Read: TypeAlias = Get | Find
+
+
+class Change(IntEnum):
+    """What is to be written of a row."""
+
+    INSERT = 1
+    """It must not be there yet; if it is, the plan is refused."""
+    PUT = 2
+    DELETE = 3
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """A plan that came too late or twice: expected, and an answer, not an error."""
+
+    reason: str
+
+
+STALE: Final = Refused("stale")
+"""The lease is held by somebody else, or the run has ended."""
+DUPLICATE: Final = Refused("duplicate")
+"""A row that must be unique was there already."""
+
+
+class Plan(Generic[A]):
+    """Something to be decided in the next group commit."""
+
+    __slots__ = ("answer", "future", "then")
+
+    size: ClassVar[int] = 256
+    """Rough bytes it holds until its commit, for bounding groups."""
+    then: Callable[[Any], None] | None
+    """Called with the answer after the commit, before whoever awaits the plan."""
+    future: Any
+    answer: Any
+
+    def reads(self) -> Iterable[Read]:
+        """The rows `decide` will look at."""
+        raise NotImplementedError
+
+    def decide(self, tx: Tx) -> A | Refused:
+        """The pure decision: reads and writes rows through `tx` only. May run again if its group has to be retried."""
+        raise NotImplementedError
+
+
+class Tx:
+    """The overlay that the plans of one group share."""
+
+    __slots__ = ("_dirty", "_found", "_rows", "_undo", "backlog", "functions", "now", "owner", "room")
+
+    def __init__(self, now: int, owner: int, room: int = 0, backlog: bool = False, functions: frozenset[int] = frozenset()) -> None:
+        self.now = now
+        self.functions = functions
+        """Ids of the functions that can run on this node."""
+        self.owner = owner
+        """The boot generation or node that decides."""
+        self.room = room
+        """How many more runs this node can take."""
+        self.backlog = backlog
+        """Whether ready items wait, so that new ones have to queue behind them."""
+        self._rows: dict[type[Row], dict[Any, Any]] = {cls: {} for cls in KEYS}
+        self._dirty: dict[type[Row], dict[Any, Change]] = {}
+        self._found: dict[Find, list[Any]] = {}
+        self._undo: list[tuple[Any, ...]] = []
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, cls: type[R], key: Any) -> R | None:
+        """A row that was named in `reads`, with what earlier plans of the group made of it."""
+        row: R | None = self._rows[cls].get(key)
+        return row
+
+    def find(self, read: Find) -> list[Any]:
+        """The rows of a find, with what earlier plans of the group made of them."""
+        cls, matches = _MATCHES[type(read)]
+        rows = self._rows[cls]
+        key_of = KEYS[cls]
+        out = []
+        seen = set()
+        for row in self._found.get(read, ()):
+            key = key_of(row)
+            seen.add(key)
+            current = rows.get(key)
+            if current is not None and matches(read, current, self.now):
+                out.append(current)
+        for key in self._dirty.get(cls, ()):
+            if key not in seen:
+                current = rows.get(key)
+                if current is not None and matches(read, current, self.now):
+                    out.append(current)
+        return out
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def insert(self, row: Row) -> None:
+        """Add a row; if its key turns out to be taken on disk, this plan is answered DUPLICATE and writes nothing."""
+        cls = type(row)
+        key = KEYS[cls](row)
+        self._set(cls, key, row, Change.INSERT)
+
+    def put(self, row: Row) -> None:
+        """Add or replace a row."""
+        cls = type(row)
+        key = KEYS[cls](row)
+        dirty = self._dirty.get(cls)
+        known = dirty.get(key) if dirty else None
+        self._set(cls, key, row, Change.INSERT if known is Change.INSERT else Change.PUT)
+
+    def delete(self, cls: type[Row], key: Any) -> None:
+        """Remove a row, if it is there."""
+        dirty = self._dirty.get(cls)
+        if dirty and dirty.get(key) is Change.INSERT:
+            self._undo.append((cls, key, self._rows[cls].get(key), Change.INSERT))
+            del dirty[key]
+            self._rows[cls][key] = None
+        else:
+            self._set(cls, key, None, Change.DELETE)
+
+    def _set(self, cls: type[Row], key: Any, row: Row | None, change: Change) -> None:
+        rows = self._rows[cls]
+        dirty = self._dirty.get(cls)
+        if dirty is None:
+            dirty = self._dirty[cls] = {}
+        self._undo.append((cls, key, rows.get(key), dirty.get(key)))
+        rows[key] = row
+        dirty[key] = change
+
+    # -- what the store does with it -----------------------------------------------------------------------------------
+
+    def provide(self, cls: type[Row], key: Any, row: Row | None) -> None:
+        """A row as it is on disk, or None where there is none."""
+        self._rows[cls].setdefault(key, row)
+
+    def knows(self, cls: type[Row], key: Any) -> bool:
+        """Whether the row was provided or written already."""
+        return key in self._rows[cls]
+
+    def provide_found(self, read: Find, rows: Sequence[Row]) -> None:
+        """The result of a find as it is on disk."""
+        self._found[read] = list(rows)
+        cls = _MATCHES[type(read)][0]
+        known = self._rows[cls]
+        key_of = KEYS[cls]
+        for row in rows:
+            known.setdefault(key_of(row), row)
+
+    def found(self, read: Find) -> bool:
+        """Whether a find was provided already."""
+        return read in self._found
+
+    def mark(self) -> tuple[int, int, bool]:
+        """A point to roll back to."""
+        self._undo.clear()
+        return (0, self.room, self.backlog)
+
+    def roll_back(self, mark: tuple[int, int, bool]) -> None:
+        """Undo what the current plan wrote."""
+        for cls, key, row, change in reversed(self._undo):
+            if row is None and change is None:
+                self._rows[cls].pop(key, None)
+            else:
+                self._rows[cls][key] = row
+            if change is None:
+                self._dirty[cls].pop(key, None)
+            else:
+                self._dirty[cls][key] = change
+        self._undo.clear()
+        _, self.room, self.backlog = mark
+
+    def changes(self) -> dict[type[Row], dict[Any, Change]]:
+        """What is to be written, by table and key."""
+        return self._dirty
+
+    def row(self, cls: type[Row], key: Any) -> Any:
+        """The final state of a changed row."""
+        return self._rows[cls][key]
+
+
+_MATCHES: dict[type[Find], tuple[type[Row], Callable[[Any, Any, int], bool]]] = {
+    WaitsFor: (WaitRow, lambda read, row, now: row.lookup in read.lookups),
+    WaitsOf: (WaitRow, lambda read, row, now: row.run_id == read.run_id),
+    StepsOf: (StepRow, lambda read, row, now: row.run_id == read.run_id),
+    ItemsOf: (ItemRow, lambda read, row, now: row.run_id == read.run_id),
+    DueTimers: (ItemRow, lambda read, row, now: row.state == ItemState.TIMED and row.due <= now),
+    ReadyItems: (ItemRow, lambda read, row, now: row.state == ItemState.READY),
+    EventsSince: (EventRow, lambda read, row, now: row.name == read.name and row.received_at >= read.since),
+    Children: (RunRow, lambda read, row, now: row.parent_id == read.run_id and row.status < 2),
+}
+

@@ -1,0 +1,704 @@
+"""The engine of one node: it accepts events, executes functions, and answers for their runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from holdfast.base.clock import Clock, SystemClock
+from holdfast.base.codec import ResultCodec, encode_json
+from holdfast.base.errors import (
+    ConfigurationError,
+    HoldfastError,
+    NotRunningError,
+    NotSerializableError,
+    OverloadedError,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+)
+from holdfast.base.ids import IdFactory, derived_id, ulid_bytes, ulid_text
+from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.core.ingest import Accepted, Incoming, Ingest, Match
+from holdfast.core.machine import Cancel, Discard, End, Ending, Lease, Restart, Write
+from holdfast.core.plan import Plan, Refused, StepsOf
+from holdfast.core.queue import Claim, Leased, Recover
+from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepKind, StepRow
+from holdfast.engine import failures
+from holdfast.engine.crons import Crons
+from holdfast.engine.functions import Callables, Registered
+from holdfast.engine.intake import Intake
+from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.live import LiveRun
+from holdfast.engine.metrics import Metrics
+from holdfast.engine.notices import Notice, Notices
+from holdfast.engine.tasks import TaskFactory
+from holdfast.engine.threads import Threads
+from holdfast.engine.timers import Timers
+from holdfast.sdk.app import App
+from holdfast.sdk.outgoing import payload
+from holdfast.sdk.sender import Outgoing, RunInfo, Sent
+from holdfast.sdk.steps import InvokeCall
+from holdfast.store.reads import Reader, RunFilter
+from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sqlite.registry import Registration
+
+_log = logging.getLogger("holdfast")
+A = TypeVar("A")
+
+
+@dataclass(slots=True)
+class EngineOptions:
+    """How an engine behaves."""
+
+    capacity: int = 1000
+    """Runs held in memory at once; more wait in the store."""
+    claim_batch: int = 200
+    """Runs claimed from the store at once."""
+    linger_ms: int = 5000
+    """How long a waiting run stays in memory before it leaves until its timer or event."""
+    function_threads: int = 64
+    """Threads for plain `def` functions."""
+    step_threads: int = 32
+    """Threads for plain `def` step bodies of async functions."""
+    max_crashes: int = 5
+    """How often a run may take the process down, alone and without progress, before it fails for good."""
+    drain_seconds: float = 20.0
+    """How long stopping waits for step bodies in progress."""
+    keep_runs_ms: int = 7 * 86_400_000
+    """Retention: how long a run is kept after its end."""
+    keep_dead_letters_ms: int = 90 * 86_400_000
+    prune_every_ms: int = 60_000
+    max_unsent: int = 20_000
+    """Sends waiting for their commit before more are refused."""
+
+
+class Engine:
+    """One node. Made by `holdfast.compose`; it belongs to the loop it was started on."""
+
+    def __init__(
+        self, apps: Sequence[App], store: SqliteStore, reader: Reader, *, clock: Clock | None = None,
+        options: EngineOptions | None = None, app_errors: Sequence[str] = (),
+    ) -> None:
+        self.apps = {app.id: app for app in apps}
+        self.store = store
+        self.reader = reader
+        self.clock = clock or SystemClock()
+        self.options = options or EngineOptions()
+        self.app_errors = list(app_errors)
+        """Why apps could not be loaded, for the dashboard."""
+        self.ids = IdFactory()
+        self.intake = Intake(self.clock, self.ids, store)
+        self.lifecycle = Lifecycle(self)
+        self.notices = Notices()
+        self.metrics = Metrics(self)
+        self.registry = CollectorRegistry()
+        self.registry.register(self.metrics)
+        self.callables = Callables()
+        self.threads = Threads(self.options.step_threads, "holdfast-step")
+        self.function_threads = Threads(self.options.function_threads, "holdfast-function")
+        self.functions: dict[str, Registered] = {}
+        self.live: dict[bytes, LiveRun] = {}
+        self.draining = False
+        self.running = False
+        self.loop: asyncio.AbstractEventLoop
+        self.linger_ms = self.options.linger_ms
+        self.capacity = self.options.capacity
+        self._by_id: dict[int, Registered] = {}
+        self._slugs: dict[int, str] = {}
+        self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._claiming = False
+        self._claim_again = False
+        self._suspects: set[bytes] = set()
+        self._unsent = 0
+        self._codecs: dict[Any, ResultCodec] = {}
+        self._idle: list[asyncio.Future[None]] = []
+        self._lifespans: list[Any] = []
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def boot(self) -> None:
+        """Register the functions, recover what an earlier boot left, and begin.
+
+        Raises:
+            ConfigurationError: functions clash, or an app's lifespan fails to start.
+            StoreError: the database can't be used.
+        """
+        self.loop = asyncio.get_running_loop()
+        self._factory = TaskFactory(self.loop)
+        await self._register()
+        self.timers = Timers(self.clock, self._claim)
+        self.store.start(self.room, frozenset(self._by_id))
+        self._factory.install()
+        self.running = True
+        left = self.store.leased_by_others()
+        if left:
+            _log.warning("recovering %d runs that were being executed when the process died", len(left))
+            await self.submit(Recover(left))
+        self.crons = Crons(self)
+        await self.crons.start()
+        for app in self.apps.values():
+            app.bind(self)
+        self.timers.arm(self.store.next_timer())
+        self._housekeeping = self.loop.create_task(self._keep_house())
+        self._claim()
+
+    async def _register(self) -> None:
+        registrations, sources = [], []
+        for app in self.apps.values():
+            for function in dict.fromkeys(app.functions.values()):
+                aliases = tuple(f"{app.id}-{alias}" for alias in function.options.aliases)
+                config = msgspec.json.encode(function.config())
+                registrations.append(Registration(app.id, function.slug, function.name, config, aliases))
+                sources.append((app, function))
+        known = self.store.register(registrations) if registrations else {}
+        resources = {app.id: await self._enter(app) for app in self.apps.values()}
+        for app, function in sources:
+            function_id, version = known[function.slug]
+            fn = Registered(app, function, function_id, version, resources[app.id])
+            self.functions[function.slug] = fn
+            self._by_id[function_id] = fn
+            for trigger in function.triggers:
+                if trigger.event is not None:
+                    self.intake.router.add(trigger.event, function_id, version, trigger.expression)
+        self._slugs = self.store.slugs()
+
+    async def _enter(self, app: App) -> Any:
+        if app.lifespan is None:
+            return None
+        manager = app.lifespan(app)
+        value = await manager.__aenter__()
+        self._lifespans.append(manager)
+        return value
+
+    async def stop(self, *, drain_seconds: float | None = None) -> None:
+        """Take no more work, let step bodies finish and be recorded, hand the rest back, close the store."""
+        if not self.running:
+            return
+        self.draining = True
+        for app in self.apps.values():
+            app.unbind(self)
+        self.crons.stop()
+        self.timers.cancel()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+        for live in list(self.live.values()):
+            live.check()
+        await self._drained(self.options.drain_seconds if drain_seconds is None else drain_seconds)
+        self.running = False
+        self._factory.remove()
+        self.threads.close()
+        self.function_threads.close()
+        await self.store.close()
+        for manager in reversed(self._lifespans):
+            await manager.__aexit__(None, None, None)
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(NotRunningError("the engine stopped; the run goes on when it is started again"))
+
+    async def _drained(self, seconds: float) -> None:
+        if self.live:
+            waiter = self.loop.create_future()
+            self._idle.append(waiter)
+            try:
+                async with asyncio.timeout(seconds):
+                    await waiter
+            except TimeoutError:
+                _log.warning("%d runs did not reach a recorded point in %g s; their steps in progress will run again", len(self.live), seconds)
+                for live in list(self.live.values()):
+                    live.hand_back()
+                    live.abandon()
+        await self.store.group.drain()
+
+    async def __aenter__(self) -> Engine:
+        await self.boot()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def _keep_house(self) -> None:
+        """Retention, and the watch over steps that take too long."""
+        while True:
+            gone: asyncio.Future[None] = self.loop.create_future()
+            handle = self.clock.call_at(self.clock.now() + self.options.prune_every_ms, lambda gone=gone: gone.done() or gone.set_result(None))  # type: ignore[misc]
+            try:
+                await gone
+            finally:
+                handle.cancel()
+            self._watch_steps()
+            try:
+                while await self.store.prune(self.options.keep_runs_ms, self.options.keep_dead_letters_ms):
+                    await asyncio.sleep(0)
+            except HoldfastError as error:
+                _log.warning("retention: %s", error)
+
+    def _watch_steps(self) -> None:
+        now = self.clock.now()
+        for live in list(self.live.values()):
+            limit = live.fn.function.options.step_timeout_ms
+            for key, started in list(live.bodies.items()):
+                if now - started > limit:
+                    live.time_out(key, limit)
+
+    # -- what the node is --------------------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Runs in memory."""
+        return len(self.live)
+
+    def room(self) -> int:
+        """How many more runs fit into memory."""
+        return 0 if self.draining else self.capacity - len(self.live)
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is accepted, if nothing is."""
+        closed = self.store.group.closed
+        return str(closed) if closed is not None else None
+
+    def status(self) -> dict[str, Any]:
+        """What the health page shows."""
+        return {
+            "node": self.store.boot,
+            "in_flight": len(self.live),
+            "capacity": self.capacity,
+            "waiting_in_memory": sum(1 for live in self.live.values() if not live.bodies),
+            "groups": self.store.group.groups,
+            "accepting": self.running and not self.draining and self.problem is None,
+            "problem": self.problem or self.store.checkpointer.problem,
+            "app_errors": list(self.app_errors),
+            "store_url": self.store.url,
+        }
+
+    def function_by_id(self, function_id: int) -> Registered | None:
+        """A function that this node executes."""
+        return self._by_id.get(function_id)
+
+    def slug_of(self, function_id: int) -> str:
+        """The slug of any function."""
+        return self._slugs.get(function_id, str(function_id))
+
+    def codec(self, annotation: Any) -> ResultCodec:
+        """The codec of a return annotation."""
+        return ResultCodec.of(annotation)
+
+    def check_size(self, data: bytes, key: str) -> None:
+        """Refuse a step result that is too large.
+
+        Raises:
+            NotSerializableError: naming the step and the sizes.
+        """
+        if len(data) > MAX_STEP_OUTPUT_BYTES:
+            raise NotSerializableError(
+                f"step {key!r} returned {len(data)} bytes of JSON, {MAX_STEP_OUTPUT_BYTES} are allowed; store it elsewhere and return a reference"
+            )
+
+    # -- accepting events --------------------------------------------------------------------------------------------
+
+    def submit(self, plan: Plan[A]) -> asyncio.Future[A | Refused]:
+        """Queue a plan for the next group commit."""
+        return self.store.group.submit(plan)
+
+    async def send(self, events: Sequence[Outgoing]) -> list[Sent]:
+        """See `Sender.send`."""
+        if self.draining or not self.running:
+            raise NotRunningError("the engine is stopping and takes no more events; send again once it is back")
+        if self._unsent >= self.options.max_unsent:
+            raise OverloadedError(f"{self._unsent} sends wait for the disk; try again in a second")
+        incoming = self.intake.prepare(events)
+        if not incoming:
+            return []
+        plan = Ingest(incoming, sum(len(event.data) for event in events) + 256 * len(events))
+        plan.then = self.accepted
+        self._unsent += 1
+        try:
+            accepted = await self.submit(plan)
+        finally:
+            self._unsent -= 1
+        if isinstance(accepted, Refused):
+            # a client's retry with a seed whose first try is already here, or two of them in one group
+            return [Sent(one.event.id, duplicate=True) for one in incoming]
+        self.metrics.events += len(incoming)
+        if self.notices.wanted:
+            for one in incoming:
+                self.notices.publish(Notice("event", ulid_text(one.event.id)))
+        return [Sent(one.event.id, duplicate) for one, duplicate in zip(incoming, accepted.duplicates, strict=True)]
+
+    def send_threadsafe(self, events: Sequence[Outgoing]) -> list[Sent]:
+        """See `Sender.send_threadsafe`."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self.loop:
+            raise NotRunningError("send_sync would block the loop it waits for; use `await app.send(...)` here")
+        return asyncio.run_coroutine_threadsafe(self.send(events), self.loop).result()
+
+    def accepted(self, accepted: Accepted | Refused) -> None:
+        """After the commit: start what was leased, tell runs in memory what was resolved."""
+        if isinstance(accepted, Refused):
+            return
+        for leased in accepted.leased:
+            self._launch(leased)
+        for resolved in accepted.resolved:
+            live = self.live.get(resolved.run_id)
+            if live is not None:
+                live.resolved(resolved.step)
+        if accepted.runs and self.room() > 0 and self.store.backlog():
+            self._claim()
+
+    # -- executing ---------------------------------------------------------------------------------------------------
+
+    def _launch(self, leased: Leased) -> None:
+        fn = self._by_id[leased.run.function_id]
+        live = LiveRun(self, fn, leased, {})
+        self.live[leased.run.id] = live
+        if leased.event is None:
+            self._load([live], [leased])
+        else:
+            self.metrics.of(fn.id).started += 1
+        live.launch()
+        if self.notices.wanted:
+            self.notices.publish(Notice("run", live.run_id, fn.id))
+
+    def _load(self, lives: list[LiveRun], leased: list[Leased]) -> None:
+        """Read events and steps of runs that come from the store."""
+        reads: list[Any] = []
+        for one in leased:
+            reads.append((EventRow, one.run.event_id))
+            reads.append(StepsOf(one.run.id))
+        rows = self.store.fetch(reads)
+        for live, one in zip(lives, leased, strict=True):
+            live.event_row = rows.get(EventRow, one.run.event_id)
+            steps = [step for step in rows.find(StepsOf(one.run.id)) if step.kind != StepKind.END]
+            live.restore(steps)
+
+    def _claim(self) -> None:
+        """Take from the store what is due, as much as fits."""
+        if self._claiming:
+            self._claim_again = True
+            return
+        if not self.running or self.draining or self.room() <= 0:
+            return
+        self._claiming = True
+        limit = min(self.room(), self.options.claim_batch)
+        plan = Claim(limit, frozenset(self._by_id), suspect=not self._suspects)
+        plan.then = self._claimed
+        try:
+            self.submit(plan).add_done_callback(self._claim_done)
+        except HoldfastError:
+            self._claiming = False
+
+    def _claimed(self, leased: list[Leased]) -> None:
+        for one in leased:
+            if one.item.crashes:
+                self._suspects.add(one.run.id)
+        for one in leased:
+            if one.item.crashes > self.options.max_crashes:
+                self._condemn(one)
+            else:
+                self._launch(one)
+        if leased and self.room() > 0:
+            self._claim_again = True
+
+    def _claim_done(self, future: asyncio.Future[Any]) -> None:
+        self._claiming = False
+        if future.exception() is not None:
+            _log.warning("claiming work failed: %s", future.exception())
+            return
+        self.timers.arm(self.store.next_timer())
+        if self._claim_again:
+            self._claim_again = False
+            self._claim()
+
+    def _condemn(self, leased: Leased) -> None:
+        """A run that took the process down too often fails for good."""
+        item = leased.item
+        error = encode_json(
+            {
+                "name": "ProcessDiedError",
+                "message": f"the process died {item.crashes} times in a row while it executed this run, without a step being recorded",
+                "chain": ["ProcessDiedError"],
+            },
+            "error",
+        )
+        ending = Ending(RunStatus.FAILED, error=error, fingerprint=failures.fingerprint(error))
+        fn = self._by_id[leased.run.function_id]
+        live = LiveRun(self, fn, leased, {})
+        self.live[leased.run.id] = live
+        self._load([live], [leased])
+        plan = End(live.lease, ending, invoked=leased.run.origin == 1, waits=True, lifecycle=self.lifecycle.ended(live, ending))
+        plan.then = lambda answer: self.run_ended(live, ending, answer)
+        self.submit(plan)
+        self.left(live)
+
+    def left(self, live: LiveRun) -> None:
+        """A run's code has left memory."""
+        if self.live.get(live.run.id) is live:
+            del self.live[live.run.id]
+        if live.run.id in self._suspects:
+            self._suspects.discard(live.run.id)
+            self._claim()
+        elif self.store.lanes and self.store.backlog():
+            self._claim()
+        if not self.live and self._idle:
+            waiters, self._idle = self._idle, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def may_linger(self, now: int, due: int | None, *, threaded: bool) -> bool:
+        """Whether a run that only waits may stay in memory for now."""
+        if len(self.live) * 2 > self.capacity or self.store.lanes:
+            return False
+        limit = min(self.linger_ms, 1000) if threaded else self.linger_ms
+        return due is None and limit > 0 if due is None else due - now <= limit
+
+    def woken(self, lease: Lease) -> int:
+        """How many wake-ups the store has counted for a lease."""
+        item = self.store.cached_item(lease.item_id)
+        return 0 if item is None else item.woken
+
+    def retried(self, live: LiveRun) -> None:
+        """An attempt failed and another follows."""
+        self.metrics.of(live.fn.id).retried += 1
+        if self.notices.wanted:
+            self.notices.publish(Notice("run", live.run_id, live.fn.id))
+
+    def run_ended(self, live: LiveRun, ending: Ending, accepted: Accepted | Refused) -> None:
+        """After the commit of a run's end."""
+        if isinstance(accepted, Refused):
+            return
+        run = live.run
+        duration = self.clock.now() - (run.started_at or run.queued_at)
+        self.metrics.of(run.function_id).end(_ENDED[ending.status], duration)
+        self.accepted(accepted)
+        self._announce(run, ending.status)
+
+    def _announce(self, run: RunRow, status: int) -> None:
+        waiters = self._waiters.pop(run.id, None)
+        if waiters:
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+        if self.notices.wanted:
+            kind = "dead" if status == RunStatus.FAILED else "run"
+            self.notices.publish(Notice("run", ulid_text(run.id), run.function_id))
+            if kind == "dead":
+                self.notices.publish(Notice("dead", ulid_text(run.id), run.function_id))
+
+    # -- answering for runs ------------------------------------------------------------------------------------------
+
+    async def start(self, function: str, event: Outgoing) -> str:
+        """See `Control.start`."""
+        fn = self.functions.get(function)
+        if fn is None:
+            raise ConfigurationError(f"there is no function {function!r} here; known are: {', '.join(sorted(self.functions)) or 'none'}")
+        now = self.clock.now()
+        incoming = self.intake.prepare([event])[0]
+        incoming.matches = [Match(self.ids.new(now + 1), fn.id, fn.version, str(fn.id))]
+        incoming.filtered = ()
+        plan = Ingest([incoming], len(event.data) + 256)
+        plan.then = self.accepted
+        accepted = await self.submit(plan)
+        if isinstance(accepted, Refused):
+            raise HoldfastError(f"the run of {function!r} could not be started: {accepted.reason}")
+        return ulid_text(accepted.runs[0])
+
+    def child(self, live: LiveRun, call: InvokeCall[Any], target: Registered) -> Incoming:
+        """The event and run of an invoked function; the run's id is derived from parent and step."""
+        now = self.clock.now()
+        outgoing = payload(call.payload)
+        row = EventRow(
+            self.ids.new(now), "inngest/function.invoked", now, now, outgoing, None, None, live.run.id
+        )
+        run_id = derived_id(now + 1, live.run.id, call.key)
+        match = Match(run_id, target.id, target.version, str(target.id), origin=1, parent_id=live.run.id, parent_step=call.key)
+        return Incoming(row, [match])
+
+    async def result(self, run_id: str, timeout: float | None) -> bytes:
+        """See `Control.result`."""
+        raw = _run_key(run_id)
+        waiter: asyncio.Future[None] = self.loop.create_future()
+        self._waiters.setdefault(raw, []).append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    outcome = self._outcome(raw)
+                    if outcome is not None:
+                        return outcome
+                    await waiter
+                    waiter = self.loop.create_future()
+                    self._waiters.setdefault(raw, []).append(waiter)
+        finally:
+            waiting = self._waiters.get(raw)
+            if waiting is not None:
+                if waiter in waiting:
+                    waiting.remove(waiter)
+                if not waiting:
+                    del self._waiters[raw]
+
+    def _outcome(self, raw: bytes) -> bytes | None:
+        rows = self.store.fetch([(RunRow, raw), (StepRow, (raw, ""))])
+        run = rows.get(RunRow, raw)
+        if run is None:
+            raise RunNotFoundError(f"there is no run {ulid_text(raw)}; it may have been removed by retention")
+        if run.ended_at is None:
+            return None
+        end = rows.get(StepRow, (raw, ""))
+        if run.status == RunStatus.COMPLETED:
+            return (end.data if end is not None else None) or b"null"
+        if run.status == RunStatus.CANCELLED:
+            raise RunCancelledError(f"run {ulid_text(raw)} was cancelled")
+        error = msgspec.json.decode(end.error) if end is not None and end.error else {}
+        raise RunFailedError(ulid_text(raw), error.get("name", "Error"), error.get("message", ""), error.get("stack"))
+
+    async def run_info(self, run_id: str) -> RunInfo:
+        """See `Control.run_info`."""
+        view = await self.reader.run_view(run_id)
+        if view is None:
+            raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
+        return _info(view)
+
+    async def list_runs(
+        self, *, status: str | None = None, function: str | None = None, limit: int = 100
+    ) -> AsyncIterator[RunInfo]:
+        """See `Control.list_runs`."""
+        cursor: str | None = None
+        left = limit
+        where = RunFilter(status=(status,) if status else (), function=function)
+        while left > 0:
+            views, cursor = await self.reader.runs(where, limit=min(left, 100), cursor=cursor)
+            for view in views:
+                yield _info(view)
+            left -= len(views)
+            if cursor is None:
+                return
+
+    async def cancel(self, run_id: str) -> bool:
+        """See `Control.cancel`."""
+        raw = _run_key(run_id)
+        rows = self.store.fetch([(RunRow, raw)])
+        run = rows.get(RunRow, raw)
+        if run is None:
+            raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
+        event = self.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
+        plan = Cancel(raw, self.lifecycle.cancelled(run, self.slug_of(run.function_id), event))
+        plan.then = lambda answer: self._cancelled(run, answer)
+        return await self.submit(plan) is not None
+
+    def _cancelled(self, run: RunRow, accepted: Accepted | None) -> None:
+        if accepted is None:
+            return
+        live = self.live.get(run.id)
+        if live is not None:
+            live.abandon()
+        duration = self.clock.now() - (run.started_at or run.queued_at)
+        self.metrics.of(run.function_id).end("cancelled", duration)
+        self.accepted(accepted)
+        self._announce(run, RunStatus.CANCELLED)
+
+    async def rerun(self, run_id: str) -> str:
+        """A new run of the same function for the same event, from the beginning.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            ConfigurationError: its function is not part of this app any more, or the run has not ended.
+        """
+        return await self._restart(run_id, redrive=False)
+
+    async def redrive(self, run_id: str) -> str:
+        """A new run that goes on where a dead letter stopped; twice gives the same run. Errors as for `rerun`."""
+        return await self._restart(run_id, redrive=True)
+
+    async def _restart(self, run_id: str, *, redrive: bool) -> str:
+        raw = _run_key(run_id)
+        run = self.store.fetch([(RunRow, raw)]).get(RunRow, raw)
+        if run is None:
+            raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
+        fn = self._by_id.get(run.function_id)
+        if fn is None:
+            raise ConfigurationError(f"function {self.slug_of(run.function_id)!r} is not part of the running app; start the app that has it")
+        origin = 3 if redrive else 2
+        match = Match(self.ids.new(self.clock.now() + 1), fn.id, fn.version, str(fn.id), origin=origin, parent_id=raw)
+        plan = Restart(raw, match, redrive=redrive)
+        plan.then = self._restarted
+        answer = await self.submit(plan)
+        if isinstance(answer, Refused):
+            raise ConfigurationError(f"run {run_id} can't be {'redriven' if redrive else 'rerun'}: {answer.reason}")
+        if self.notices.wanted:
+            self.notices.publish(Notice("dead", run_id, run.function_id))
+        return ulid_text(answer[0])
+
+    def _restarted(self, answer: tuple[bytes, list[Leased]] | Refused) -> None:
+        if not isinstance(answer, Refused):
+            for leased in answer[1]:
+                self._launch(leased)
+            if self.store.backlog():
+                self._claim()
+
+    async def discard(self, run_id: str) -> bool:
+        """Set a dead letter aside for good; False when there is none."""
+        done = await self.submit(Discard(_run_key(run_id)))
+        if done and self.notices.wanted:
+            self.notices.publish(Notice("dead", run_id))
+        return done is True
+
+    async def run_cron(self, slug: str, schedule: str) -> str:
+        """Fire a schedule now, beside its occurrences; the run's id.
+
+        Raises:
+            ConfigurationError: there is no such function or schedule here.
+        """
+        fn = self.functions.get(slug)
+        if fn is None or all(trigger.cron != schedule for trigger in fn.function.triggers):
+            raise ConfigurationError(f"function {slug!r} has no schedule {schedule!r} here")
+        plan = Ingest([self.crons.incoming(fn, schedule, self.clock.now())], 256)
+        plan.then = self.accepted
+        accepted = await self.submit(plan)
+        if isinstance(accepted, Refused):
+            raise HoldfastError(f"{slug!r} could not be started: {accepted.reason}")
+        return ulid_text(accepted.runs[0])
+
+    async def audit(self, actor: str, action: str, target: str, detail: str = "") -> None:
+        """Append to the audit log."""
+        now = self.clock.now()
+        await self.submit(Write([AuditRow(self.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000])]))
+
+    async def idle(self) -> None:
+        """Wait until no run is in memory and nothing is being written; for tests and scripts."""
+        while self.live or self.store.group.busy or self._claiming:
+            if self.live:
+                waiter: asyncio.Future[None] = self.loop.create_future()
+                self._idle.append(waiter)
+                await waiter
+            await self.store.group.drain()
+            await asyncio.sleep(0)
+
+
+_ENDED = {RunStatus.COMPLETED: "completed", RunStatus.FAILED: "failed", RunStatus.CANCELLED: "cancelled"}
+
+
+def _run_key(run_id: str) -> bytes:
+    try:
+        return ulid_bytes(run_id)
+    except ValueError as error:
+        raise RunNotFoundError(f"{run_id!r:.60} is not a run id") from error
+
+
+def _info(view: Any) -> RunInfo:
+    return RunInfo(
+        view.id, view.function, view.status, view.event_id, view.event_name, view.queued_at, view.started_at, view.ended_at,
+        view.attempt, view.error,
+    )
+

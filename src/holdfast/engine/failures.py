@@ -1,0 +1,94 @@
+"""Errors as they are recorded: bounded, JSON, and with the class chain that `StepError.matches` compares."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import traceback
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from holdfast.base.clock import to_ms
+from holdfast.base.errors import InvokeTimeoutError, NonRetriableError, RetryAfterError, StepError, StepUsageError, qualified_name
+from holdfast.base.limits import MAX_RETRY_AFTER_MS, MIN_RETRY_AFTER_MS
+
+MAX_MESSAGE = 10_000
+MAX_STACK = 40_000
+_NUMBERS = re.compile(r"\d+|0x[0-9a-f]+|'[^']*'|\"[^\"]*\"", re.IGNORECASE)
+
+
+def record(error: BaseException) -> bytes:
+    """JSON {name, message, stack, chain} of an error; of a StepError, that of the step with the step's id."""
+    chain = [qualified_name(cls) for cls in type(error).__mro__ if cls not in {object, BaseException}]
+    body: dict[str, Any] = {
+        "name": type(error).__name__,
+        "message": message_of(error),
+        "stack": stack_of(error),
+        "chain": chain,
+    }
+    if isinstance(error, StepError):
+        body |= {"name": error.name, "message": _cut(error.message, MAX_MESSAGE), "chain": list(error.chain), "step": error.step_id}
+    return msgspec.json.encode(body)
+
+
+def message_of(error: BaseException) -> str:
+    """The error's text, whatever its `__str__` does."""
+    try:
+        text = str(error)
+        text.encode()
+    except Exception as broken:  # a message that can't be made is reported as such
+        text = f"<the message of this {type(error).__name__} could not be made: {type(broken).__name__}>"
+    return _cut(text, MAX_MESSAGE)
+
+
+def stack_of(error: BaseException) -> str:
+    """The traceback with causes, from the user's code on, bounded."""
+    try:
+        lines = traceback.TracebackException.from_exception(error, limit=-30, compact=True).format()
+        text = "".join(_cut(line, MAX_MESSAGE) for line in lines)
+        text.encode()
+    except Exception:  # the same broken __str__ as in message_of
+        text = f"{type(error).__name__}: {message_of(error)}"
+    return text if len(text) <= MAX_STACK else text[: MAX_STACK // 2] + "\n...\n" + text[-MAX_STACK // 2 :]
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def fingerprint(error: bytes) -> str:
+    """The same for errors of the same kind: name and message without numbers and quoted parts."""
+    decoded = msgspec.json.decode(error)
+    kind = _NUMBERS.sub("#", f"{decoded.get('name')}: {str(decoded.get('message', ''))[:300]}")
+    return hashlib.sha256(kind.encode(errors="replace")).hexdigest()[:16]
+
+
+def step_error(key: str, raw: bytes) -> StepError:
+    """The error a function sees for a recorded failure."""
+    body = msgspec.json.decode(raw)
+    cls = InvokeTimeoutError if body.get("name") == "InvokeTimeoutError" else StepError
+    return cls(
+        key, str(body.get("name", "Error")), str(body.get("message", "")), chain=tuple(body.get("chain", ())),
+        stack=body.get("stack"), data=body.get("data"),
+    )
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether retrying can't help: said so, or a step's retries are used up, or the code itself is wrong."""
+    return isinstance(error, NonRetriableError | StepError | StepUsageError)
+
+
+def retry_after_ms(error: BaseException, now: int) -> int | None:
+    """The delay an error asks for, clipped to 1 s - 24 h; None when it asks for none."""
+    if not isinstance(error, RetryAfterError):
+        return None
+    wanted = error.retry_after
+    if isinstance(wanted, datetime):
+        ms = to_ms(wanted) - now
+    elif isinstance(wanted, timedelta):
+        ms = round(wanted.total_seconds() * 1000)
+    else:
+        ms = round(wanted * 1000)
+    return max(MIN_RETRY_AFTER_MS, min(ms, MAX_RETRY_AFTER_MS))

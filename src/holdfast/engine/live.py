@@ -1,0 +1,497 @@
+"""A run in memory: its function's coroutine, its recorded steps, and how it ends, parks or is abandoned."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from holdfast.base.errors import HoldfastError, NonRetriableError, StepUsageError, Suspended
+from holdfast.base.ids import ulid_text
+from holdfast.core.machine import End, Ending, FailAttempt, Lease, Park
+from holdfast.core.plan import STALE, Refused
+from holdfast.core.queue import Leased
+from holdfast.core.rows import AttemptRow, NoteRow, RunStatus, StepKind, StepRow, StepState
+from holdfast.engine import failures
+from holdfast.engine.logs import RunLogger
+from holdfast.engine.perform import perform
+from holdfast.engine.tasks import current_run, current_step, is_blocked, waits_inside
+from holdfast.engine.threads import Bridge
+from holdfast.sdk.context import Context, SyncContext
+
+if TYPE_CHECKING:
+    from holdfast.engine.engine import Engine
+    from holdfast.engine.functions import Registered
+    from holdfast.sdk.steps import StepCall
+
+_log = logging.getLogger("holdfast")
+
+
+class LiveRun:
+    """One lease of one run. What it decides goes through plans; this is only their memory."""
+
+    __slots__ = (
+        "_checking", "_durable", "_heap", "_logger", "_parking", "_seen", "_timer", "_used", "abandoned", "bodies", "bridge", "calls",
+        "engine", "event_row", "fn", "has_waits", "in_step", "lease", "multi", "notes", "recorded", "recorded_at", "root", "run", "tasks", "timed_out", "unwinding",
+    )
+
+    def __init__(self, engine: Engine, fn: Registered, leased: Leased, recorded: dict[str, StepRow]) -> None:
+        self.engine = engine
+        self.fn = fn
+        self.run = leased.run
+        item = leased.item
+        self.lease = Lease(item.id, item.run_id, item.owner, item.epoch)
+        self.event_row = leased.event
+        self.recorded = recorded
+        """Rows read when the run entered memory, by key; removed when the code reaches them."""
+        self.recorded_at: dict[str, int] = {}
+        self.notes: list[str] = []
+        self.has_waits = False
+        self.root: asyncio.Task[Any] | None = None
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.multi = False
+        """Whether its function has created tasks."""
+        self.bridge: Bridge | None = None
+        """The way into the thread of a plain `def` function."""
+        self.in_step: dict[asyncio.Task[Any], str] = {}
+        self.bodies: dict[str, int] = {}
+        """Bodies being executed, and since when."""
+        self.timed_out: dict[str, int] = {}
+        """Bodies cancelled because they took longer than this many ms."""
+        self.calls = 0
+        """Step calls being awaited."""
+        self.unwinding = False
+        self.abandoned = False
+        """Cancelled, or its lease is lost: nothing of it is recorded any more."""
+        self._used: dict[str, int] = {}
+        self._durable: dict[str, tuple[asyncio.Future[StepRow | None], int | None]] = {}
+        self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._checking = False
+        self._parking = False
+        self._seen = 0
+        self._timer: Any = None
+        self._logger: RunLogger | None = None
+
+    # -- what the context asks -----------------------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str:
+        return ulid_text(self.run.id)
+
+    @property
+    def attempt(self) -> int:
+        return self.run.attempt
+
+    @property
+    def function_slug(self) -> str:
+        return self.fn.function.slug
+
+    @property
+    def resources(self) -> Any:
+        return self.fn.resources
+
+    def logger(self) -> RunLogger:
+        if self._logger is None:
+            self._logger = RunLogger(self)
+        return self._logger
+
+    def take_logs(self) -> list[Any]:
+        """Log lines not yet written, to go with the next commit."""
+        return self._logger.take() if self._logger is not None else []
+
+    @property
+    def replaying(self) -> bool:
+        """Whether recorded results are still to be reached."""
+        return any(row.state != StepState.PENDING for row in self.recorded.values())
+
+    def restore(self, steps: list[StepRow]) -> None:
+        """Take up what earlier leases recorded."""
+        self.recorded = {step.key: step for step in steps}
+        self.recorded_at = {step.key: step.ended_at for step in steps if step.ended_at is not None}
+        self.has_waits = any(step.kind in _WAITING for step in steps)
+        if self.run.version != self.fn.version and steps:
+            self.note(f"the function's configuration changed since this run began (version {self.run.version}, now {self.fn.version})")
+
+    # -- executing the function ----------------------------------------------------------------------------------------
+
+    def launch(self) -> None:
+        """Start the function."""
+        self.root = self.engine.loop.create_task(self._main())
+
+    async def _main(self) -> None:
+        current_run.set(self)
+        root = self.root
+        if root is not None:
+            self.tasks.add(root)
+        try:
+            result = await self._call()
+            if self.multi:
+                await self._join()
+        except BaseException as error:  # noqa: BLE001 - every outcome of user code is an outcome of the run
+            current_run.set(None)
+            await self._failed(error)
+        else:
+            current_run.set(None)
+            self._completed(result)
+
+    async def _call(self) -> Any:
+        function = self.fn.function
+        if self.event_row is None:
+            raise NonRetriableError("the event of this run is no longer stored")
+        event = self.fn.received(self.event_row)
+        if function.is_async:
+            context: Any = Context(self, event, [event])
+            if self.fn.wrappers:
+                return await self._wrapped(context, partial(function.fn, context))
+            return await function.fn(context)
+        context = SyncContext(self, event, [event])
+        self.bridge = Bridge(self.engine.loop)
+        current_run.set(None)  # its steps come through the bridge; no task of theirs is the function's
+        if self.fn.wrappers:
+            return await self._wrapped(context, partial(self.engine.function_threads.run, function.fn, context))
+        return await self.engine.function_threads.run(function.fn, context)
+
+    async def _wrapped(self, context: Any, call: Callable[[], Awaitable[Any]]) -> Any:
+        for wrapper in reversed(self.fn.wrappers):
+            call = partial(wrapper.around_function, context, call)
+        return await call()
+
+    async def _join(self) -> None:
+        """Steps in flight when the function returns: bodies are awaited and recorded, waits are given up."""
+        bodies = {task for task, key in self.in_step.items() if key in self.bodies and task is not self.root}
+        rest = [task for task in self.tasks if not task.done() and task is not self.root and task not in bodies]
+        if bodies:
+            await asyncio.wait(bodies)
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest)
+
+    # -- how it ends -----------------------------------------------------------------------------------------------------
+
+    def _completed(self, result: Any) -> None:
+        if self.unwinding or self.abandoned:
+            if self.unwinding and not self.abandoned:
+                _log.warning("run %s returned while it was leaving memory: its code swallowed Suspended", self.run_id)
+            self._gone()
+            return
+        try:
+            if result is None:
+                output, tag = None, None
+            else:
+                output, tag = self.fn.codec.encode(result, f"result of function {self.fn.function.id!r}")
+        except NonRetriableError as error:
+            self._end(Ending(RunStatus.FAILED, error=failures.record(error)))
+            return
+        self._end(Ending(RunStatus.COMPLETED, output, tag))
+
+    async def _failed(self, error: BaseException) -> None:
+        if self.abandoned or self.unwinding or _only_suspended(error):
+            if not (self.unwinding or self.abandoned):
+                self._swallowed()
+            else:
+                self._gone()
+            return
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            error = NonRetriableError(f"the function raised {type(error).__name__}")
+        recorded = failures.record(error)
+        now = self.engine.clock.now()
+        attempt = self.run.attempt
+        options = self.fn.function.options
+        if failures.is_final(error) or attempt >= options.retries:
+            row = AttemptRow(self.run.id, "", attempt, self.run.started_at or now, now, None, recorded)
+            self._end(Ending(RunStatus.FAILED, error=recorded, fingerprint=failures.fingerprint(recorded)), row)
+            return
+        delay = failures.retry_after_ms(error, now)
+        if delay is None:
+            delay = options.backoff.delay_ms(attempt)
+        row = AttemptRow(self.run.id, "", attempt, self.run.started_at or now, now, now + delay, recorded)
+        await self._drop_tasks()
+        answer = await self.engine.submit(FailAttempt(self.lease, row, None, self.take_logs()))
+        if not isinstance(answer, Refused):
+            await self.engine.submit(Park(self.lease, now + delay, self._seen, (), self._note_rows()))
+            self.engine.timers.arm(now + delay)
+            self.engine.retried(self)
+        self._gone()
+
+    async def _drop_tasks(self) -> None:
+        self.unwinding = True
+        rest = [task for task in self.tasks if not task.done() and task is not self.root]
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest)
+
+    def _swallowed(self) -> None:
+        error = StepUsageError("Suspended was raised by user code; it is holdfast's own and must not be raised or kept")
+        self._end(Ending(RunStatus.FAILED, error=failures.record(error)))
+
+    def _end(self, ending: Ending, attempt: AttemptRow | None = None) -> None:
+        if ending.error is not None and not ending.fingerprint:
+            ending.fingerprint = failures.fingerprint(ending.error)
+        self._note_unreached()
+        lifecycle = self.engine.lifecycle.ended(self, ending)
+        logs: list[Any] = self.take_logs()
+        if attempt is not None:
+            logs.append(attempt)
+        plan = End(
+            self.lease, ending, invoked=self.run.parent_id is not None and self.run.origin == 1, waits=self.has_waits,
+            lifecycle=lifecycle, logs=logs, notes=self._note_rows(),
+        )
+        plan.then = partial(self.engine.run_ended, self, ending)
+        try:
+            self.engine.submit(plan)
+        except Exception as error:  # noqa: BLE001 - the store has closed: the lease stays, and the next boot goes on
+            _log.warning("run %s ended but could not be recorded: %s", self.run_id, error)
+        self._gone()
+
+    def _gone(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for _, _, future in self._heap:
+            future.cancel()
+        if self.multi:
+            for task in list(self.tasks):
+                if task is not self.root and not task.done():
+                    task.cancel()
+        self.engine.left(self)
+
+    # -- notes -----------------------------------------------------------------------------------------------------------
+
+    def _note_unreached(self) -> None:
+        unreached = [row.key for row in self.recorded.values() if row.state == StepState.DONE and row.kind != StepKind.END]
+        if unreached:
+            names = ", ".join(repr(key) for key in sorted(unreached)[:10])
+            self.notes.append(f"recorded but no longer reached by the function's code: {names}")
+
+    def note(self, text: str) -> None:
+        """Say something on the run's page, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _note_rows(self) -> list[NoteRow]:
+        now = self.engine.clock.now()
+        rows = [NoteRow(self.run.id, hash(text) & 0x7FFFFFFF, now, text) for text in self.notes]
+        return rows
+
+    # -- steps: beginning and releasing ------------------------------------------------------------------------------------
+
+    def begin(self, call: StepCall[Any]) -> None:
+        """See `StepDriver.begin`."""
+        if self.unwinding or self.abandoned:
+            raise Suspended
+        inside = current_step.get()
+        if inside is not None:
+            raise StepUsageError(
+                f"step {call.id!r} was called inside the body of step {inside!r}: a body is one unit of work; call steps from the function"
+            )
+        step_id = call.id
+        used = self._used
+        if step_id in used:
+            count = used[step_id]
+            if count < 0:
+                raise StepUsageError(
+                    f"step {step_id!r} is in flight already: steps that run at the same time need ids of their own, such as {step_id}-1"
+                )
+            call.key = f"{step_id}:{count}"
+            used[step_id] = -count - 1
+            if call.key in used:
+                raise StepUsageError(f"step id {call.key!r} is also what a repeated {step_id!r} is called: rename one of them")
+        else:
+            used[step_id] = -1
+
+    def finish_call(self, call: StepCall[Any]) -> None:
+        """The call has its result: its id may be used again."""
+        used = self._used
+        count = used[call.id]
+        if count < 0:
+            used[call.id] = -count
+
+    def perform(self, call: StepCall[Any]) -> Coroutine[Any, Any, Any]:
+        """See `StepDriver.perform`."""
+        return perform(self, call)
+
+    def perform_sync(self, call: StepCall[Any]) -> Any:
+        """See `StepDriver.perform_sync`."""
+        assert self.bridge is not None
+        return self.bridge.perform(self.perform(call))
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """The function created a task."""
+        if task is not self.root:
+            self.multi = True
+            self.tasks.add(task)
+            task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        self.in_step.pop(task, None)
+        self.check()
+
+    async def released(self, seq: int) -> None:
+        """Wait for this result's turn: results go out in the order of their recording, one when nothing else can move."""
+        if not self.multi:
+            return
+        future: asyncio.Future[None] = self.engine.loop.create_future()
+        heapq.heappush(self._heap, (seq, id(future), future))
+        self.check()
+        await future
+
+    def check(self) -> None:
+        """Look, after what is runnable now has run, whether a result can be released or the run can leave memory."""
+        if not self._checking and (self._heap or self._durable):
+            self._checking = True
+            self.engine.loop.call_soon(self._check)
+
+    def _check(self) -> None:
+        self._checking = False
+        if self.unwinding or self.abandoned:
+            return
+        if self._heap:
+            for task in self.tasks:
+                if task not in self.in_step and not is_blocked(task):
+                    self.check()  # somebody still moves by itself
+                    return
+            _, _, future = heapq.heappop(self._heap)
+            if not future.done():
+                future.set_result(None)
+            self.check()
+        elif self._durable:
+            self._consider_parking()
+
+    # -- waiting durably, in memory or not -----------------------------------------------------------------------------------
+
+    async def wait_durably(self, key: str, due: int | None) -> StepRow | None:
+        """Wait until `due` (None is returned) or until the step is resolved from outside (its row is).
+
+        Raises:
+            Suspended: the run leaves memory meanwhile.
+        """
+        future: asyncio.Future[StepRow | None] = self.engine.loop.create_future()
+        self._durable[key] = (future, due)
+        self.check()
+        try:
+            return await future
+        finally:
+            self._durable.pop(key, None)
+
+    def resolved(self, step: StepRow) -> None:
+        """A step of this run got its result from outside."""
+        self._seen += 1
+        waiting = self._durable.get(step.key)
+        if waiting is None:
+            self.recorded[step.key] = step
+        elif not waiting[0].done():
+            waiting[0].set_result(step)
+
+    def _consider_parking(self) -> None:
+        if self._parking or len(self._durable) != self.calls or self.bodies or not self._all_inside():
+            self._arm()
+            return
+        now = self.engine.clock.now()
+        due = self._earliest()
+        if self.engine.draining:
+            self._park(due)
+        elif due is not None and due <= now:
+            self._fire()
+        elif self.engine.may_linger(now, due, threaded=self.bridge is not None):
+            self._arm()
+        else:
+            self._park(due)
+
+    def _all_inside(self) -> bool:
+        return not self.multi or all(
+            task in self.in_step or task.done() or waits_inside(task, self.tasks) for task in self.tasks
+        )
+
+    def _earliest(self) -> int | None:
+        return min((due for _, due in self._durable.values() if due is not None), default=None)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._earliest()
+        linger = self.engine.clock.now() + self.engine.linger_ms
+        self._timer = self.engine.clock.call_at(linger if due is None else min(due, linger), self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self.engine.clock.now()
+        for future, due in list(self._durable.values()):
+            if due is not None and due <= now and not future.done():
+                future.set_result(None)
+        self.check()
+
+    def _park(self, due: int | None) -> None:
+        self._parking = True
+        plan = Park(self.lease, due, self._seen, self.take_logs(), self._note_rows())
+        plan.then = partial(self._parked, due)
+        self.engine.submit(plan)
+
+    def _parked(self, due: int | None, answer: bool | Refused) -> None:
+        self._parking = False
+        if answer is False:
+            self._seen = self.engine.woken(self.lease)
+            self.check()
+            return
+        if answer is STALE:
+            self.abandoned = True
+        elif due is not None:
+            self.engine.timers.arm(due)
+        self.suspend()
+
+    def suspend(self) -> None:
+        """Throw Suspended into everything that waits."""
+        self.unwinding = True
+        for future, _ in list(self._durable.values()):
+            if not future.done():
+                future.set_exception(Suspended())
+        for _, _, released in self._heap:
+            if not released.done():
+                released.set_exception(Suspended())
+
+    def lost(self, answer: Refused) -> None:
+        """A report was refused: the lease is somebody else's, or the record was there already."""
+        if not self.abandoned:
+            self.abandoned = True
+            if answer is not STALE:
+                _log.warning("run %s: a step was recorded twice; this lease gives up", self.run_id)
+
+    def step_recorded_at(self, step_id: str) -> int:
+        """When a step of this run was recorded, for `since=`; the run's start where that isn't known."""
+        return self.recorded_at.get(step_id, self.run.queued_at)
+
+    def time_out(self, key: str, limit_ms: int) -> None:
+        """Cancel a body that has run past the function's `step_timeout`; it counts as a failed attempt."""
+        task = next((task for task, name in self.in_step.items() if name == key), self.root)
+        if task is not None and key not in self.timed_out:
+            self.timed_out[key] = limit_ms
+            task.cancel()
+
+    def hand_back(self) -> None:
+        """Give the lease back though a body is still running: the node stops, the body will run again."""
+        try:
+            self.engine.submit(Park(self.lease, self.engine.clock.now(), self.engine.woken(self.lease), self.take_logs()))
+        except HoldfastError as error:
+            _log.warning("run %s could not be handed back: %s", self.run_id, error)
+
+    def abandon(self) -> None:
+        """The run was cancelled, or somebody else holds it: cancel its code, which may clean up."""
+        self.abandoned = True
+        for task in list(self.tasks) or [self.root]:
+            if task is not None and not task.done():
+                task.cancel()
+
+
+_WAITING = frozenset({StepKind.WAIT_EVENT, StepKind.WAIT_SIGNAL, StepKind.INVOKE})
+
+
+def _only_suspended(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_only_suspended(inner) for inner in error.exceptions)
+    return isinstance(error, Suspended)
+
+

@@ -1,0 +1,56 @@
+"""`ctx.logger`: the program's own logging, the run's page, and silence on replay."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from holdfast.core.rows import LogRow
+from holdfast.engine.tasks import current_step
+
+if TYPE_CHECKING:
+    from holdfast.engine.live import LiveRun
+
+_MAX_LINE = 10_000
+_MAX_BUFFERED = 1000
+
+
+class RunLogger(logging.LoggerAdapter[logging.Logger]):
+    """Adds the run to each record and keeps its lines for the next commit."""
+
+    def __init__(self, live: LiveRun) -> None:
+        super().__init__(logging.getLogger(f"holdfast.run.{live.fn.function.id}"), {})
+        self._live = live
+        self._lines: list[LogRow] = []
+        self._base = live.engine.clock.now() << 20
+        self._count = 0
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        live = self._live
+        if live.replaying:
+            return
+        if len(self._lines) < _MAX_BUFFERED:
+            try:
+                text = str(msg) % args if args else str(msg)
+            except Exception as error:  # as logging itself does: a bad format is shown, not raised
+                text = f"{msg!s} {args!r} ({error})"
+            self._count += 1
+            text = text.encode(errors="replace").decode()[:_MAX_LINE]
+            self._lines.append(
+                LogRow(live.run.id, self._base + self._count, live.engine.clock.now(), level, text, current_step.get())
+            )
+        super().log(level, msg, *args, **kwargs)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        live = self._live
+        kwargs["extra"] = {
+            **(kwargs.get("extra") or {}),
+            "run_id": live.run_id, "function_id": live.fn.function.slug, "attempt": live.attempt,
+        }
+        return msg, kwargs
+
+    def take(self) -> list[Any]:
+        """Lines not yet written."""
+        lines, self._lines = self._lines, []
+        return lines

@@ -1,0 +1,75 @@
+"""What changed, for whoever watches: published after the commit, coalesced, and free when nobody listens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+_MAX_QUEUED = 1000
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Something changed."""
+
+    kind: str
+    """run, event, dead or function."""
+    id: str
+    """The run's or event's id; empty for many at once."""
+    function_id: int = 0
+
+
+class Subscription:
+    """One listener's queue; the same notice waits in it once."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Notice, None] = {}
+        self._ready = asyncio.Event()
+
+    def put(self, notice: Notice) -> None:
+        """Queue a notice; a listener that is far behind is told that everything may have changed."""
+        if len(self._waiting) >= _MAX_QUEUED:
+            self._waiting.clear()
+            notice = Notice("run", "")
+        self._waiting[notice] = None
+        self._ready.set()
+
+    def __aiter__(self) -> AsyncIterator[Notice]:
+        return self
+
+    async def __anext__(self) -> Notice:
+        while not self._waiting:
+            self._ready.clear()
+            await self._ready.wait()
+        notice = next(iter(self._waiting))
+        del self._waiting[notice]
+        return notice
+
+
+class Notices:
+    """The hub of one node."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._subscriptions)
+
+    def publish(self, notice: Notice) -> None:
+        """Tell everybody."""
+        for subscription in self._subscriptions:
+            subscription.put(notice)
+
+    @contextmanager
+    def subscribe(self) -> Iterator[Subscription]:
+        """Listen for as long as the block lasts: `with notices.subscribe() as stream: async for notice in stream`."""
+        subscription = Subscription()
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)

@@ -1,0 +1,253 @@
+"""Group commit: everything that was decided meanwhile goes to disk in one transaction.
+
+While one group is being synced the next one fills; there is no timer. One wake-up of the loop ends a group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+from holdfast.base.errors import NotRunningError, OverloadedError, StoreFailedError, StoreFullError
+from holdfast.core.plan import DUPLICATE, Plan, Read, Refused, Tx
+
+A = TypeVar("A")
+
+MAX_GROUP_PLANS = 1000
+MAX_GROUP_BYTES = 16 * 1024 * 1024
+MAX_PENDING_BYTES = 256 * 1024 * 1024
+
+
+class Backend(Protocol):
+    """What group commit asks of a database."""
+
+    def begin(self) -> Tx:
+        """Open a transaction and the overlay over it."""
+        ...
+
+    def load(self, tx: Tx, reads: Iterable[Read]) -> None:
+        """Provide the rows of these reads."""
+        ...
+
+    def write(self, tx: Tx) -> bool:
+        """Write the changes; False when a row that must be new was there already."""
+        ...
+
+    def rollback(self) -> None: ...
+
+    def commit(self, done: Callable[[BaseException | None], None]) -> None:
+        """Commit off the loop; `done` is called on the loop."""
+        ...
+
+    def committed(self, tx: Tx) -> None:
+        """The overlay is now what is on disk."""
+        ...
+
+    def translate(self, error: BaseException) -> BaseException:
+        """The store's own error for a database error."""
+        ...
+
+
+class GroupCommit:
+    """Collects plans, and commits them group by group."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[Plan[Any]] = deque()
+        self._pending_bytes = 0
+        self._scheduled = False
+        self._committing: list[Plan[Any]] | None = None
+        self._closed: BaseException | None = None
+        self._idle: list[asyncio.Future[None]] = []
+        self.groups = 0
+        """Groups committed so far."""
+        self.plans = 0
+        """Plans committed so far."""
+        self.max_group = MAX_GROUP_PLANS
+        """Plans per group at most; the fault tests set 1."""
+        self.before_commit: Callable[[], None] | None = None
+        """Called before each commit; a seam for fault tests."""
+        self.after_commit: Callable[[], None] | None = None
+
+    def submit(self, plan: Plan[A]) -> asyncio.Future[A | Refused]:
+        """Queue a plan; the future has its answer once the group is on disk.
+
+        Raises:
+            StoreFailedError, NotRunningError: the store takes no more writes.
+            OverloadedError: too many bytes wait to be written.
+        """
+        if self._closed is not None:
+            raise self._closed
+        if self._pending_bytes > MAX_PENDING_BYTES:
+            raise OverloadedError("the store has too much waiting to be written; try again in a second")
+        future: asyncio.Future[A | Refused] = self._loop.create_future()
+        plan.future = future
+        self._pending.append(plan)
+        self._pending_bytes += plan.size
+        if not self._scheduled and self._committing is None:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+        return future
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is waiting or being synced."""
+        return bool(self._pending) or self._committing is not None
+
+    @property
+    def closed(self) -> BaseException | None:
+        """Why no more plans are taken, if none are."""
+        return self._closed
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far is on disk or refused."""
+        while self.busy:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._idle.append(waiter)
+            await waiter
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Refuse further plans, and fail those that wait."""
+        self._closed = error or NotRunningError("the store is closed")
+        waiting = list(self._pending)
+        self._pending.clear()
+        self._pending_bytes = 0
+        for plan in waiting:
+            _fail(plan, self._closed)
+
+    # -- one group ---------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._committing is not None or not self._pending:
+            return
+        group = self._take()
+        self._committing = group
+        self._attempt(group)
+
+    def _take(self) -> list[Plan[Any]]:
+        pending = self._pending
+        if len(pending) <= self.max_group and self._pending_bytes <= MAX_GROUP_BYTES:
+            group = list(pending)
+            pending.clear()
+            self._pending_bytes = 0
+            return group
+        group, size = [], 0
+        while pending and len(group) < self.max_group and (not group or size + pending[0].size <= MAX_GROUP_BYTES):
+            plan = pending.popleft()
+            size += plan.size
+            group.append(plan)
+        self._pending_bytes -= size
+        return group
+
+    def _attempt(self, group: list[Plan[Any]]) -> None:
+        backend = self._backend
+        try:
+            tx = backend.begin()
+            wanted: list[Read] = []
+            for plan in group:
+                wanted.extend(plan.reads())
+            backend.load(tx, wanted)
+            for plan in group:
+                _decide(plan, tx)
+            unique = backend.write(tx)
+        except Exception as error:  # noqa: BLE001 - handed to whoever awaits the plans
+            backend.rollback()
+            self._one_by_one(group, backend.translate(error))
+            return
+        if not unique:
+            backend.rollback()
+            self._one_by_one(group, None)
+            return
+        if self.before_commit is not None:
+            self.before_commit()
+        backend.commit(lambda error: self._done(group, tx, error))
+
+    def _one_by_one(self, group: list[Plan[Any]], error: BaseException | None) -> None:
+        """After a failed group: alone, each plan fails or passes for itself."""
+        if isinstance(error, StoreFullError | StoreFailedError):
+            self._fail_group(group, error)
+            return
+        if len(group) == 1:
+            if error is None:
+                group[0].answer = DUPLICATE
+                self._finish(group)
+            else:
+                self._fail_group(group, error)
+            return
+        rest = group[1:]
+        self._pending.extendleft(reversed(rest))
+        self._pending_bytes += sum(plan.size for plan in rest)
+        self._committing = group[:1]
+        self._attempt(group[:1])
+
+    def _done(self, group: list[Plan[Any]], tx: Tx, error: BaseException | None) -> None:
+        if error is not None:
+            self._backend.rollback()
+            self._fail_group(group, self._backend.translate(error))
+            return
+        if self.after_commit is not None:
+            self.after_commit()
+        self.groups += 1
+        self.plans += len(group)
+        self._backend.committed(tx)
+        self._finish(group)
+
+    def _finish(self, group: list[Plan[Any]]) -> None:
+        self._committing = None
+        for plan in group:
+            answer = plan.answer
+            future = plan.future
+            if isinstance(answer, _Raised):
+                _fail(plan, answer.error)
+                continue
+            then = plan.then
+            if then is not None:
+                then(answer)
+            if not future.done():
+                future.set_result(answer)
+        self._next()
+
+    def _fail_group(self, group: list[Plan[Any]], error: BaseException) -> None:
+        self._committing = None
+        for plan in group:
+            _fail(plan, error)
+        if isinstance(error, StoreFailedError):
+            self.close(error)
+        self._next()
+
+    def _next(self) -> None:
+        if self._pending:
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
+        elif self._idle:
+            waiters, self._idle = self._idle, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
+class _Raised:
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _decide(plan: Plan[Any], tx: Tx) -> None:
+    mark = tx.mark()
+    try:
+        plan.answer = plan.decide(tx)
+    except Exception as error:  # noqa: BLE001 - a plan that can't decide fails alone, with its own error
+        tx.roll_back(mark)
+        plan.answer = _Raised(error)
+
+
+def _fail(plan: Plan[Any], error: BaseException) -> None:
+    if not plan.future.done():
+        plan.future.set_exception(error)
+        plan.future.exception()  # whoever awaits it sees it; nobody has to

@@ -1,0 +1,121 @@
+"""Opening an SQLite database: its settings, its one owner, its schema."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+from holdfast.base.errors import ConfigurationError, StoreError, StoreInUseError
+from holdfast.store.migrate import migrate_sqlite
+
+_MEMORY = {"sqlite://", "sqlite:///:memory:", "sqlite://:memory:"}
+
+
+def database_path(url: str) -> Path | None:
+    """The file of a store URL; None for a database in memory.
+
+    Raises:
+        ConfigurationError: the URL isn't one of SQLite's.
+    """
+    if url in _MEMORY:
+        return None
+    if not url.startswith("sqlite:///"):
+        raise ConfigurationError(f"store {url!r} is not understood; write sqlite:///path/to/file.db, or sqlite:// for memory")
+    return Path(url.removeprefix("sqlite:///")).expanduser()
+
+
+class Ownership:
+    """The sidecar file that says which process owns a database: an flock, and who holds it in words."""
+
+    def __init__(self, path: Path, apps: tuple[str, ...]) -> None:
+        self.path = path.with_name(path.name + "-lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = self._holder()
+            os.close(self._fd)
+            raise StoreInUseError(
+                f"{path} is in use by process {holder.get('pid', 'unknown')} (app {', '.join(holder.get('apps', [])) or 'unknown'}): "
+                "stop that process, or give this one a store of its own with --store or store="
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, json.dumps({"pid": os.getpid(), "apps": list(apps)}).encode(), 0)
+
+    def _holder(self) -> dict[str, object]:
+        try:
+            found = json.loads(os.pread(self._fd, 4096, 0) or b"{}")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def release(self) -> None:
+        """Give the database up."""
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+def open_writer(path: Path | None, *, synchronous: str = "FULL") -> sqlite3.Connection:
+    """The one connection that writes.
+
+    Raises:
+        StoreError: the file can't be opened or isn't a database.
+    """
+    try:
+        conn = sqlite3.connect(
+            ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, cached_statements=4096, timeout=10
+        )
+        if path is not None:
+            conn.execute("PRAGMA journal_mode = WAL")
+        conn.execute(f"PRAGMA synchronous = {synchronous}")
+        conn.execute("PRAGMA wal_autocheckpoint = 0")
+        conn.execute("PRAGMA cache_size = -65536")
+        conn.execute("PRAGMA temp_store = MEMORY")
+        conn.execute("PRAGMA secure_delete = OFF")
+    except sqlite3.Error as error:
+        raise StoreError(f"can't open {path}: {error}; is it an SQLite file, and may this process write there?") from error
+    return conn
+
+
+def prepare(conn: sqlite3.Connection, path: Path | None, apps: tuple[str, ...], now: int) -> int:
+    """Bring the schema up to date, bind the file to its application, and count this boot.
+
+    Returns:
+        The boot generation: the owner under which this process leases.
+
+    Raises:
+        StoreInUseError: the file belongs to another application.
+    """
+    where = str(path or "memory")
+    migrate_sqlite(conn, now, where)
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        bound = _meta(conn, "apps")
+        known = set(json.loads(bound)) if bound else set()
+        if known and apps and not known & set(apps):
+            raise StoreInUseError(
+                f"{where} belongs to app {', '.join(sorted(known))}, not to {', '.join(apps)}: "
+                "give each application a store of its own with --store or store="
+            )
+        boot = int(_meta(conn, "boot") or 0) + 1
+        _set_meta(conn, "apps", json.dumps(sorted(known | set(apps))))
+        _set_meta(conn, "boot", str(boot))
+        conn.execute("COMMIT")
+    except BaseException:
+        conn.execute("ROLLBACK")
+        raise
+    return boot
+
+
+def _meta(conn: sqlite3.Connection, key: str) -> str | None:
+    row = conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _set_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
+    conn.execute("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))

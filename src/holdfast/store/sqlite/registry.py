@@ -1,0 +1,72 @@
+"""Functions as the store knows them: a small integer each, kept through renames, versioned by configuration."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """A function as its app's code declares it."""
+
+    app: str
+    slug: str
+    name: str
+    config: bytes
+    """The registration document as JSON."""
+    aliases: tuple[str, ...] = ()
+    """Former slugs."""
+
+
+_FIND = "SELECT id, version, config, archived FROM functions WHERE slug = ?"
+_RENAME = "UPDATE functions SET slug = ? WHERE slug = ?"
+_ADD = (
+    "INSERT INTO functions (app, slug, name, version, config, archived, paused, created_at) VALUES (?, ?, ?, 1, ?, 0, 0, ?)"
+)
+_CHANGE = "UPDATE functions SET app = ?, name = ?, version = ?, config = ?, archived = 0 WHERE id = ?"
+_ARCHIVE = "UPDATE functions SET archived = 1 WHERE app = ? AND id NOT IN (SELECT value FROM json_each(?))"
+_ALL = "SELECT id, slug, app, name FROM functions"
+
+
+def register(conn: sqlite3.Connection, registrations: Sequence[Registration], now: int) -> dict[str, tuple[int, int]]:
+    """Record the functions of all apps of this process; those of the same apps that are gone are archived.
+
+    Returns:
+        Id and version of each, by slug.
+    """
+    known: dict[str, tuple[int, int]] = {}
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        for registration in registrations:
+            known[registration.slug] = _register(conn, registration, now)
+        for app in {registration.app for registration in registrations}:
+            ids = [known[r.slug][0] for r in registrations if r.app == app]
+            conn.execute(_ARCHIVE, (app, msgspec.json.encode(ids).decode()))
+        conn.execute("COMMIT")
+    except BaseException:
+        conn.execute("ROLLBACK")
+        raise
+    return known
+
+
+def _register(conn: sqlite3.Connection, new: Registration, now: int) -> tuple[int, int]:
+    row = conn.execute(_FIND, (new.slug,)).fetchone()
+    for alias in new.aliases:
+        if row is None and conn.execute(_RENAME, (new.slug, alias)).rowcount:
+            row = conn.execute(_FIND, (new.slug,)).fetchone()
+    config = new.config.decode()
+    if row is None:
+        added = conn.execute(_ADD, (new.app, new.slug, new.name, config, now))
+        return int(added.lastrowid or 0), 1
+    function_id, version, old, archived = row
+    if old != config or archived:
+        version += old != config
+        conn.execute(_CHANGE, (new.app, new.name, version, config, function_id))
+    return int(function_id), int(version)
+
+
+def slugs(conn: sqlite3.Connection) -> dict[int, str]:
+    """The slug of every function there ever was."""
+    return {row[0]: row[1] for row in conn.execute(_ALL)}

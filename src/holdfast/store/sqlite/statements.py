@@ -1,0 +1,110 @@
+"""The statements of the write path, made once per table and row count from the row structs."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from holdfast.core.rows import (
+    AttemptRow,
+    AuditRow,
+    CronFireRow,
+    CronRow,
+    DeadLetterRow,
+    DedupeRow,
+    EventRow,
+    ItemRow,
+    LaneRow,
+    LogRow,
+    NoteRow,
+    Row,
+    RunRow,
+    SkipRow,
+    StepRow,
+    WaitRow,
+)
+
+PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {
+    EventRow: ("id",),
+    RunRow: ("id",),
+    ItemRow: ("id",),
+    StepRow: ("run_id", "key"),
+    AttemptRow: ("run_id", "key", "attempt"),
+    WaitRow: ("run_id", "key"),
+    DedupeRow: ("function_id", "key"),
+    SkipRow: ("event_id", "function_id"),
+    LaneRow: ("lane",),
+    DeadLetterRow: ("run_id",),
+    CronRow: ("function_id", "schedule"),
+    CronFireRow: ("function_id", "schedule", "occurrence"),
+    LogRow: ("run_id", "seq"),
+    NoteRow: ("run_id", "seq"),
+    AuditRow: ("id",),
+}
+
+
+def columns(cls: type[Row]) -> tuple[str, ...]:
+    """Column names in the order of the struct's fields."""
+    return cls.__struct_fields__
+
+
+@cache
+def insert(cls: type[Row], count: int) -> str:
+    """Insert `count` rows; a taken key is passed over, which the row count tells."""
+    return f"INSERT INTO {cls.TABLE} ({', '.join(columns(cls))}) VALUES {_values(cls, count)} ON CONFLICT DO NOTHING"
+
+
+@cache
+def put(cls: type[Row], count: int) -> str:
+    """Insert or replace `count` rows."""
+    keys = PRIMARY_KEYS[cls]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in columns(cls) if name not in keys)
+    return (
+        f"INSERT INTO {cls.TABLE} ({', '.join(columns(cls))}) VALUES {_values(cls, count)} "
+        f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updates}"
+    )
+
+
+@cache
+def delete(cls: type[Row], count: int) -> str:
+    """Delete `count` rows by primary key."""
+    keys = PRIMARY_KEYS[cls]
+    if len(keys) == 1:
+        return f"DELETE FROM {cls.TABLE} WHERE {keys[0]} IN ({', '.join('?' * count)})"
+    one = "(" + ", ".join("?" * len(keys)) + ")"
+    return f"DELETE FROM {cls.TABLE} WHERE ({', '.join(keys)}) IN (VALUES {', '.join([one] * count)})"
+
+
+@cache
+def select(cls: type[Row], count: int) -> str:
+    """Read `count` rows by primary key."""
+    keys = PRIMARY_KEYS[cls]
+    names = ", ".join(columns(cls))
+    if len(keys) == 1:
+        return f"SELECT {names} FROM {cls.TABLE} WHERE {keys[0]} IN ({', '.join('?' * count)})"
+    one = "(" + ", ".join("?" * len(keys)) + ")"
+    return f"SELECT {names} FROM {cls.TABLE} WHERE ({', '.join(keys)}) IN (VALUES {', '.join([one] * count)})"
+
+
+def _values(cls: type[Row], count: int) -> str:
+    one = "(" + ", ".join("?" * len(columns(cls))) + ")"
+    return ", ".join([one] * count)
+
+
+def select_where(cls: type[Row], condition: str) -> str:
+    """Read rows by a condition."""
+    return f"SELECT {', '.join(columns(cls))} FROM {cls.TABLE} WHERE {condition}"
+
+
+WAITS_OF = select_where(WaitRow, "run_id = ?")
+STEPS_OF = select_where(StepRow, "run_id = ?")
+ITEMS_OF = select_where(ItemRow, "run_id = ?")
+EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? ORDER BY id LIMIT 10000")
+DUE_TIMERS = select_where(ItemRow, "state = 1 AND due <= ? ORDER BY due LIMIT ?")
+READY_IN_LANE = select_where(ItemRow, "state = 0 AND lane = ? ORDER BY rank, id LIMIT ?")
+CHILDREN = select_where(RunRow, "parent_id = ? AND status < 2")
+ALL_CRONS = select_where(CronRow, "TRUE")
+ALL_LANES = select_where(LaneRow, "TRUE")
+LEASED_BY_OTHERS = select_where(ItemRow, "state = 2 AND owner <> ?")
+NEXT_TIMER = "SELECT min(due) FROM queue WHERE state = 1"
+MAX_SEQ = "SELECT run_id, max(seq) FROM steps WHERE run_id IN ({marks}) GROUP BY run_id"
+WAIT_LOOKUPS = "SELECT DISTINCT lookup FROM waits"

@@ -1,0 +1,402 @@
+"""The SQLite store: one writer, statements on the loop's thread, commits in another (decision 3)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+
+from holdfast.base.clock import Clock
+from holdfast.base.errors import StoreError, StoreFailedError, StoreFullError
+from holdfast.core.plan import (
+    Change,
+    Children,
+    DueTimers,
+    EventsSince,
+    Find,
+    ItemsOf,
+    Plan,
+    Read,
+    ReadyItems,
+    StepsOf,
+    Tx,
+    WaitsFor,
+    WaitsOf,
+)
+from holdfast.core.rows import KEYS, SUSPECT_LANE, CronRow, EventRow, ItemRow, ItemState, LaneRow, Row, RunRow, StepRow, WaitRow
+from holdfast.store.group import GroupCommit
+from holdfast.store.sqlite import statements as sql
+from holdfast.store.sqlite.checkpoint import Checkpointer
+from holdfast.store.sqlite.connection import Ownership, database_path, open_writer, prepare
+from holdfast.store.sqlite.registry import Registration, register, slugs
+from holdfast.store.sqlite.retention import Pruner
+
+astuple = msgspec.structs.astuple
+_MAX_ROWS = 500
+_NO_PATHS: frozenset[str] = frozenset()
+
+
+class SqliteStore:
+    """All state of a holdfast on one machine, in one file.
+
+    Args:
+        url: `sqlite:///path`, or `sqlite://` for a temporary database that vanishes with the process.
+        clock: Where `now` comes from.
+        apps: Ids of the applications that open it; the file stays bound to them.
+        synchronous: `FULL` always, except in the test that proves why.
+    """
+
+    def __init__(self, url: str, clock: Clock, apps: tuple[str, ...] = (), *, synchronous: str = "FULL") -> None:
+        self.url = url
+        self.clock = clock
+        path = database_path(url)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if path is None:
+            shared_memory = "/dev/shm"  # noqa: S108 - private directory below it
+            self._temporary = tempfile.TemporaryDirectory(prefix="holdfast-", dir=shared_memory if os.path.isdir(shared_memory) else None)
+            path = Path(self._temporary.name) / "holdfast.db"
+            synchronous = "OFF"
+        self.path = path
+        self._ownership = Ownership(path, apps)
+        try:
+            self._conn = open_writer(path, synchronous=synchronous)
+            self.boot = prepare(self._conn, path, apps, clock.now())
+        except BaseException:
+            self._ownership.release()
+            raise
+        self._items: dict[bytes, ItemRow] = {}
+        self._runs: dict[bytes, RunRow] = {}
+        self._lanes: dict[str, LaneRow] = {row[0]: LaneRow(*row) for row in self._conn.execute(sql.ALL_LANES)}
+        self._wait_paths: dict[str, set[str]] = {}
+        for (lookup,) in self._conn.execute(sql.WAIT_LOOKUPS):
+            self._know_wait(lookup)
+        self._room: Callable[[], int] = lambda: 0
+        self._functions: frozenset[int] = frozenset()
+        self._commits: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._commit_loop, name="holdfast-commit", daemon=True)
+        self.checkpointer = Checkpointer(path)
+        self.group: GroupCommit
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self, room: Callable[[], int], functions: frozenset[int]) -> None:
+        """Begin to take plans on the running loop.
+
+        Args:
+            room: How many more runs this node can execute now.
+            functions: Ids of the functions it can execute.
+        """
+        self._functions = functions
+        self._loop = asyncio.get_running_loop()
+        self._room = room
+        self._thread.start()
+        self.checkpointer.start()
+        self.group = GroupCommit(self)
+
+    def submit(self, plan: Plan[Any]) -> asyncio.Future[Any]:
+        """Queue a plan for the next group."""
+        return self.group.submit(plan)
+
+    async def close(self) -> None:
+        """Finish what was submitted, checkpoint, and give the file up."""
+        await self.group.drain()
+        self.group.close()
+        self._commits.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self.checkpointer.stop)
+        self._conn.close()
+        self._ownership.release()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def leased_by_others(self) -> list[ItemRow]:
+        """Items that an earlier boot left leased: it died while executing them."""
+        return [ItemRow(*row) for row in self._conn.execute(sql.LEASED_BY_OTHERS, (self.boot,))]
+
+    def next_timer(self) -> int | None:
+        """When the earliest TIMED item is due."""
+        due: int | None = self._conn.execute(sql.NEXT_TIMER).fetchone()[0]
+        return due
+
+    def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
+        """Record the functions of this process; their ids and versions by slug. Before `start`."""
+        return register(self._conn, registrations, self.clock.now())
+
+    def slugs(self) -> dict[int, str]:
+        """The slug of every function there ever was."""
+        return slugs(self._conn)
+
+    def cron_rows(self) -> list[CronRow]:
+        """All schedules."""
+        return [CronRow(*row) for row in self._conn.execute(sql.ALL_CRONS)]
+
+    async def prune(self, runs_ms: int, dead_letters_ms: int) -> int:
+        """Remove one slice of what is past its time, when no group is being committed; how much went."""
+        while self.group.busy:
+            await self.group.drain()
+        return Pruner(self._conn, runs_ms, dead_letters_ms).prune(self.clock.now())
+
+    def cached_item(self, item_id: bytes) -> ItemRow | None:
+        """An item leased by this process, as it counts wake-ups."""
+        return self._items.get(item_id)
+
+    @property
+    def lanes(self) -> dict[str, LaneRow]:
+        """Lanes that have items waiting."""
+        return self._lanes
+
+    def wait_paths(self, event_name: str) -> frozenset[str] | set[str]:
+        """The data paths by which runs may wait for this event, "" for any; empty when certainly none waits."""
+        return self._wait_paths.get(event_name, _NO_PATHS)
+
+    # -- group commit ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Tx:
+        self._conn.execute("BEGIN IMMEDIATE")
+        return Tx(self.clock.now(), self.boot, self._room(), self.backlog(), self._functions)
+
+    def load(self, tx: Tx, reads: Iterable[Read]) -> None:
+        missing: dict[type[Row], list[Any]] = {}
+        for read in reads:
+            if type(read) is tuple:
+                cls, key = read
+                if not tx.knows(cls, key):
+                    cached = self._cached(cls, key)
+                    if cached is not None:
+                        tx.provide(cls, key, cached)
+                    else:
+                        missing.setdefault(cls, []).append(key)
+            elif not tx.found(read):  # type: ignore[arg-type]
+                self._find(tx, read)  # type: ignore[arg-type]
+        for cls, keys in missing.items():
+            self._select(tx, cls, list(dict.fromkeys(keys)))
+
+    def _cached(self, cls: type[Row], key: Any) -> Row | None:
+        if cls is ItemRow:
+            return self._items.get(key)
+        if cls is RunRow:
+            return self._runs.get(key)
+        if cls is LaneRow:
+            return self._lanes.get(key)
+        return None
+
+    def backlog(self) -> bool:
+        """Whether items that could run here wait for a place."""
+        return bool(self._lanes) and any(
+            lane != SUSPECT_LANE and int(lane.partition("/")[0]) in self._functions for lane in self._lanes
+        )
+
+    def _select(self, tx: Tx, cls: type[Row], keys: list[Any]) -> None:
+        if cls is LaneRow:
+            for key in keys:
+                tx.provide(cls, key, None)
+            return
+        composite = len(sql.PRIMARY_KEYS[cls]) > 1
+        key_of = KEYS[cls]
+        for start in range(0, len(keys), _MAX_ROWS):
+            part = keys[start : start + _MAX_ROWS]
+            parameters = [value for key in part for value in key] if composite else part
+            rows = [cls(*row) for row in self._conn.execute(sql.select(cls, len(part)), parameters)]
+            if cls is RunRow:
+                self._complete_runs(rows)  # type: ignore[arg-type]
+            for row in rows:
+                tx.provide(cls, key_of(row), row)
+            for key in part:
+                tx.provide(cls, key, None)
+
+    def _complete_runs(self, rows: list[RunRow]) -> None:
+        """A live run's step counter is not written with each step: it is the highest sequence number there is."""
+        live = {row.id: row for row in rows if row.ended_at is None}
+        if live:
+            marks = ", ".join("?" * len(live))
+            for run_id, seq in self._conn.execute(sql.MAX_SEQ.format(marks=marks), list(live)):
+                live[run_id].steps = max(seq, live[run_id].steps)
+
+    def _find(self, tx: Tx, read: Find) -> None:
+        execute = self._conn.execute
+        rows: list[Any]
+        match read:
+            case WaitsFor():
+                marks = ", ".join("?" * len(read.lookups))
+                rows = [WaitRow(*r) for r in execute(sql.select_where(WaitRow, f"lookup IN ({marks})"), read.lookups)]
+            case WaitsOf():
+                rows = [WaitRow(*r) for r in execute(sql.WAITS_OF, (read.run_id,))]
+            case StepsOf():
+                rows = [StepRow(*r) for r in execute(sql.STEPS_OF, (read.run_id,))]
+            case ItemsOf():
+                rows = [ItemRow(*r) for r in execute(sql.ITEMS_OF, (read.run_id,))]
+            case EventsSince():
+                floor = read.since.to_bytes(6, "big") + bytes(10)
+                rows = [EventRow(*r) for r in execute(sql.EVENTS_SINCE, (read.name, floor))]
+            case DueTimers():
+                rows = [ItemRow(*r) for r in execute(sql.DUE_TIMERS, (tx.now, read.limit))]
+            case ReadyItems():
+                rows = self._ready(read)
+            case Children():
+                rows = [RunRow(*r) for r in execute(sql.CHILDREN, (read.run_id,))]
+                self._complete_runs(rows)
+            case _:
+                raise StoreError(f"no statement for {type(read).__name__}")
+        tx.provide_found(read, rows)
+        if isinstance(read, DueTimers | ReadyItems):
+            self.load(tx, [(RunRow, row.run_id) for row in rows])
+            self.load(tx, [(LaneRow, row.lane) for row in rows])
+        elif isinstance(read, WaitsFor) and rows:
+            self.load(tx, [(cls, row.run_id) for row in rows for cls in (ItemRow, RunRow)])
+            self.load(tx, [(StepRow, (row.run_id, row.key)) for row in rows])
+
+    def _ready(self, read: ReadyItems) -> list[ItemRow]:
+        rows: list[ItemRow] = []
+        lanes = sorted((lane for lane in self._lanes.values() if not lane.blocked), key=lambda lane: lane.turn)
+        lanes = [lane for lane in lanes if _claimable(lane.lane, read)]
+        share = max(1, read.limit // max(1, len(lanes))) + 1
+        for lane in lanes:
+            if len(rows) > read.limit:
+                break
+            limit = 2 if lane.lane == SUSPECT_LANE else share
+            rows.extend(ItemRow(*r) for r in self._conn.execute(sql.READY_IN_LANE, (lane.lane, limit)))
+        return rows
+
+    def write(self, tx: Tx) -> bool:
+        for cls, changes in tx.changes().items():
+            if not changes:
+                continue
+            inserts: list[Row] = []
+            puts: list[Row] = []
+            deletes: list[Any] = []
+            for key, change in changes.items():
+                if change is Change.INSERT:
+                    inserts.append(tx.row(cls, key))
+                elif change is Change.PUT:
+                    puts.append(tx.row(cls, key))
+                else:
+                    deletes.append(key)
+            if inserts and not self._insert(cls, inserts):
+                return False
+            if puts:
+                self._put(cls, puts)
+            if deletes:
+                self._delete(cls, deletes)
+        return True
+
+    def _insert(self, cls: type[Row], rows: list[Row]) -> bool:
+        for start in range(0, len(rows), _MAX_ROWS):
+            part = rows[start : start + _MAX_ROWS]
+            if self._conn.execute(sql.insert(cls, len(part)), _flat(part)).rowcount != len(part):
+                return False
+        return True
+
+    def _put(self, cls: type[Row], rows: list[Row]) -> None:
+        for start in range(0, len(rows), _MAX_ROWS):
+            part = rows[start : start + _MAX_ROWS]
+            self._conn.execute(sql.put(cls, len(part)), _flat(part))
+
+    def _delete(self, cls: type[Row], keys: list[Any]) -> None:
+        composite = len(sql.PRIMARY_KEYS[cls]) > 1
+        for start in range(0, len(keys), _MAX_ROWS):
+            part = keys[start : start + _MAX_ROWS]
+            parameters = [value for key in part for value in key] if composite else part
+            self._conn.execute(sql.delete(cls, len(part)), parameters)
+
+    def rollback(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+
+    def commit(self, done: Callable[[BaseException | None], None]) -> None:
+        self._commits.put(lambda: self._commit_now(done))
+
+    def _commit_now(self, done: Callable[[BaseException | None], None]) -> None:
+        error: BaseException | None = None
+        try:
+            self._conn.execute("COMMIT")
+        except Exception as caught:  # noqa: BLE001 - carried to the loop
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop was closed over a running commit: nobody is left to tell
+            self._loop.call_soon_threadsafe(done, error)
+
+    def _commit_loop(self) -> None:
+        while (job := self._commits.get()) is not None:
+            job()
+
+    def committed(self, tx: Tx) -> None:
+        changes = tx.changes()
+        items, runs = self._items, self._runs
+        for run_id, change in changes.get(RunRow, {}).items():
+            row = tx.row(RunRow, run_id)
+            if change is not Change.DELETE and row.ended_at is None:
+                runs[run_id] = row
+            else:
+                runs.pop(run_id, None)
+        for item_id, change in changes.get(ItemRow, {}).items():
+            item = tx.row(ItemRow, item_id)
+            if change is not Change.DELETE and item.state == ItemState.LEASED:
+                items[item_id] = item
+                if item.run_id not in runs:
+                    run = tx.get(RunRow, item.run_id)
+                    if run is not None:
+                        runs[item.run_id] = run
+            else:
+                items.pop(item_id, None)
+                runs.pop(item_id[:16], None)
+        for lane, change in changes.get(LaneRow, {}).items():
+            if change is Change.DELETE:
+                self._lanes.pop(lane, None)
+            else:
+                self._lanes[lane] = tx.row(LaneRow, lane)
+        for key, change in changes.get(WaitRow, {}).items():
+            if change is not Change.DELETE:
+                self._know_wait(tx.row(WaitRow, key).lookup)
+        self.checkpointer.wrote()
+
+    def _know_wait(self, lookup: str) -> None:
+        name, _, rest = lookup.partition("\0")
+        self._wait_paths.setdefault(name, set()).add(rest.partition("\0")[0])
+
+    def translate(self, error: BaseException) -> BaseException:
+        if isinstance(error, StoreError) or not isinstance(error, sqlite3.Error):
+            return error
+        code = getattr(error, "sqlite_errorname", "") or ""
+        if code.startswith("SQLITE_FULL") or "disk is full" in str(error):
+            return StoreFullError(f"the disk that holds {self.path} is full; free some space, writing resumes by itself")
+        if code.startswith("SQLITE_IOERR"):
+            return StoreFailedError(
+                f"the disk that holds {self.path} failed ({code}): holdfast stopped accepting work, because what a failed "
+                "sync left behind can't be known; check the disk and restart"
+            )
+        return StoreError(f"{self.path}: {error}")
+
+    # -- reading outside groups --------------------------------------------------------------------------------------
+
+    def fetch(self, read: Sequence[Read]) -> Tx:
+        """Committed rows, for the engine's own use between groups: what a run needs when it enters memory."""
+        tx = Tx(self.clock.now(), self.boot)
+        self.load(tx, read)
+        return tx
+
+
+def _flat(rows: list[Row]) -> list[Any]:
+    if len(rows) == 1:
+        return astuple(rows[0])  # type: ignore[return-value]
+    flat: list[Any] = []
+    for row in rows:
+        flat.extend(astuple(row))
+    return flat
+
+
+def _claimable(lane: str, read: ReadyItems) -> bool:
+    if lane == SUSPECT_LANE:
+        return read.suspect
+    function_id, _, _ = lane.partition("/")
+    return int(function_id) in read.functions
+
+
