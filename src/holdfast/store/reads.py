@@ -85,7 +85,8 @@ class StepView(msgspec.Struct, frozen=True):
     """Attempts that failed."""
     due: int | None
     data: bytes | None
-    """JSON of the result; while pending, of what it waits for: sleep {until}, wait {event, where, if, timeout_at}, invoke {function, run_id}."""
+    """JSON of the result; while pending, of what it waits for: sleep {until}, wait {event, where, if, timeout_at},
+    invoke {function, run_id}."""
     error: dict[str, object] | None
     attempts: tuple[AttemptView, ...]
 
@@ -108,7 +109,7 @@ class QueueView(msgspec.Struct, frozen=True):
     due: int
     lane: str
     position: int | None
-    """Place in line among ready items of its lane, from 1."""
+    """Place in line among ready items of its lane, from 1; None when it isn't in line."""
     attempt: int
     crashes: int
 
@@ -171,6 +172,7 @@ class DeadLetterView(msgspec.Struct, frozen=True):
     """dead, redriven or discarded."""
     redriven_as: str | None
     attempts: int
+    """How often what failed in the end was tried: the step that the final error names, else the function."""
 
 
 class CronView(msgspec.Struct, frozen=True):
@@ -192,6 +194,7 @@ class WaitView(msgspec.Struct, frozen=True):
     function: str
     step: str
     lookup: str
+    """`event name`, or `event name\\0path\\0JSON value` where a field must have a value."""
     expression: str | None
     expires: int | None
     created_at: int
@@ -208,7 +211,7 @@ class AuditView(msgspec.Struct, frozen=True):
 
 
 class FunctionStats(msgspec.Struct, frozen=True):
-    """How a function did over a period."""
+    """How a function did over a period. Runs are counted by when they were queued, failures by when they happened."""
 
     function_id: int
     function: str
@@ -221,9 +224,12 @@ class FunctionStats(msgspec.Struct, frozen=True):
     active: int
     """Live now: queued, running and waiting."""
     p50_ms: int | None
+    """From start to end, of its newest completed runs of the period, at most 1,000; None when there are none."""
     p95_ms: int | None
     last_run_at: int | None
+    """When its newest run was queued, within the period or before."""
     last_error: str | None
+    """Headline of the latest failure within the period."""
 
     @property
     def success_rate(self) -> float | None:
@@ -233,7 +239,8 @@ class FunctionStats(msgspec.Struct, frozen=True):
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """Counters of the home page."""
+    """Counters of the home page. Over the period, runs are counted by when they were queued, and failures by when they
+    happened, so that a run that waited a week and failed just now shows."""
 
     queued: int
     running: int
@@ -244,7 +251,7 @@ class Overview(msgspec.Struct, frozen=True):
     cancelled: int
     dead: int
     events: int
-    """Received within the period."""
+    """Received within the period, without those of holdfast's own (`inngest/...`)."""
     backlog: int
     """Ready items that wait for a place."""
     oldest_ready_at: int | None
@@ -252,8 +259,9 @@ class Overview(msgspec.Struct, frozen=True):
     next_timer_at: int | None
     store_bytes: int
     buckets: tuple[tuple[int, int, int, int, int], ...]
-    """(start ms, completed, failed, cancelled, started) per slice of the period, oldest first."""
+    """(start ms, completed, failed, cancelled, queued) per slice of the period, oldest first; the last one is open."""
     recent_failures: tuple[RunView, ...]
+    """The latest ten of the period, latest first; those redriven since are among them."""
 
 
 class RunFilter(msgspec.Struct, frozen=True):
@@ -277,14 +285,17 @@ class RunFilter(msgspec.Struct, frozen=True):
 
 
 class Reader(Protocol):
-    """Reading side of a store. Every call has a time limit and never blocks writers; ids are ULID text.
+    """Reading side of a store. Every call has a time limit and never blocks writers. Ids are ULID text, and text that
+    can't be an id finds nothing; so does a cursor that no page gave out. A call sees one commit, never half of two.
 
     Raises:
         StoreError: the query took longer than the reader's limit.
     """
 
     async def functions(self) -> Sequence[FunctionView]: ...
-    async def runs(self, where: RunFilter, *, limit: int = 50, cursor: str | None = None) -> tuple[list[RunView], str | None]:
+    async def runs(
+        self, where: RunFilter, *, limit: int = 50, cursor: str | None = None
+    ) -> tuple[list[RunView], str | None]:
         """Newest first, and the cursor of the next page or None."""
         ...
 
@@ -298,17 +309,21 @@ class Reader(Protocol):
         self, *, name: str | None = None, limit: int = 50, cursor: str | None = None, internal: bool = True,
         received_after: int | None = None, received_before: int | None = None,
     ) -> tuple[list[EventView], str | None]:
-        """Newest first."""
+        """Newest first, received strictly between the two moments. A page of large events is shorter than `limit`."""
         ...
 
     async def event(self, internal_id: str) -> EventView | None: ...
     async def event_runs(self, internal_id: str) -> Sequence[RunView]: ...
     async def event_skips(self, internal_id: str) -> Sequence[SkipView]: ...
-    async def event_names(self, *, limit: int = 200) -> Sequence[str]: ...
+    async def event_names(self, *, limit: int = 200) -> Sequence[str]:
+        """Names of stored events, sorted; holdfast's own last."""
+        ...
     async def dead_letters(
         self, *, state: str | None = "dead", function: str | None = None, fingerprint: str | None = None,
         limit: int = 50, cursor: str | None = None,
-    ) -> tuple[list[DeadLetterView], str | None]: ...
+    ) -> tuple[list[DeadLetterView], str | None]:
+        """Those of the newest runs first. `state` None lists all; `function` is a slug, or an id without the app's prefix."""
+        ...
     async def dead_letter(self, run_id: str) -> DeadLetterView | None: ...
     async def crons(self) -> Sequence[CronView]: ...
     async def waits(self, *, limit: int = 200) -> Sequence[WaitView]: ...

@@ -1,4 +1,4 @@
-"""The reading side of the SQLite store: what pages and APIs ask, answered off the loop from connections that can't write."""
+"""The reading side of the SQLite store: answers off the loop, from connections that can't write."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ class SqliteReader:
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
-    async def runs(self, where: RunFilter, *, limit: int = 50, cursor: str | None = None) -> tuple[list[RunView], str | None]:
+    async def runs(
+        self, where: RunFilter, *, limit: int = 50, cursor: str | None = None
+    ) -> tuple[list[RunView], str | None]:
         """See `Reader.runs`."""
         return await self._pool.run(lambda conn: list_runs(conn, where, limit, cursor))
 
@@ -92,8 +94,10 @@ class SqliteReader:
 
     async def event_runs(self, internal_id: str) -> Sequence[RunView]:
         """See `Reader.event_runs`."""
-        rows = await self._of_id(internal_id, lambda conn, raw: conn.execute(sql.RUNS_OF_EVENT, (raw, MAX_LIMIT)).fetchall())
-        return [views.run_view(row) for row in rows or ()]
+        def read(conn: sqlite3.Connection, raw: bytes) -> list[SqlRow]:
+            return conn.execute(sql.RUNS_OF_EVENT, (raw, MAX_LIMIT)).fetchall()
+
+        return [views.run_view(row) for row in await self._of_id(internal_id, read) or ()]
 
     async def event_skips(self, internal_id: str) -> Sequence[SkipView]:
         """See `Reader.event_skips`."""

@@ -1,0 +1,174 @@
+"""The statements of the reading side. `r` is a run, `q` a queue item, `f` a function, `e` an event.
+
+Indexes are named where the planner, which has no statistics here, might choose another and read a whole table.
+"""
+
+from __future__ import annotations
+
+# -- runs ---------------------------------------------------------------------------------------------------------
+
+# a step's item has the run's id and the step's hash as its id: all items of a run lie between these bounds
+_ITEMS_OF_R = f"id >= r.id AND id < CAST(r.id || x'{'FF' * 24}' AS BLOB)"
+ACTIVE = f"EXISTS (SELECT 1 FROM queue WHERE {_ITEMS_OF_R} AND state IN (0, 2))"  # noqa: S608 - made of constants
+"""A run some item of which is in line or leased: it isn't WAITING."""
+
+WAITING = -1
+"""The derived status, as `RUN_VIEW` gives it."""
+
+RUN_VIEW = f"""
+SELECT r.id, r.function_id, coalesce(f.slug, ''), coalesce(f.name, ''), coalesce(f.app, ''),
+  r.event_id, coalesce(e.name, ''),
+  CASE WHEN r.status >= 2 THEN r.status WHEN r.started_at IS NULL THEN 0 WHEN {ACTIVE} THEN 1 ELSE {WAITING} END,
+  r.queued_at, r.started_at, r.ended_at, r.attempt,
+  CASE WHEN r.ended_at IS NOT NULL THEN r.steps
+    ELSE max(r.steps, coalesce((SELECT max(s.seq) FROM steps s WHERE s.run_id = r.id), 0)) END,
+  r.error, r.parent_id, r.origin, r.key
+FROM runs r LEFT JOIN functions f ON f.id = r.function_id LEFT JOIN events e ON e.id = r.event_id
+"""  # noqa: S608 - made of constants
+RUNS_BY_ID = RUN_VIEW + "WHERE r.id IN ({marks})"
+CHILDREN = RUN_VIEW + "WHERE r.parent_id = ? ORDER BY r.id LIMIT ?"
+RUNS_OF_EVENT = RUN_VIEW + "WHERE r.event_id = ? ORDER BY r.id LIMIT ?"
+
+ALL_RUNS = "FROM runs r NOT INDEXED WHERE TRUE"
+RUNS_OF_FUNCTION = "FROM runs r INDEXED BY runs_by_function WHERE r.function_id = ?"
+# the index is partial: its own condition has to stand in the statement
+RUNS_OF_STATUS = "FROM runs r INDEXED BY runs_not_completed WHERE r.status > 2 AND r.status = ?"
+RUNS_BY_EVENT_ID = "FROM runs r INDEXED BY runs_by_event WHERE r.event_id = ?"
+RUNS_BY_EVENT_NAME = "FROM events e CROSS JOIN runs r INDEXED BY runs_by_event ON r.event_id = e.id WHERE e.name = ?"
+RUNS_BY_PARENT = "FROM runs r INDEXED BY runs_by_parent WHERE r.parent_id = ?"
+LIVE_RUNS = "FROM queue q CROSS JOIN runs r ON r.id = q.run_id WHERE TRUE"
+
+IDS = "SELECT {id} {source} ORDER BY {id} DESC LIMIT ?"
+COUNT = "SELECT count(DISTINCT id) FROM (SELECT {id} AS id {source} LIMIT ?)"
+COUNT_UNIQUE = "SELECT count(*) FROM (SELECT 1 {source} LIMIT ?)"
+
+HAS_EVENT_NAME = "EXISTS (SELECT 1 FROM events e WHERE e.id = r.event_id AND e.name = ?)"
+ERROR_CONTAINS = "instr(lower(r.error), lower(?)) > 0"
+
+EVENTS_WITH_KEY = "SELECT id FROM events WHERE key = ? LIMIT 100"
+COUNT_EVENTS_NAMED = "SELECT count(*) FROM (SELECT 1 FROM events WHERE name = ? LIMIT ?)"
+FUNCTION_IDS = """
+SELECT id FROM functions
+WHERE (?1 IS NULL OR slug = ?1 OR slug = app || '-' || ?1) AND (?2 IS NULL OR app = ?2) ORDER BY id
+"""
+
+# -- one run ------------------------------------------------------------------------------------------------------
+
+STEPS = """
+SELECT key, name, kind, state, seq, started_at, ended_at, attempt, due, data, error FROM steps WHERE run_id = ?
+"""
+ATTEMPTS = """
+SELECT key, attempt, started_at, ended_at, retry_at, error FROM attempts WHERE run_id = ? ORDER BY key, attempt
+"""
+LOGS = """
+SELECT at, level, message, step FROM (SELECT * FROM logs WHERE run_id = ? ORDER BY seq DESC LIMIT ?) ORDER BY seq
+"""
+NOTES = "SELECT text FROM notes WHERE run_id = ? ORDER BY at, seq"
+ITEM = """
+SELECT id, state, due, lane, rank, attempt, crashes FROM queue WHERE id >= ?1 AND id < ?2
+ORDER BY CASE state WHEN 2 THEN 0 WHEN 0 THEN 1 ELSE 2 END, due LIMIT 1
+"""
+AHEAD = "SELECT count(*) FROM queue INDEXED BY queue_ready WHERE state = 0 AND lane = ? AND (rank, id) < (?, ?)"
+
+# -- events -------------------------------------------------------------------------------------------------------
+
+_EVENT = "SELECT id, key, name, ts, received_at, data, meta, source FROM events"
+EVENT = f"{_EVENT} WHERE id = ?"
+EVENTS_BY_ID = _EVENT + " WHERE id IN ({marks}) ORDER BY id DESC"
+ALL_EVENTS = "FROM events NOT INDEXED WHERE TRUE"
+EVENTS_NAMED = "FROM events INDEXED BY events_by_name WHERE name = ?"
+EVENT_IDS = "SELECT id, length(data) {source} ORDER BY id DESC LIMIT ?"
+NOT_INTERNAL = "name NOT LIKE 'inngest/%'"
+# one seek for each name instead of a walk over all events
+_NAMES = """
+WITH RECURSIVE names (name) AS (
+  SELECT min(name) FROM events
+  UNION ALL
+  SELECT (SELECT min(e.name) FROM events e WHERE e.name > names.name) FROM names WHERE names.name IS NOT NULL
+)
+"""
+EVENT_NAMES = f"""{_NAMES}
+SELECT name FROM names WHERE name IS NOT NULL ORDER BY name LIKE 'inngest/%', name LIMIT ?
+"""  # noqa: S608 - made of constants
+EVENTS_RECEIVED = f"""{_NAMES}
+SELECT sum((SELECT count(*) FROM events e WHERE e.name = names.name AND e.id >= ?)) FROM names
+WHERE name IS NOT NULL AND {NOT_INTERNAL}
+"""  # noqa: S608 - made of constants
+SKIPS = """
+SELECT coalesce(f.slug, ''), s.reason, s.run_id, s.at FROM skips s LEFT JOIN functions f ON f.id = s.function_id
+WHERE s.event_id = ? ORDER BY s.at, s.function_id
+"""
+
+# -- functions, dead letters, schedules, waits, audit -------------------------------------------------------------
+
+FUNCTIONS = """
+SELECT id, app, slug, name, version, config, archived, paused, created_at FROM functions ORDER BY app, slug
+"""
+# tries of what failed in the end: of the step the final error names, else of the function itself
+LETTERS = """
+SELECT d.run_id, coalesce(f.slug, ''), coalesce(f.name, ''), coalesce(e.name, ''), d.at, d.fingerprint, d.error,
+  d.state, d.redriven_as,
+  (SELECT count(*) FROM attempts a WHERE a.run_id = d.run_id AND a.key = coalesce(
+    (SELECT json_extract(CAST(s.error AS TEXT), '$.step') FROM steps s
+     WHERE s.run_id = d.run_id AND s.key = '' AND json_valid(CAST(s.error AS TEXT))), ''))
+FROM dead_letters d LEFT JOIN functions f ON f.id = d.function_id LEFT JOIN runs r ON r.id = d.run_id
+  LEFT JOIN events e ON e.id = r.event_id
+WHERE {where} ORDER BY d.run_id DESC LIMIT ?
+"""
+LETTER_OF_FUNCTION = "d.function_id IN (SELECT id FROM functions WHERE slug = ? OR slug = app || '-' || ?)"
+CRONS = """
+SELECT f.slug, c.schedule, c.next_at, c.last_at, c.missed, f.paused
+FROM crons c JOIN functions f ON f.id = c.function_id WHERE f.archived = 0 ORDER BY c.next_at, f.slug
+"""
+WAITS = """
+SELECT w.run_id, coalesce(f.slug, ''), w.key, w.lookup, w.expression, w.expires, w.created_at
+FROM waits w LEFT JOIN runs r ON r.id = w.run_id LEFT JOIN functions f ON f.id = r.function_id
+ORDER BY w.run_id DESC, w.key LIMIT ?
+"""
+AUDIT = "SELECT at, actor, action, target, detail FROM audit ORDER BY id DESC LIMIT ?"
+
+# -- figures ------------------------------------------------------------------------------------------------------
+
+# an item that was never leased has epoch 0: its run hasn't started
+QUEUE_FIGURES = """
+SELECT count(*) FILTER (WHERE epoch = 0),
+  count(*) FILTER (WHERE epoch > 0 AND state IN (0, 2)),
+  count(*) FILTER (WHERE epoch > 0 AND state IN (1, 3)),
+  count(*) FILTER (WHERE state = 0),
+  count(*) FILTER (WHERE state = 1),
+  min(due) FILTER (WHERE state = 1),
+  min(run_id) FILTER (WHERE state = 0 AND epoch = 0 AND due = 0),
+  min(due) FILTER (WHERE state = 0 AND epoch = 0 AND due > 0),
+  min(rank) FILTER (WHERE state = 0 AND epoch > 0)
+FROM queue
+"""
+QUEUED_AT = "SELECT queued_at FROM runs WHERE id = ?"
+LIVE_BY_FUNCTION = """
+SELECT CAST(lane AS INTEGER), count(*), count(*) FILTER (WHERE run_id >= ?1) FROM queue WHERE lane <> ?2 GROUP BY 1
+UNION ALL
+SELECT r.function_id, count(*), count(*) FILTER (WHERE q.run_id >= ?1) FROM queue q CROSS JOIN runs r ON r.id = q.run_id
+WHERE q.lane = ?2 GROUP BY 1
+"""
+SLICE = """
+SELECT count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status = 4), count(*) FROM runs NOT INDEXED
+WHERE id >= ? AND id < ?
+"""
+FAILURES_BY_SLICE = "SELECT (at - ?1) / ?2, count(*) FROM dead_letters WHERE at >= ?1 GROUP BY 1"
+FAILURES_BY_FUNCTION = """
+SELECT function_id, count(*), error, max(at) FROM dead_letters WHERE at >= ? GROUP BY function_id
+"""
+LATEST_FAILURES = "SELECT run_id FROM dead_letters WHERE at >= ? ORDER BY at DESC, run_id DESC LIMIT ?"
+DEAD = "SELECT count(*) FROM dead_letters INDEXED BY dead_letters_by_state WHERE state = 0"
+ENDED_BY_FUNCTION = """
+SELECT function_id, status, count(*) FROM runs INDEXED BY runs_not_completed WHERE status > 2 AND id >= ?
+  AND status IN (3, 4, 5) GROUP BY function_id, status
+"""
+STARTED = "SELECT count(*) FROM runs INDEXED BY runs_by_function WHERE function_id = ? AND id >= ?"
+LAST_RUN = "SELECT queued_at FROM runs INDEXED BY runs_by_function WHERE function_id = ? ORDER BY id DESC LIMIT 1"
+PERCENTILES = """
+WITH recent AS (
+  SELECT ended_at - started_at AS ms FROM runs INDEXED BY runs_by_function
+  WHERE function_id = ? AND id >= ? AND status = 2 AND started_at IS NOT NULL ORDER BY id DESC LIMIT ?
+), ranked AS (SELECT ms, cume_dist() OVER (ORDER BY ms) AS share FROM recent)
+SELECT min(ms) FILTER (WHERE share >= 0.5), min(ms) FILTER (WHERE share >= 0.95) FROM ranked
+"""
