@@ -8,7 +8,6 @@ import msgspec
 from starlette.responses import Response
 
 from holdfast.base.errors import (
-    ConfigurationError,
     EventInvalidError,
     HoldfastError,
     OverloadedError,
@@ -97,8 +96,6 @@ def api_error(error: HoldfastError) -> ApiError:
         status, retry_after = 503, 30.0
     elif isinstance(error, StoreError):
         status, retry_after = 503, 1.0
-    elif isinstance(error, ConfigurationError):
-        status = 400
     else:
         status = 409
     return ApiError(status, str(error), error.code, retry_after=retry_after)

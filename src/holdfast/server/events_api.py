@@ -14,7 +14,8 @@ from holdfast.sdk.sender import Sent
 from holdfast.server.access import Access
 from holdfast.server.bodies import Budget, check_content, header, read_body
 from holdfast.server.errors import ApiError, api_error
-from holdfast.server.ingest import Seed, parse_events
+from holdfast.server.ingest import parse_events
+from holdfast.server.seed import Seed
 from holdfast.server.settings import ServerSettings
 
 SEED_HEADER = b"x-inngest-event-id-seed"

@@ -315,6 +315,16 @@ def _kind(value: Any) -> str:
     return {list: "an array", str: "a string", int: "a number", float: "a number"}.get(type(value), "another type")
 
 
+def _has_lone_surrogate(raw: bytes) -> bool:
+    if not re.search(rb"\\u[dD][89a-fA-F]", raw):
+        return False
+    try:
+        text: str = json.dumps(json.loads(raw), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return False
+    return any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def _reason(error: Exception, raw: bytes) -> str:
     """Why bytes are not JSON, in words."""
     if isinstance(error, UnicodeDecodeError):
@@ -322,6 +332,8 @@ def _reason(error: Exception, raw: bytes) -> str:
     if isinstance(error, RecursionError):
         return f"it is nested deeper than {MAX_JSON_DEPTH} levels"
     text = str(error).removeprefix("JSON is malformed: ")
+    if ("truncated" in text or "surrogate" in text) and _has_lone_surrogate(raw):
+        return "a string in it has half of a surrogate pair"
     place = re.search(r"\(byte (\d+)\)", text)
     if place and raw[int(place[1]) :].lstrip(b"-").startswith((b"NaN", b"Infinity")):
         return f"NaN and Infinity have no JSON form {place[0]}; send null or a string"

@@ -35,7 +35,7 @@ def openapi_document(operations: Sequence[Operation], *, server_url: str, keys: 
         "info": {
             "title": "holdfast",
             "version": __version__,
-            "description": "Send events, read runs, steer them. An accepted event is on disk before the answer is sent.",
+            "description": "Send events, read runs, steer them. An accepted event is on disk when the answer comes.",
         },
         "servers": [{"url": server_url or "/"}],
         "tags": [{"name": name} for name in dict.fromkeys(operation.group for operation in operations)],
