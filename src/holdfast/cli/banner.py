@@ -36,7 +36,7 @@ def greeting(settings: ProcessSettings, url: str, loaded: Loaded) -> RenderableT
     parts: list[RenderableType] = [
         Text.assemble(("holdfast", "bold"), f" {__version__}, {_MODES[settings.mode]}"),
         Text(""),
-        Padding(places, (0, 0, 0, 2)),
+        Padding(places, (0, 0, 0, 2), expand=False),
         Text(""),
     ]
     parts += [functions_of(app, loaded.sources[app.id]) for app in loaded.apps]
@@ -61,7 +61,7 @@ def functions_of(app: App, source: str) -> RenderableType:
     table = Table.grid(padding=(0, 3))
     for function in app.functions.values():
         table.add_row(Text(function.id), Text(_triggers(function), style="cyan"), Text(_retries(function), style="dim"))
-    return Group(head, Padding(table, (0, 0, 1, 4)))
+    return Group(head, Padding(table, (0, 0, 1, 4), expand=False))
 
 
 def _triggers(function: Function[object, object]) -> str:  # type: ignore[type-var]

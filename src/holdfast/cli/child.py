@@ -6,15 +6,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 
 import msgspec
 
 from holdfast.base.errors import HoldfastError
 from holdfast.cli.commands import Problem
-from holdfast.cli.process import ServerProcess, run_process
+from holdfast.cli.process import BrokenAppError, ServerProcess, run_process
 from holdfast.cli.server_settings import server_settings
-from holdfast.cli.supervisor import EXIT_REFUSED, ChildSettings, Report
+from holdfast.cli.supervisor import EXIT_BROKEN_APP, EXIT_REFUSED, ChildSettings, Report
 
 
 def main(argument: str) -> int:
@@ -24,10 +23,9 @@ def main(argument: str) -> int:
     sys.dont_write_bytecode = True
     settings = msgspec.json.decode(argument, type=ChildSettings)
 
-    def tell(directories: Sequence[str], ready: bool) -> None:
-        report = msgspec.json.encode(Report(list(directories), ready)) + b"\n"
+    def tell(report: Report) -> None:
         try:
-            os.write(settings.report_fd, report)
+            os.write(settings.report_fd, msgspec.json.encode(report) + b"\n")
         except BrokenPipeError:  # the supervisor is gone; the lifeline says so too
             return
 
@@ -37,11 +35,16 @@ def main(argument: str) -> int:
             settings.process,
             server_settings(settings.process),
             sock,
-            start=settings.start,
+            greeted=settings.greeted,
             changed=settings.changed,
-            tell=tell,
+            problem=settings.problem,
+            tell=lambda directories, url: tell(Report(list(directories), url)),
         )
         run_process(server, settings.lifeline_fd)
+    except BrokenAppError as error:
+        Problem(str(error)).show()
+        tell(Report(problem=str(error)))
+        return EXIT_BROKEN_APP
     except HoldfastError as error:
         Problem(str(error)).show()
         return EXIT_REFUSED

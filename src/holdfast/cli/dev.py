@@ -9,7 +9,7 @@ import webbrowser
 import click
 
 from holdfast.cli.console import say
-from holdfast.cli.listening import listen, url_of
+from holdfast.cli.listening import listen
 from holdfast.cli.log_output import LEVELS
 from holdfast.cli.process import ServerProcess, run_process
 from holdfast.cli.server_settings import server_settings
@@ -30,7 +30,7 @@ from holdfast.cli.supervisor import Supervisor
     show_default=True,
     show_envvar=True,
     metavar="URL",
-    help="Where events and runs are kept: a URL, a file, or sqlite:// for memory.",
+    help="Where events and runs are kept: a URL, a file, or sqlite:// for memory, gone at each reload.",
 )
 @click.option("--reload/--no-reload", default=True, show_default=True, help="Start anew when a source file changes.")
 @click.option("--open", "browser", is_flag=True, help="Open the dashboard in a browser.")
@@ -93,8 +93,8 @@ def command(
         if reload:
             ctx.exit(Supervisor(settings, sock).run())
 
-        def tell(directories: object, ready: bool) -> None:
-            if ready and browser:
-                threading.Thread(target=webbrowser.open, args=(url_of(sock),), daemon=True).start()
+        def tell(directories: object, url: str | None) -> None:
+            if url is not None and browser:
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
         run_process(ServerProcess(settings, server, sock, tell=tell))

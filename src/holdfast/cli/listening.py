@@ -7,8 +7,7 @@ import socket
 from pathlib import Path
 
 from holdfast.base.errors import ConfigurationError
-
-_BACKLOG = 2048
+from holdfast.server.serve import bind
 
 
 class PortInUseError(ConfigurationError):
@@ -29,38 +28,15 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigurationError: the address isn't one of this machine, or may not be used.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise ConfigurationError(f"host {host!r} can't be resolved ({error.strerror}); try --host 127.0.0.1") from error
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise _refused(host, port, error) from error
-    return sock
-
-
-def _refused(host: str, port: int, error: OSError) -> ConfigurationError:
-    if error.errno == errno.EADDRINUSE:
-        owner = port_owner(port)
-        who = f"by {owner}" if owner else "by another program"
-        return PortInUseError(
-            f"port {port} on {host} is in use {who}: stop it, or choose another port, such as --port {port % 65535 + 1}"
-        )
-    if error.errno == errno.EACCES:
-        return ConfigurationError(
-            f"port {port} needs privileges this user doesn't have: choose one above 1023 with --port"
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        return ConfigurationError(
-            f"{host} is no address of this machine: use 127.0.0.1 for this machine only, 0.0.0.0 for all"
-        )
-    return ConfigurationError(f"can't listen on {host}:{port}: {error.strerror or error}")
+        return bind(host, port)
+    except ConfigurationError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
+            raise
+        who = port_owner(port) or "another program"
+        other = port % 65535 + 1
+        raise PortInUseError(
+            f"port {port} on {host} is in use by {who}: stop it, or choose another port, such as --port {other}"
+        ) from error
 
 
 def port_owner(port: int) -> str | None:
@@ -104,11 +80,3 @@ def _program(entry: Path) -> str:
     if "holdfast" in names or any(word.startswith("holdfast.cli") for word in words):
         return "another holdfast"
     return names[0] if names else "a program"
-
-
-def url_of(sock: socket.socket) -> str:
-    """The address to type into a browser on this machine."""
-    host, port = sock.getsockname()[:2]
-    if host in {"127.0.0.1", "0.0.0.0", "::", "::1"}:  # noqa: S104 - compared, not bound
-        host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -127,9 +127,9 @@ def _import(target: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name + ".").startswith(error.name + "."):
             raise TargetError(_no_module(target, module_name, root)) from None
-        raise _explain(target, error) from error
+        raise explain(target, error) from error
     except (Exception, SystemExit) as error:
-        raise _explain(target, error) from error
+        raise explain(target, error) from error
 
 
 def _module_of(target: str, path: Path) -> tuple[Path, str]:
@@ -214,20 +214,18 @@ def _kind(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
-def _explain(target: str, error: BaseException) -> TargetError:
+def explain(target: str, error: BaseException, what: str = "can't be loaded") -> TargetError:
     """The failure in the user's own frames: what, where, and the line."""
     files = [frame.filename for frame in extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         where = f"{_relative(error.filename)}:{error.lineno}"
-        text = (
-            f"{target} can't be loaded: {where}: {type(error).__name__}: {error.msg}\n    {(error.text or '').strip()}"
-        )
+        text = f"{target} {what}: {where}: {type(error).__name__}: {error.msg}\n    {(error.text or '').strip()}"
         return TargetError(text, [*files, error.filename])
     if isinstance(error, ConfigurationError):
-        return TargetError(f"{target} can't be loaded: {error}", files)
-    headline = f"{target} can't be loaded: {type(error).__name__}: {error}".rstrip(": ")
+        return TargetError(f"{target} {what}: {error}", files)
+    headline = f"{target} {what}: {type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, SystemExit):
-        headline = f"{target} can't be loaded: it ends the process while it is imported"
+        headline = f"{target} {what}: it ends the process while it is imported"
     frames = [f"  {where}, in {name}\n    {source}" for where, name, source in _frames(error.__traceback__)]
     return TargetError("\n".join([headline, *frames, *_hint(error)]), files)
 
@@ -246,7 +244,7 @@ def _frames(traceback: TracebackType | None) -> list[tuple[str, str, str]]:
     found = [
         (frame.filename, f"{_relative(frame.filename)}:{frame.lineno}", frame.name, (frame.line or "").strip())
         for frame in extract_tb(traceback)
-        if not frame.filename.startswith("<frozen") and not Path(frame.filename).is_relative_to(_OWN_PACKAGE)
+        if not frame.filename.startswith("<frozen")
     ]
     own = [frame for frame in found if _is_users(Path(frame[0]))]
     return [frame[1:] for frame in own or found]

@@ -13,18 +13,23 @@ from pathlib import Path
 from holdfast.base.errors import ConfigurationError, HoldfastError
 from holdfast.cli.banner import greeting, problem_text, reloaded
 from holdfast.cli.console import err, out, say
-from holdfast.cli.listening import url_of
-from holdfast.cli.loading import Loaded, find_target, load, source_directories
+from holdfast.cli.loading import Loaded, explain, find_target, load, source_directories
 from holdfast.cli.log_output import configure_logging
 from holdfast.cli.settings import ProcessSettings
 from holdfast.compose import build_engine
 from holdfast.dashboard.humanize import plural
-from holdfast.engine.engine import Engine
+from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.server.serve import serving
 from holdfast.server.settings import ServerSettings
 
-Tell = Callable[[Sequence[str], bool], None]
-"""Told the directories of the sources once they are loaded (False), and again once the server answers (True)."""
+Tell = Callable[[Sequence[str], str | None], None]
+"""Told the directories of the sources once they are loaded, and again, with the server's address, once it answers."""
+
+
+class BrokenAppError(ConfigurationError):
+    """The apps were loaded, but the engine can't start with them. Their sources may change."""
+
+    code = "app_broken"
 
 
 class ServerProcess:
@@ -34,8 +39,9 @@ class ServerProcess:
         settings: What it was told at start.
         server: Keys and names for the HTTP server.
         sock: Where it listens.
-        start: 0, or how often a supervisor has started it before.
+        greeted: Whether the user has seen the addresses; then one line replaces the banner.
         changed: The files whose change led to this start.
+        problem: Why it is to start without the apps, to be shown in their place.
         tell: Hears how far it is.
     """
 
@@ -45,15 +51,17 @@ class ServerProcess:
         server: ServerSettings,
         sock: socket.socket,
         *,
-        start: int = 0,
+        greeted: bool = False,
         changed: Sequence[str] = (),
+        problem: str | None = None,
         tell: Tell | None = None,
     ) -> None:
         self._settings = settings
         self._server = server
         self._sock = sock
-        self._start = start
+        self._greeted = greeted
         self._changed = changed
+        self._problem = problem
         self._tell = tell or _nobody
         self._stop = asyncio.Event()
 
@@ -64,8 +72,10 @@ class ServerProcess:
             ConfigurationError: one can't be imported, and nobody waits for its source to change.
         """
         configure_logging(self._settings.log_level, self._settings.log_format)
+        if self._problem is not None:
+            return Loaded([], {}, [self._problem], [])
         loaded = load(self._targets())
-        self._tell(source_directories(loaded), False)
+        self._tell(source_directories(loaded), None)
         for problem in loaded.problems:
             err().print(problem_text(problem), soft_wrap=True)
         if loaded.problems and not self._settings.reload:
@@ -76,14 +86,15 @@ class ServerProcess:
         """Serve until told to stop, then let running steps finish.
 
         Raises:
+            BrokenAppError: it can't run with these apps, and might with other sources.
             HoldfastError: it can't run; the message says why.
         """
         _keep_out_of_version_control(self._settings.store)
         async with AsyncExitStack() as stack:
             engine = await self._enter_engine(stack, loaded)
-            await stack.enter_async_context(serving(engine, self._server, sockets=[self._sock]))
-            self._greet(loaded)
-            self._tell(source_directories(loaded), True)
+            served = await stack.enter_async_context(serving(engine, self._server, sockets=[self._sock]))
+            self._greet(loaded, served.url)
+            self._tell(source_directories(loaded), served.url)
             await self._stop.wait()
             self._say_draining(engine)
 
@@ -103,39 +114,33 @@ class ServerProcess:
         return [] if found is None else [found]
 
     async def _enter_engine(self, stack: AsyncExitStack, loaded: Loaded) -> Engine:
-        """The engine with the apps; when they can't be run but their sources may change, without, and with the reason."""
+        options = EngineOptions(drain_seconds=self._settings.drain_seconds)
         try:
-            return await stack.enter_async_context(self._engine(loaded))
+            engine = build_engine(loaded.apps, self._settings.store, options=options, app_errors=loaded.problems)
+            return await stack.enter_async_context(engine)
         except HoldfastError as error:
-            mendable = isinstance(error, ConfigurationError) or self._start > 0
-            if not (self._settings.reload and loaded.apps and mendable):
-                raise
-            loaded.problems.append(str(error))
-            loaded.apps.clear()
-            err().print(problem_text(str(error)), soft_wrap=True)
-        return await stack.enter_async_context(self._engine(loaded))
+            # before a first greeting, a store of somebody else's is a mistake of the command line, not of the source
+            if loaded.apps and (self._greeted or isinstance(error, ConfigurationError)):
+                raise BrokenAppError(str(error)) from error
+            raise
+        except Exception as error:
+            raise BrokenAppError(str(explain("the app", error, "can't start"))) from error
 
-    def _engine(self, loaded: Loaded) -> Engine:
-        return build_engine(
-            loaded.apps, self._settings.store, app_errors=loaded.problems, drain_seconds=self._settings.drain_seconds
-        )
-
-    def _greet(self, loaded: Loaded) -> None:
-        if self._start == 0:
-            out().print(greeting(self._settings, url_of(self._sock), loaded), soft_wrap=True)
-        elif loaded.problems:
-            say("The app can't be loaded; the server goes on without it until the source changes.", "red")
-        else:
+    def _greet(self, loaded: Loaded, url: str) -> None:
+        if not self._greeted:
+            out().print(greeting(self._settings, url, loaded), soft_wrap=True)
+        elif not loaded.problems:
             out().print(reloaded(loaded, self._changed), soft_wrap=True)
+        if loaded.problems:
+            say("The server goes on without the app until its source changes.", "red")
 
     def _say_draining(self, engine: Engine) -> None:
-        running = int(engine.status()["in_flight"])
+        status = engine.status()
+        running = int(status["in_flight"]) - int(status["waiting_in_memory"])
         if running and self._settings.reload:
-            say(f"Waiting for {plural(running, 'running run')} to reach the next step.")
+            say(f"Waiting for {plural(running, 'run')} to finish the current step.")
         elif running:
-            say(
-                f"Stopping: waiting for {plural(running, 'running run')} to reach the next step. Again to stop at once."
-            )
+            say(f"Stopping: waiting for {plural(running, 'run')} to finish the current step. Again to stop at once.")
 
 
 def run_process(server: ServerProcess, lifeline: int | None = None) -> None:
@@ -177,7 +182,7 @@ def _supervisor_gone(loop: asyncio.AbstractEventLoop, lifeline: int, server: Ser
     server.stop()
 
 
-def _nobody(directories: Sequence[str], ready: bool) -> None:
+def _nobody(directories: Sequence[str], url: str | None) -> None:
     """Nobody waits to hear."""
 
 

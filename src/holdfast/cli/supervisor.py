@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -22,12 +22,14 @@ import msgspec
 
 from holdfast.base.clock import SystemClock, monotonic
 from holdfast.cli.console import say
-from holdfast.cli.listening import url_of
 from holdfast.cli.settings import ProcessSettings
 from holdfast.cli.watching import SourceWatch
 
 EXIT_REFUSED = 78
 """The process said why it can't run and nothing in the sources would change that: a store in use, a newer store."""
+
+EXIT_BROKEN_APP = 79
+"""The apps were loaded, but the engine could not start with them; it said why in a report."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _TICK = 0.2
@@ -42,8 +44,10 @@ class Report(msgspec.Struct, omit_defaults=True):
 
     directories: list[str] = []
     """Where the sources are that it has imported, or tried to."""
-    ready: bool = False
-    """It answers requests."""
+    url: str | None = None
+    """Where it answers requests; None until it does."""
+    problem: str | None = None
+    """Why the engine could not start with the apps, before the process ends with `EXIT_BROKEN_APP`."""
 
 
 class ChildSettings(msgspec.Struct, frozen=True):
@@ -53,25 +57,27 @@ class ChildSettings(msgspec.Struct, frozen=True):
     socket_fd: int
     report_fd: int
     lifeline_fd: int
-    start: int
-    """0 for the first start, then how often it was started before."""
+    greeted: bool = False
+    """A process before it has answered requests, so the user knows the addresses."""
     changed: tuple[str, ...] = ()
     """The files whose change led to this start."""
+    problem: str | None = None
+    """Why the process before it could not start with the apps: this one does without, and shows it."""
 
 
 class _Child:
     """One server process and the pipes to it."""
 
-    def __init__(self, settings: ProcessSettings, sock: socket.socket, start: int, changed: tuple[str, ...]) -> None:
+    def __init__(self, make: Callable[[int, int], ChildSettings]) -> None:
         report_read, report_write = os.pipe()
         lifeline_read, lifeline_write = os.pipe()
         os.set_blocking(report_read, False)
-        argument = ChildSettings(settings, sock.fileno(), report_write, lifeline_read, start, changed)
+        settings = make(report_write, lifeline_read)
         self.born = monotonic()
         self.born_ns = SystemClock().now() * 1_000_000
         self.process = subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
-            [sys.executable, "-m", "holdfast.cli.child", msgspec.json.encode(argument).decode()],
-            pass_fds=(sock.fileno(), report_write, lifeline_read),
+            [sys.executable, "-P", "-m", "holdfast.cli.child", msgspec.json.encode(settings).decode()],
+            pass_fds=(settings.socket_fd, report_write, lifeline_read),
             # the terminal sends Ctrl-C to every process; only the supervisor, which has no threads, acts on it
             preexec_fn=_ignore_interrupts,  # noqa: PLW1509
         )
@@ -114,7 +120,8 @@ class Supervisor:
         self._sock = sock
         self._watch = SourceWatch([Path.cwd(), *(Path(t.partition(":")[0]).resolve().parent for t in settings.targets)])
         self._child: _Child | None = None
-        self._starts = 0
+        self._greeted = False
+        self._problem: str | None = None
         self._signals = 0
         self._changed: set[str] = set()
         self._deadline: float | None = None
@@ -141,8 +148,12 @@ class Supervisor:
         for report in self._child.read() if self._child else ():
             if self._child and self._watch.add(report.directories, self._child.born_ns):
                 self._changed.add("sources")
-            if report.ready and self._starts == 1 and self._settings.browser:
-                _open_browser(self._sock)
+            if report.problem is not None:
+                self._problem = report.problem
+            if report.url is not None and not self._greeted:
+                self._greeted = True
+                if self._settings.browser:
+                    webbrowser.open(report.url)
         status = self._reap()
         if status is None:
             status = self._obey_signals()
@@ -161,10 +172,20 @@ class Supervisor:
         if self._changed and self._child and self._deadline is None:
             self._end_child(_RELOAD_GRACE)
         elif self._child is None and (self._changed or (self._start_at is not None and monotonic() >= self._start_at)):
-            self._child = _Child(self._settings, self._sock, self._starts, tuple(sorted(self._changed)))
-            self._starts += 1
+            self._child = _Child(self._child_settings)
             self._changed.clear()
-            self._start_at = None
+            self._problem = self._start_at = None
+
+    def _child_settings(self, report_fd: int, lifeline_fd: int) -> ChildSettings:
+        return ChildSettings(
+            self._settings,
+            self._sock.fileno(),
+            report_fd,
+            lifeline_fd,
+            greeted=self._greeted,
+            changed=tuple(sorted(self._changed)),
+            problem=None if self._changed else self._problem,
+        )
 
     def _reap(self) -> int | None:
         child = self._child
@@ -179,6 +200,9 @@ class Supervisor:
             return 130 if self._forced else 0
         if code == EXIT_REFUSED:
             return 1
+        if code == EXIT_BROKEN_APP:
+            self._start_at = monotonic()
+            return None
         self._crashes = 0 if asked or lived > _HEALTHY_AFTER else self._crashes + 1
         pause = 0.0 if asked else min(_LONGEST_PAUSE, 0.5 * 2 ** max(0, self._crashes - 1))
         self._start_at = monotonic() + pause
@@ -258,7 +282,3 @@ def _ended(code: int) -> str:
         return f"was ended by {signal.Signals(-code).name}"
     except ValueError:
         return f"was ended by signal {-code}"
-
-
-def _open_browser(sock: socket.socket) -> None:
-    webbrowser.open(url_of(sock))
