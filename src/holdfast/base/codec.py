@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import sys
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -18,7 +19,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, is_typeddict
 from uuid import UUID
 
 import msgspec
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from holdfast.base.errors import NotSerializableError
@@ -78,8 +79,8 @@ def _explain(value: Any, what: str, error: BaseException) -> NotSerializableErro
 def _check(value: Any, what: str, path: str, depth: int) -> None:
     if depth > MAX_JSON_DEPTH:
         raise NotSerializableError(f"{what}: the value is nested deeper than {MAX_JSON_DEPTH} levels at {path[:80]}")
-    if isinstance(value, float):
-        if value != value or value in {float("inf"), float("-inf")}:  # noqa: PLR0124 - that is how NaN is told
+    if isinstance(value, float | Decimal):
+        if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
             raise NotSerializableError(f"{what}: {value} at {path} has no JSON form; use None or a string instead")
     elif isinstance(value, dict):
         for key, item in value.items():
@@ -118,7 +119,7 @@ def _check_text(value: str, what: str, path: str) -> None:
         raise NotSerializableError(f"{what}: the text at {path} can't be stored: {error}") from error
 
 
-_SUPPORTED = (int, bool, type(None), bytes, bytearray, datetime, date, time, timedelta, Decimal, UUID, Enum)
+_SUPPORTED = (int, bool, type(None), bytes, bytearray, datetime, date, time, timedelta, UUID, Enum)
 _KEYS = (str, int, float, datetime, date, UUID, Decimal, Enum)
 
 
@@ -179,7 +180,10 @@ class ResultCodec:
 
     def _encode_unexpected(self, adapter: TypeAdapter[Any], value: Any, what: str) -> bytes:
         """A value that is not what the annotation says is accepted if its JSON can be read back as it."""
-        raw = encode_json(value, what)
+        try:
+            raw = adapter.dump_json(value, by_alias=True, warnings="none")
+        except Exception as error:
+            raise _explain(value, what, error) from error
         try:
             adapter.validate_json(raw, by_alias=True, by_name=True)
         except ValueError as error:
@@ -213,7 +217,7 @@ class ResultCodec:
     def _typed(self, what: str) -> TypeAdapter[Any]:
         if self._adapter is None:
             try:
-                self._adapter = TypeAdapter(self._type)
+                self._adapter = _adapter(self._type)
             except PydanticUserError as error:
                 raise NotSerializableError(
                     f"{what}: its return annotation {inspect.formatannotation(self._type)} can't be stored as JSON; "
@@ -253,6 +257,15 @@ def _is_plain(annotation: Any) -> bool:
 
 
 _UNTYPED = frozenset({Any, object, str, int, bool, float, None, type(None), dict, list})
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(annotation)  # models bring a configuration of their own
 
 
 def _reason(error: Exception) -> str:

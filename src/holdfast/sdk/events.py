@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 
 from msgspec import DecodeError
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticUndefined, to_jsonable_python
+from pydantic_core import PydanticSerializationError, PydanticUndefined, to_jsonable_python
 
 from holdfast.base.clock import to_datetime
 from holdfast.base.codec import decode_json, encode_json
@@ -131,11 +131,23 @@ def encode_data(event: Event) -> bytes:
     """
     try:
         raw = event.__pydantic_serializer__.to_json(event, by_alias=True, warnings="error")
-    except Exception as error:
-        raise EventInvalidError(f"event {event_name(type(event))!r} can't be written as JSON: {error}") from error
+    except PydanticSerializationError as error:
+        raw = _encode_changed(event, error)
     if b"NaN" in raw or b"Infinity" in raw:
         _refuse_nan(event, raw)
     return raw
+
+
+def _encode_changed(event: Event, cause: Exception) -> bytes:
+    """An event whose fields were assigned after it was made has to fit its schema again."""
+    name = event_name(type(event))
+    try:
+        fitting = type(event).model_validate(event.model_dump(warnings="none"), by_name=True)
+        return fitting.__pydantic_serializer__.to_json(fitting, by_alias=True, warnings="error")
+    except ValidationError as error:
+        raise EventInvalidError(explain(error, name)) from error
+    except PydanticSerializationError as error:
+        raise EventInvalidError(f"event {name!r} can't be written as JSON: {error}") from cause
 
 
 def _refuse_nan(event: Event, raw: bytes) -> None:
