@@ -30,7 +30,7 @@ CONTENT_SECURITY_POLICY = (
     "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _DEAD_BADGE_CAP = 100
-_TIME_TEXT = re.compile(r"(<time\b[^>]*>)[^<]*")
+_TIME_TEXT = re.compile(r"""(<(?:time\b|span class="ticking")[^>]*>)[^<]*""")
 
 Handler: TypeAlias = Callable[["Site", Request], Awaitable[Response]]
 Change: TypeAlias = Callable[["Site", Request, Form], Awaitable[Response]]
@@ -85,6 +85,7 @@ class Site:
             layout="layout/fragment.html" if fragment else "layout/page.html",
             title=title, section=section, live=live, live_id=live_id, every=every, now=now, said=said, request=request,
             url=lambda path, **params: self.url(request, path, **params),
+            periods_href=lambda key: f"{request.url.path}?period={key}",
             static=lambda name: self.url(request, f"/static/{self.version}/{name}"),
             time=lambda moment, style="ago": time_tag(moment, now, style),
             csrf=Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, self.guard.csrf_token(request)),
@@ -100,7 +101,8 @@ class Site:
         }
         if fragment:
             # times that pass are no news: the browser counts them on by itself
-            etag = f'"{blake2b(_TIME_TEXT.sub(r"\1", html).encode(), digest_size=12).hexdigest()}"'
+            still = _TIME_TEXT.sub(r"\1", html)
+            etag = f'"{blake2b(still.encode(), digest_size=12).hexdigest()}"'
             headers["ETag"] = etag
             if request.headers.get("if-none-match") == etag:
                 return Response(status_code=304, headers=headers)
@@ -187,7 +189,7 @@ def _environment() -> Environment:
     )
     env.filters.update(
         duration=humanize.duration, number=humanize.number, compact=humanize.compact, size=humanize.size,
-        percent=humanize.percent, clock=humanize.clock, absolute=humanize.absolute,
+        percent=humanize.percent, clock=humanize.clock, absolute=humanize.absolute, dict_with=lambda base, **more: {**base, **more},
     )
     env.globals.update(
         icon=icon, LOGO=LOGO, plural=humanize.plural, run_status=status.run_status, step_status=status.step_status,

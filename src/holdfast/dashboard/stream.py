@@ -17,6 +17,7 @@ INTERVAL = 0.25
 """Seconds between two messages at least."""
 PING = 15.0
 """Seconds of silence after which a comment keeps proxies from closing the connection."""
+KINDS = ("dead", "event", "function", "run")
 _MAX_IDS = 100
 
 
@@ -89,7 +90,11 @@ async def _pump(engine: Engine, pending: _Pending) -> None:
         with engine.notices.subscribe() as notices:
             async for notice in notices:
                 pending.kinds.add(notice.kind)
-                if len(pending.ids) < _MAX_IDS:
+                if not notice.id:
+                    # more was going on than was kept track of
+                    pending.kinds.update(KINDS)
+                    pending.many = True
+                elif len(pending.ids) < _MAX_IDS:
                     pending.ids.add(notice.id)
                 elif notice.id not in pending.ids:
                     pending.many = True

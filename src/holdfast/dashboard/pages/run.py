@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.base.errors import HoldfastError
+from holdfast.base.ids import ulid_bytes
 from holdfast.dashboard import payload, timeline, words
 from holdfast.dashboard.forms import Form
 from holdfast.dashboard.history import history
 from holdfast.dashboard.search import is_id
 from holdfast.dashboard.site import Site
 from holdfast.dashboard.status import ACTIVE
-from holdfast.store.reads import FunctionView, RunDetail
+from holdfast.engine.engine import Engine
+from holdfast.store.reads import FunctionView, RunDetail, StepView
 
 ACTIVE_REFRESH_MS = 1000
 _LOG_LINES = 200
@@ -108,7 +112,26 @@ async def _detail(site: Site, request: Request) -> RunDetail:
     detail = await site.reader.run(run_id)
     if detail is None:
         raise HTTPException(404, f"There is no run {run_id}. It may have been removed when its retention was over.")
-    return detail
+    return with_running(detail, running_steps(site.engine, run_id))
+
+
+def running_steps(engine: Engine, run_id: str) -> dict[str, int]:
+    """Step bodies that this process is executing for a run: key and start. The store knows them once they end."""
+    live = engine.live.get(ulid_bytes(run_id))
+    return {} if live is None else dict(live.bodies)
+
+
+def with_running(detail: RunDetail, running: Mapping[str, int]) -> RunDetail:
+    """A run with the steps that are being executed and not yet recorded."""
+    known = {step.key for step in detail.steps}
+    added = [
+        StepView(
+            key=key, name=key, kind="run", state="pending", seq=1 << 40, started_at=started, ended_at=None, attempt=0, due=None,
+            data=None, error=None, attempts=(),
+        )
+        for key, started in running.items() if key not in known
+    ]
+    return msgspec.structs.replace(detail, steps=(*detail.steps, *added)) if added else detail
 
 
 def _retries(function: FunctionView | None) -> int | None:

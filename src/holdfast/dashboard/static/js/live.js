@@ -1,0 +1,152 @@
+// Live updating: one event stream per tab carries notices; what is shown and has become stale is fetched again and morphed.
+
+import { synchronise, tick } from "./times.js";
+
+const POLL_WITHOUT_STREAM = 5000;
+const GAP = 300;
+
+let source = null;
+let lastFailure = 0;
+let etag = null;
+let etagFor = "";
+let busy = false;
+let again = false;
+let timer = 0;
+let lastFetch = 0;
+
+const main = () => document.getElementById("main");
+
+function state(name, text) {
+  const light = document.getElementById("live");
+  if (!light) return;
+  light.dataset.state = name;
+  light.lastElementChild.textContent = text;
+}
+
+function connect() {
+  if (source || document.hidden) return;
+  source = new EventSource(document.body.dataset.stream);
+  source.addEventListener("hello", () => {
+    if (lastFailure) { lastFailure = 0; refresh(); }
+    state("on", "live");
+  });
+  source.addEventListener("change", (message) => {
+    if (concerns(JSON.parse(message.data))) refresh();
+  });
+  source.onerror = () => {
+    lastFailure = Date.now();
+    state("slow", "polling");
+    if (source && source.readyState === EventSource.CLOSED) { source = null; setTimeout(connect, 5000); }
+  };
+}
+
+function disconnect() {
+  source?.close();
+  source = null;
+  state("off", "paused");
+}
+
+function concerns(change) {
+  const view = main();
+  const kinds = (view.dataset.live ?? "").split(" ");
+  if (!change.kinds.some((kind) => kinds.includes(kind))) return false;
+  const id = view.dataset.liveId;
+  return !id || change.many || change.ids.includes(id) || [...view.querySelectorAll("[data-watch]")].some((e) => change.ids.includes(e.dataset.watch));
+}
+
+export function refresh() {
+  if (busy) { again = true; return; }
+  const wait = Math.max(0, lastFetch + GAP - Date.now());
+  clearTimeout(timer);
+  timer = setTimeout(load, wait);
+}
+
+async function load() {
+  const view = main();
+  if (document.hidden || document.querySelector("form[data-editor-form] :focus")) return;
+  if (busy) { again = true; return; }
+  busy = true;
+  lastFetch = Date.now();
+  const address = location.href.split("#")[0];
+  try {
+    const headers = { "X-Fragment": "1" };
+    if (etag && etagFor === address) headers["If-None-Match"] = etag;
+    const answer = await fetch(address, { headers, cache: "no-store", credentials: "same-origin" });
+    if (answer.redirected) { location.reload(); return; }
+    if (answer.status === 200 && view === main() && address === location.href.split("#")[0]) {
+      etag = answer.headers.get("ETag");
+      etagFor = address;
+      apply(await answer.text());
+    }
+    if (!lastFailure && source) state("on", "live");
+  } catch (error) {
+    lastFailure = Date.now();
+    state("lost", "no connection");
+    console.info("holdfast: the page could not be refreshed:", error.message);
+  } finally {
+    busy = false;
+    if (again) { again = false; refresh(); }
+  }
+}
+
+function apply(html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html");
+  const next = fresh.getElementById("main");
+  if (!next) { location.reload(); return; }
+  document.title = fresh.title;
+  morph(document.getElementById("nav"), fresh.getElementById("nav"));
+  const held = document.dispatchEvent(new CustomEvent("holdfast:fresh", { detail: next, cancelable: true }));
+  if (held) morph(main(), next);
+  document.dispatchEvent(new Event("holdfast:morphed"));
+  tick();
+}
+
+export function morph(old, next) {
+  Idiomorph.morph(old, next, { morphStyle: "outerHTML", ignoreActiveValue: true, callbacks: { beforeNodeMorphed, beforeAttributeUpdated, afterNodeAdded, beforeNodeRemoved } });
+}
+
+// What the viewer has done to the page stays: opened folds, selected rows, charts that scripts drew.
+function beforeNodeMorphed(old) {
+  return !(old.nodeType === Node.ELEMENT_NODE && old.hasAttribute("data-keep"));
+}
+
+function beforeNodeRemoved(node) {
+  return !(node.nodeType === Node.ELEMENT_NODE && node.hasAttribute("data-own"));
+}
+
+function beforeAttributeUpdated(name, node, kind) {
+  if (name === "open" && node.tagName === "DETAILS") return false;
+  if (name === "checked" || (name === "value" && node.matches("input,textarea") && node === document.activeElement)) return false;
+  if (name === "class" && node.matches(".drawn,.shown,.at,.arrived")) return false;
+  if (kind === "remove" && (name === "data-own" || name === "hidden")) return false;
+  return !(name === "hidden" && node.matches("[data-select-all]"));
+}
+
+function afterNodeAdded(node) {
+  if (node.nodeType === Node.ELEMENT_NODE && node.matches("tr[data-item]")) node.classList.add("arrived");
+}
+
+export function start() {
+  connect();
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) disconnect();
+    else { connect(); refresh(); }
+  });
+  addEventListener("pagehide", disconnect);
+  addEventListener("pageshow", (event) => { if (event.persisted) { connect(); refresh(); } });
+  setInterval(() => {
+    if (document.hidden) return;
+    const every = Number(main()?.dataset.every) || 0;
+    const streaming = source?.readyState === EventSource.OPEN;
+    const due = every || (streaming || !main()?.dataset.live ? 0 : POLL_WITHOUT_STREAM);
+    if (due && Date.now() - lastFetch >= due) refresh();
+  }, 250);
+}
+
+export function arrived() {
+  // a page that was just loaded is fresh; times in it come from the server's clock
+  lastFetch = Date.now();
+  etag = null;
+  synchronise(Number(document.getElementById("said")?.dataset.now));
+  if (source?.readyState === EventSource.OPEN) state("on", "live");
+}
