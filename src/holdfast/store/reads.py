@@ -240,7 +240,8 @@ class FunctionStats(msgspec.Struct, frozen=True):
 
 class Overview(msgspec.Struct, frozen=True):
     """Counters of the home page. Over the period, runs are counted by when they were queued, and failures by when they
-    happened, so that a run that waited a week and failed just now shows."""
+    happened, so that a run that waited a week and failed just now shows.
+    """
 
     queued: int
     running: int
@@ -322,7 +323,7 @@ class Reader(Protocol):
         self, *, state: str | None = "dead", function: str | None = None, fingerprint: str | None = None,
         limit: int = 50, cursor: str | None = None,
     ) -> tuple[list[DeadLetterView], str | None]:
-        """Those of the newest runs first. `state` None lists all; `function` is a slug, or an id without the app's prefix."""
+        """Those of the newest runs first. `state` None lists all; `function` is a slug, or an id without its app."""
         ...
     async def dead_letter(self, run_id: str) -> DeadLetterView | None: ...
     async def crons(self) -> Sequence[CronView]: ...

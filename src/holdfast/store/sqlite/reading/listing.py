@@ -16,7 +16,7 @@ from holdfast.store.sqlite.reading.views import event_view, raw_id, run_view
 MAX_LIMIT = 1000
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 """Event data that one page may hold; a page of large events is shorter than asked for."""
-CLOCK_SKEW_MS = 60_000
+CLOCK_SKEW_MS = 5_000
 """How far the time in an id may be from that of its row: the id is made before the commit, and clocks are set."""
 _RARE_EVENT = 2000
 """Up to so many events of a name, their runs are found through them; past that, by walking the newest runs."""
