@@ -70,7 +70,9 @@ class FunctionFailed(Event, name="inngest/function.failed"):
     model_config = ConfigDict(extra="ignore")
 
     function_id: str
+    """`<app>-<function id>` of the function that failed."""
     run_id: str
+    app_id: str = ""
     error: dict[str, Any] = {}
     event: dict[str, Any] = {}
     events: list[dict[str, Any]] = []
