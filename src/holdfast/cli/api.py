@@ -17,9 +17,9 @@ import msgspec
 
 from holdfast.base.errors import HoldfastError
 from holdfast.base.version import __version__
+from holdfast.cli.api_objects import Accepted, Health, PageInfo
 from holdfast.cli.settings import DEFAULT_PORT
 from holdfast.server.keys import check_signing_key, strip_prefix
-from holdfast.server.shapes import Accepted, Health, Metadata
 
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 
@@ -41,7 +41,7 @@ class Answer(msgspec.Struct, Generic[T], frozen=True):
     """The envelope of every answer below `/v1`."""
 
     data: T
-    metadata: Metadata
+    metadata: PageInfo
 
 
 class _Refusal(msgspec.Struct):

@@ -11,11 +11,11 @@ from rich.progress import track
 
 from holdfast.base.clock import SystemClock
 from holdfast.cli.api import ApiError, ServerApi, signing_key_option, url_option
+from holdfast.cli.api_objects import DeadLetter, Started
 from holdfast.cli.commands import Problem
 from holdfast.cli.console import err, out, say
 from holdfast.cli.run_tables import dead_letters_table
 from holdfast.dashboard.humanize import plural
-from holdfast.server.shapes import DeadLetter, Started
 
 _PAGE = 100
 _SHOWN = 10

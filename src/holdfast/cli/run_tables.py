@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.base.clock import to_ms
+from holdfast.cli.api_objects import NULL, Attempt, DeadLetter, History, Run, Step
 from holdfast.cli.console import status_text
 from holdfast.dashboard.humanize import ago, duration
-from holdfast.server.shapes import Attempt, DeadLetter, History, Run, Step
 
 _LONGEST_PAYLOAD = 400
 _STEP_STYLES = {"done": "green", "failed": "red", "pending": "cyan"}
@@ -63,8 +63,8 @@ def history_view(history: History, now: int) -> RenderableType:
     parts += [Text(note, style="yellow") for note in history.notes]
     if history.steps:
         parts += [Text(""), _steps(history.steps, now)]
-    parts += _attempts("the function", history.attempts)
-    if run.output is not None:
+    parts += [_function_attempt(attempt) for attempt in history.attempts if attempt.retry_at]
+    if run.output != NULL:
         parts += [Text(""), *_outcome(bytes(run.output))]
     if history.logs:
         parts.append(Text(""))
@@ -94,13 +94,13 @@ def _steps(steps: Iterable[Step], now: int) -> RenderableType:
     table = _table("Step", "Kind", "State", "Took", "Attempts", "Result")
     for step in steps:
         took = duration(_ms(step.ended_at) - _ms(step.started_at)) if step.ended_at else ""
-        state = f"until {_ago(step.due, now)}" if step.state == "pending" and step.due else step.state
+        state = f"pending, {_ago(step.due, now)}" if step.state == "pending" and step.due else step.state
         table.add_row(
             Text(step.name),
             step.kind.replace("_", " "),
             Text(state, style=_STEP_STYLES.get(step.state, "")),
             took,
-            str(step.failed_attempts + (step.state == "done")) if step.kind == "run" else "",
+            str(step.failed_attempts + (step.state != "pending")) if step.kind == "run" else "",
             Text(_result(step)),
         )
         for attempt in step.attempts:
@@ -111,11 +111,11 @@ def _steps(steps: Iterable[Step], now: int) -> RenderableType:
 def _result(step: Step) -> str:
     if step.error:
         return _error_line(step.error)
-    return "" if step.output is None else _shortened(bytes(step.output).decode())
+    return _shortened(bytes(step.output).decode()) if step.output != NULL else ""
 
 
-def _attempts(what: str, attempts: Iterable[Attempt]) -> list[RenderableType]:
-    return [Text.assemble(f"attempt {a.attempt + 1} of {what} failed: ", _attempt_text(a)) for a in attempts]
+def _function_attempt(attempt: Attempt) -> Text:
+    return Text.assemble(f"attempt {attempt.attempt + 1} of the function failed: ", _attempt_text(attempt))
 
 
 def _attempt_text(attempt: Attempt) -> Text:
@@ -130,7 +130,7 @@ def _outcome(output: bytes) -> list[RenderableType]:
         return [Text.assemble(("output  ", "dim"), _shortened(output.decode()))]
     parts: list[RenderableType] = [Text(_error_line(error), style="bold red")]
     if error.get("stack"):
-        parts.append(Padding(Text(str(error["stack"]).rstrip(), style="dim"), (0, 0, 0, 2)))
+        parts.append(Padding(Text(str(error["stack"]).rstrip(), style="dim"), (0, 0, 0, 2), expand=False))
     return parts
 
 

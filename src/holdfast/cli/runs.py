@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import click
@@ -13,13 +14,13 @@ from rich.live import Live
 
 from holdfast.base.clock import SystemClock
 from holdfast.cli.api import ServerApi, signing_key_option, url_option
+from holdfast.cli.api_objects import History, Run
 from holdfast.cli.console import out
 from holdfast.cli.run_tables import history_view, runs_table
-from holdfast.server.shapes import History, Run
 
 STATUSES = ("QUEUED", "RUNNING", "WAITING", "COMPLETED", "FAILED", "CANCELLED", "SKIPPED")
-ENDED = {"COMPLETED", "FAILED", "CANCELLED", "SKIPPED"}
 
+T = TypeVar("T")
 _REFRESH_SECONDS = 1.0
 _PAGE = 100
 
@@ -66,38 +67,26 @@ def command(
     if run_id is not None:
         _one(api, run_id, watch=watch, as_json=as_json)
         return
-
-    def read() -> list[Run]:
-        return list_runs(api, statuses, function, event, limit)
-
+    where = {"status": [status.upper() for status in statuses], "function": function, "event": event}
     if as_json:
-        click.echo(msgspec.json.encode(read()))
+        click.echo(msgspec.json.encode(list_runs(api, msgspec.Raw, where, limit)))
     elif watch:
-        _follow(lambda: (runs_table(read(), _now()), False))
+        _follow(lambda: (runs_table(list_runs(api, Run, where, limit), _now()), False))
     else:
-        found = read()
+        found = list_runs(api, Run, where, limit)
         if found:
             out().print(runs_table(found, _now()))
         else:
-            click.echo(_nothing(narrowed=bool(statuses or function or event)), err=True)
+            click.echo(_nothing(narrowed=any(where.values())), err=True)
 
 
-def list_runs(
-    api: ServerApi, statuses: tuple[str, ...], function: str | None, event: str | None, limit: int
-) -> list[Run]:
+def list_runs(api: ServerApi, kind: type[T], where: Mapping[str, Any], limit: int) -> list[T]:
     """Up to `limit` runs, newest first, page by page."""
-    found: list[Run] = []
+    found: list[T] = []
     cursor: str | None = None
     while len(found) < limit:
-        page = api.get(
-            "/v1/runs",
-            list[Run],
-            status=[status.upper() for status in statuses],
-            function=function,
-            event=event,
-            limit=min(_PAGE, limit - len(found)),
-            cursor=cursor,
-        )
+        size = min(_PAGE, limit - len(found))
+        page = api.get("/v1/runs", list[kind], **where, limit=size, cursor=cursor)  # type: ignore[valid-type]
         found += page.data
         cursor = page.metadata.next_cursor
         if cursor is None:
@@ -106,20 +95,18 @@ def list_runs(
 
 
 def _one(api: ServerApi, run_id: str, *, watch: bool, as_json: bool) -> None:
-    def read() -> History:
-        return api.get(f"/v1/runs/{quote(run_id, safe='')}/steps", History).data
+    path = f"/v1/runs/{quote(run_id, safe='')}/steps"
+
+    def render() -> tuple[RenderableType, bool]:
+        history = api.get(path, History).data
+        return history_view(history, _now()), history.run.ended
 
     if as_json:
-        click.echo(msgspec.json.encode(read()))
+        click.echo(msgspec.json.encode(api.get(path, msgspec.Raw).data))
     elif watch:
-
-        def render() -> tuple[RenderableType, bool]:
-            history = read()
-            return history_view(history, _now()), history.run.status.upper() in ENDED
-
         _follow(render)
     else:
-        out().print(history_view(read(), _now()))
+        out().print(render()[0])
 
 
 def _follow(render: Callable[[], tuple[RenderableType, bool]]) -> None:

@@ -1,0 +1,108 @@
+"""What the command line reads of the API's objects; further fields are passed over, so newer servers are read too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw, Struct
+
+NULL = Raw(b"null")
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """A run. Moments are RFC 3339."""
+
+    run_id: str
+    status: str
+    function: str
+    event_id: str
+    event_name: str
+    origin: str
+    queued_at: str
+    ended_at: str | None
+    duration_ms: int | None
+    steps: int
+    error: str | None
+    original_run_id: str | None = None
+    parent_run_id: str | None = None
+    output: Raw = NULL
+
+    @property
+    def ended(self) -> bool:
+        return self.ended_at is not None
+
+
+class Attempt(Struct, frozen=True):
+    """A failed attempt."""
+
+    attempt: int
+    retry_at: str | None
+    error: dict[str, Any]
+
+
+class Step(Struct, frozen=True):
+    """A step of a run."""
+
+    name: str
+    kind: str
+    state: str
+    started_at: str
+    ended_at: str | None
+    due: str | None
+    failed_attempts: int
+    attempts: list[Attempt]
+    error: dict[str, Any] | None
+    output: Raw = NULL
+
+
+class LogLine(Struct, frozen=True):
+    """A line a run logged."""
+
+    at: str
+    level: str
+    message: str
+
+
+class History(Struct, frozen=True):
+    """Everything recorded of a run."""
+
+    run: Run
+    steps: list[Step]
+    attempts: list[Attempt]
+    logs: list[LogLine]
+    notes: list[str]
+
+
+class DeadLetter(Struct, frozen=True):
+    """A run that failed for good."""
+
+    run_id: str
+    function: str
+    event_name: str
+    at: str
+    error: str
+
+
+class Started(Struct, frozen=True):
+    """A run that a request made."""
+
+    run_id: str
+
+
+class Accepted(Struct, frozen=True):
+    """The answer of the event API."""
+
+    ids: list[str]
+
+
+class Health(Struct, frozen=True):
+    """Whether the server accepts work."""
+
+    status: int
+    message: str
+
+
+class PageInfo(Struct, frozen=True):
+    """Where a list goes on."""
+
+    next_cursor: str | None = None
