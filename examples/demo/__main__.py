@@ -215,7 +215,9 @@ async def run(options: Options, console: Console) -> int:
 
 
 def main() -> int:
-    return asyncio.run(run(parse_options(), Console()))
+    console = Console()
+    # a log or a pipe has no width of its own; wrapped rows would be hard to read
+    return asyncio.run(run(parse_options(), console if console.is_terminal else Console(width=160)))
 
 
 if __name__ == "__main__":

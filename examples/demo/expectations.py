@@ -165,9 +165,9 @@ def two_ids_runs(seen: Observation) -> Check:
     async def look() -> str:
         runs = [await seen.api.run_of_event(answer.event_id) for answer in seen.sent.two_ids_answers]
         statuses = [(await seen.api.history(run))["run"]["status"] for run in runs if run]
-        return f"{statuses.count('Completed')} runs Completed, {len(_log(seen, seen.sent.two_ids))} mail server asked"
+        return f"{statuses.count('Completed')} runs Completed, {len(_log(seen, seen.sent.two_ids))} row in email_log"
 
-    return "both runs end with the one mail", "API, database", "2 runs Completed, 1 mail server asked", look
+    return "both runs end with the one mail", "API, database", "2 runs Completed, 1 row in email_log", look
 
 
 def forged_answers(seen: Observation) -> Check:
@@ -259,7 +259,7 @@ def crash_log(seen: Observation) -> Check:
         return f"{seen.sent.interrupted} cut off, {resumed} asked again"
 
     expected = f"{CRASH_PURCHASES} cut off, {CRASH_PURCHASES} asked again"
-    return "each went on where it was", "inbox, database", expected, look
+    return "each run went on, and asked again", "inbox, database", expected, look
 
 
 def crash_orders(seen: Observation) -> Check:

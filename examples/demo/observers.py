@@ -26,8 +26,8 @@ class Api:
         return await self.runs(event_id=event_id)
 
     async def run_of_event(self, internal_id: str) -> str:
-        """The id of the one run that an event started; empty if it started none or several."""
-        runs = await self._list(f"/v1/events/{internal_id}/runs", {})
+        """The id of the one run that an event started, redrives aside; empty if it started none or several."""
+        runs = [run for run in await self._list(f"/v1/events/{internal_id}/runs", {}) if run["origin"] == "event"]
         return str(runs[0]["run_id"]) if len(runs) == 1 else ""
 
     async def events(self, name: str) -> list[dict[str, Any]]:

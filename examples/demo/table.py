@@ -13,12 +13,9 @@ from .expectations import Row
 
 def print_table(console: Console, rows: Sequence[Row]) -> None:
     """One line for each expectation: what was expected, what was observed, where it was read."""
-    table = Table(title="What was expected, and what was found from outside", title_justify="left", show_lines=False)
-    table.add_column("expectation", ratio=5)
-    table.add_column("read from", ratio=2)
-    table.add_column("expected", ratio=4)
-    table.add_column("observed", ratio=4)
-    table.add_column("", width=4)
+    table = Table(title="What was expected, and what was found from outside", title_justify="left")
+    for heading in ("expectation", "read from", "expected", "observed", ""):
+        table.add_column(heading)
     for row in rows:
         verdict = Text("ok", "green") if row.holds else Text("OFF", "bold red")
         observed = Text(row.observed, "" if row.holds else "red")

@@ -29,12 +29,14 @@ async def open_database(url: str) -> AsyncIterator[Sessions]:
 
 
 def _connect(url: str) -> AsyncEngine:
-    engine = create_async_engine(url)
-    if engine.dialect.name == "sqlite":
-        path = make_url(url).database
-        if path and path != ":memory:":
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        event.listen(engine.sync_engine, "connect", _configure_sqlite)
+    address = make_url(url)
+    if address.get_backend_name() != "sqlite":
+        return create_async_engine(address)
+    if address.database and address.database != ":memory:":
+        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+    # SQLite writes one at a time; waiting for one connection is fair, waiting for its lock is not
+    engine = create_async_engine(address, pool_size=1, max_overflow=0)
+    event.listen(engine.sync_engine, "connect", _configure_sqlite)
     return engine
 
 

@@ -92,7 +92,10 @@ async def payment_webhook(request: Request) -> dict[str, object]:
         if isinstance(payment, str):
             return {"ignored": payment}
         sent = await _enqueue(payment)
-    except (WebhookContentError, ValidationError, EventInvalidError) as error:
+    except ValidationError as error:
+        fields = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise HTTPException(422, f"the webhook does not fit {error.title}: {'; '.join(fields)}") from error
+    except (WebhookContentError, EventInvalidError) as error:
         raise HTTPException(422, str(error)) from error
     return {"eventId": sent.id, "duplicate": sent.duplicate}
 

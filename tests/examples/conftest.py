@@ -15,6 +15,7 @@ if str(ROOT) not in sys.path:
 from examples.demo.inbox import Inbox, smtp_server  # noqa: E402
 from examples.storefront.database import Sessions, open_database  # noqa: E402
 from examples.storefront.settings import Settings  # noqa: E402
+from running_shop import RunningShop, running_shop  # noqa: E402
 
 
 @pytest.fixture
@@ -61,3 +62,9 @@ async def inbox() -> AsyncIterator[tuple[Inbox, int]]:
 @pytest.fixture
 def smtp_settings(inbox: tuple[Inbox, int]) -> Settings:
     return Settings(smtp_port=inbox[1], mail_from="Riqle <shop@riqle.example>", mail_timeout=5)
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[RunningShop]:
+    async with running_shop(tmp_path) as made:
+        yield made

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 
 import httpx
 import pytest
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from examples.demo.inbox import BUSY, UNKNOWN
 from examples.storefront import rendering
 from examples.storefront.mail import MailError, ResendMailer, SmtpMailer, open_mailer, sender_domain
 from examples.storefront.orders import PlacedItem, PlacedOrder
 from examples.storefront.settings import Settings
+from local_resend import LocalResend, serve_resend
 
 pytestmark = pytest.mark.anyio
 ORDER = PlacedOrder("order_1", "EUR", [PlacedItem("Mug <speckled>", 2, 1450), PlacedItem("Poster", 1, 2900)])
@@ -117,39 +112,11 @@ def test_composed_messages_survive_the_wire():
     assert "Türkis" in back.get_body(("plain",)).get_content()
 
 
-class LocalResend:
-    """Resend's endpoint for e-mails: one e-mail per idempotency key."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[dict[str, str], dict[str, object]]] = []
-        self.sent: dict[str, dict[str, object]] = {}
-        self.failures: list[tuple[int, str]] = []
-
-    async def emails(self, request: Request) -> JSONResponse:
-        body = await request.json()
-        self.requests.append((dict(request.headers), body))
-        if request.headers.get("authorization") != "Bearer re_secret":
-            return JSONResponse({"statusCode": 401, "message": "API key is invalid", "name": "validation_error"}, 401)
-        if self.failures:
-            status, message = self.failures.pop(0)
-            return JSONResponse({"statusCode": status, "message": message}, status)
-        self.sent.setdefault(request.headers["idempotency-key"], body)
-        return JSONResponse({"id": f"mail-{len(self.sent)}"})
-
-
 @pytest.fixture
 def resend() -> Iterator[tuple[LocalResend, Settings]]:
     local = LocalResend()
-    config = uvicorn.Config(Starlette(routes=[Route("/emails", local.emails, methods=["POST"])]), port=0, log_level="error")
-    server = uvicorn.Server(config)
-    listener = config.bind_socket()
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    yield local, Settings(mail_transport="resend", resend_api_key="re_secret", resend_url=url, mail_from="Riqle <shop@riqle.example>")
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
+    with serve_resend(local) as url:
+        yield local, Settings(mail_transport="resend", resend_api_key="re_secret", resend_url=url, mail_from="Riqle <shop@riqle.example>")
 
 
 async def test_resend_gets_the_mail_and_an_idempotency_key(resend):

@@ -1,0 +1,74 @@
+"""The storefront as the tests run it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from examples.demo.inbox import Inbox, smtp_server
+from examples.demo.observers import Api, Database
+from examples.demo.processes import Storefront
+from examples.demo.traffic import Traffic
+from examples.demo.waiting import until
+
+
+@dataclass
+class RunningShop:
+    """The storefront as a process, its inbox, and ways to look at both."""
+
+    storefront: Storefront
+    inbox: Inbox
+    traffic: Traffic
+    api: Api
+    database: Database
+    server: httpx.AsyncClient
+    """The event API, REST and dashboard."""
+
+    async def ended(self, event_id: str, *, seconds: float = 30) -> dict[str, Any]:
+        """The history of the one run that an event started, once it has ended."""
+        histories: list[dict[str, Any]] = []
+
+        async def over() -> bool:
+            run = await self.api.run_of_event(event_id)
+            histories[:] = [await self.api.history(run)] if run else []
+            return bool(histories) and histories[0]["run"]["ended_at"] is not None
+
+        assert await until(over, seconds), f"the run did not end within {seconds} s: {histories}"
+        return histories[0]
+
+
+@asynccontextmanager
+async def running_shop(folder: Path, handler: Inbox | None = None, **environ: str) -> AsyncIterator[RunningShop]:
+    inbox = handler or Inbox()
+    async with smtp_server(inbox) as smtp_port, AsyncExitStack() as stack:
+        storefront = Storefront(
+            port=free_port(),
+            dashboard_port=free_port(),
+            environ={
+                "DATABASE_URL": f"sqlite+aiosqlite:///{folder}/shop.db",
+                "HOLDFAST_STORE": f"sqlite:///{folder}/holdfast.db",
+                "SMTP_PORT": str(smtp_port),
+                "MAIL_FROM": "Riqle <shop@riqle.example>",
+                "MAIL_TIMEOUT": "5",
+                **environ,
+            },
+            log=folder / "shop.log",
+        )
+        await storefront.start()
+        stack.push_async_callback(storefront.stop)
+        shop = await stack.enter_async_context(httpx.AsyncClient(base_url=storefront.url, timeout=20))
+        server = await stack.enter_async_context(httpx.AsyncClient(base_url=storefront.dashboard_url, timeout=20))
+        traffic = Traffic(shop, "whsec_development")
+        yield RunningShop(storefront, inbox, traffic, Api(server), Database(folder / "shop.db"), server)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
