@@ -10,6 +10,7 @@ from typing import Any
 from holdfast.base.clock import Clock, SystemClock
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.sdk.app import App
+from holdfast.sdk.http_sender import HttpSender
 from holdfast.sdk.sender import Sender
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.reader import SqliteReader
@@ -18,8 +19,13 @@ DEFAULT_STORE = "sqlite:///.holdfast/holdfast.db"
 
 
 def build_engine(
-    apps: Sequence[App], store_url: str | None = None, *, clock: Clock | None = None, options: EngineOptions | None = None,
-    app_errors: Sequence[str] = (), **store_settings: Any,
+    apps: Sequence[App],
+    store_url: str | None = None,
+    *,
+    clock: Clock | None = None,
+    options: EngineOptions | None = None,
+    app_errors: Sequence[str] = (),
+    **store_settings: Any,
 ) -> Engine:
     """An engine that is not started yet: `async with build_engine([app], "sqlite:///shop.db") as engine`.
 
@@ -43,8 +49,13 @@ def build_engine(
 
 @asynccontextmanager
 async def embedded(
-    app: App, *, store: str | None = None, serve: str | None = None, options: EngineOptions | None = None,
-    clock: Clock | None = None, apps: Sequence[App] = (),
+    app: App,
+    *,
+    store: str | None = None,
+    serve: str | None = None,
+    options: EngineOptions | None = None,
+    clock: Clock | None = None,
+    apps: Sequence[App] = (),
 ) -> AsyncIterator[App]:
     """Run an app in this process; see `App.running`.
 
@@ -62,15 +73,15 @@ async def embedded(
             yield app
         else:
             from holdfast.server.serve import serving
+            from holdfast.server.settings import ServerSettings
 
-            async with serving(engine, serve):
+            host, _, port = serve.rpartition(":")
+            async with serving(engine, ServerSettings.from_environment(host=host, port=int(port))):
                 yield app
 
 
 def sender_from_environment() -> Sender | None:
     """A sender to the server that `INNGEST_DEV` or `INNGEST_BASE_URL` names, or None where neither is set."""
-    from holdfast.client import HttpSender
-
     dev = os.environ.get("INNGEST_DEV", "")
     base = os.environ.get("INNGEST_EVENT_API_BASE_URL") or os.environ.get("INNGEST_BASE_URL")
     if not base and dev and dev.lower() not in {"0", "false"}:

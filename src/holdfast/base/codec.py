@@ -238,6 +238,11 @@ class ResultCodec:
             return None
         if _BUILTIN_TAGS.get(cls.__name__) is cls:
             return cls.__name__
+        if _is_model(cls) and _tagged_class(cls.__module__, cls.__qualname__) is not cls:
+            raise NotSerializableError(
+                f"{what}: it returns a {cls.__qualname__}, which can't be found again by its name; define the class at the "
+                "top of its module, so that the result can be read back"
+            )
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
@@ -301,16 +306,21 @@ def _find_model(value: Any, depth: int) -> type | None:
     return type(value) if _is_model(type(value)) else None
 
 
+def _tagged_class(module: str, name: str) -> type | None:
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, type) and _is_model(found) else None
+
+
 def _decode_tagged(raw: bytes, tag: str) -> Any:
     builtin = _BUILTIN_TAGS.get(tag)
     if builtin is not None:
         return msgspec.json.decode(raw, type=builtin)
     module, _, name = tag.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and _is_model(found)):
-        # the class has gone or lives in a function: its plain JSON is what can be known
+    found = _tagged_class(module, name)
+    if found is None:
+        # the class has gone since: its plain JSON is what can be known
         return _decoder.decode(raw)
     if issubclass(found, BaseModel):
         return found.model_validate_json(raw, by_alias=True, by_name=True)

@@ -140,8 +140,17 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
 def start_run(tx: Tx, match: Match, event: EventRow, due: int, leased: list[Leased]) -> RunRow:
     """Make a run and its item; leased at once where there is room."""
     run = RunRow(
-        match.run_id, match.function_id, event.id, RunStatus.QUEUED, tx.now, lane=match.lane, priority=match.priority,
-        version=match.version, parent_id=match.parent_id, parent_step=match.parent_step, origin=match.origin,
+        match.run_id,
+        match.function_id,
+        event.id,
+        RunStatus.QUEUED,
+        tx.now,
+        lane=match.lane,
+        priority=match.priority,
+        version=match.version,
+        parent_id=match.parent_id,
+        parent_step=match.parent_step,
+        origin=match.origin,
     )
     item = new_item(run, due)
     tx.insert(run)
@@ -208,5 +217,3 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
         else:
             line_up(tx, item)
             tx.put(run)
-
-

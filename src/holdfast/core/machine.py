@@ -121,11 +121,17 @@ class RecordSend(Plan[Accepted]):
 class Register(Plan[Accepted]):
     """Register something a run waits for: a timer, an event, the result of a run it invokes."""
 
-    __slots__ = ("child", "lease", "lookback", "logs", "step", "wait")
+    __slots__ = ("child", "lease", "logs", "lookback", "step", "wait")
 
     def __init__(
-        self, lease: Lease, step: StepRow, wait: WaitRow | None = None, *, child: Incoming | None = None,
-        lookback: EventsSince | None = None, logs: Sequence[LogRow] = (),
+        self,
+        lease: Lease,
+        step: StepRow,
+        wait: WaitRow | None = None,
+        *,
+        child: Incoming | None = None,
+        lookback: EventsSince | None = None,
+        logs: Sequence[LogRow] = (),
     ) -> None:
         self.then = None
         self.lease = lease
@@ -227,13 +233,19 @@ class TimeOut(Plan[StepRow]):
         return self.step
 
 
-class FailAttempt(Plan[StepRow]):
+class FailAttempt(Plan["StepRow | None"]):
     """An attempt failed and another will follow: of a step, or of the function itself (no step)."""
 
     __slots__ = ("attempt", "fresh", "lease", "logs", "step")
 
     def __init__(
-        self, lease: Lease, attempt: AttemptRow, step: StepRow | None, logs: Sequence[LogRow] = (), *, fresh: bool = True
+        self,
+        lease: Lease,
+        attempt: AttemptRow,
+        step: StepRow | None,
+        logs: Sequence[LogRow] = (),
+        *,
+        fresh: bool = True,
     ) -> None:
         self.then = None
         self.lease = lease
@@ -271,7 +283,9 @@ class Park(Plan[bool]):
 
     __slots__ = ("due", "lease", "logs", "notes", "seen")
 
-    def __init__(self, lease: Lease, due: int | None, seen: int, logs: Sequence[LogRow] = (), notes: Sequence[NoteRow] = ()) -> None:
+    def __init__(
+        self, lease: Lease, due: int | None, seen: int, logs: Sequence[LogRow] = (), notes: Sequence[NoteRow] = ()
+    ) -> None:
         self.then = None
         self.lease = lease
         self.due = due
@@ -320,8 +334,15 @@ class End(Plan[Accepted]):
     __slots__ = ("ending", "invoked", "lease", "lifecycle", "logs", "notes", "waits")
 
     def __init__(
-        self, lease: Lease, ending: Ending, *, invoked: bool = False, waits: bool = False,
-        lifecycle: Sequence[Incoming] = (), logs: Sequence[LogRow] = (), notes: Sequence[NoteRow] = (),
+        self,
+        lease: Lease,
+        ending: Ending,
+        *,
+        invoked: bool = False,
+        waits: bool = False,
+        lifecycle: Sequence[Incoming] = (),
+        logs: Sequence[LogRow] = (),
+        notes: Sequence[NoteRow] = (),
     ) -> None:
         self.then = None
         self.lease = lease
@@ -371,8 +392,18 @@ def finish(tx: Tx, run: RunRow, ending: Ending, out: Accepted, *, waits: bool, i
         started = run.queued_at if run.started_at is None else run.started_at
         tx.put(
             StepRow(
-                run.id, "", run.steps + 1, StepState.FAILED if ending.error else StepState.DONE, StepKind.END, started, now,
-                run.attempt, None, ending.output, ending.error, ending.type,
+                run.id,
+                "",
+                run.steps + 1,
+                StepState.FAILED if ending.error else StepState.DONE,
+                StepKind.END,
+                started,
+                now,
+                run.attempt,
+                None,
+                ending.output,
+                ending.error,
+                ending.type,
             )
         )
     if ending.status == RunStatus.FAILED:
@@ -389,7 +420,11 @@ def finish(tx: Tx, run: RunRow, ending: Ending, out: Accepted, *, waits: bool, i
 
 
 CANCELLED_CHILD = msgspec.json.encode(
-    {"name": "RunCancelledError", "message": "the invoked run was cancelled", "chain": ["holdfast.base.errors.RunCancelledError"]}
+    {
+        "name": "RunCancelledError",
+        "message": "the invoked run was cancelled",
+        "chain": ["holdfast.base.errors.RunCancelledError"],
+    }
 )
 
 
@@ -412,8 +447,12 @@ class Cancel(Plan[Accepted | None]):
     def reads(self) -> Iterable[Read]:
         run_id = self.run_id
         return [
-            (RunRow, run_id), (ItemRow, run_id), ItemsOf(run_id), WaitsOf(run_id),
-            WaitsFor((CHILD_LOOKUP + run_id.hex(),)), *reads_of(self.lifecycle),
+            (RunRow, run_id),
+            (ItemRow, run_id),
+            ItemsOf(run_id),
+            WaitsOf(run_id),
+            WaitsFor((CHILD_LOOKUP + run_id.hex(),)),
+            *reads_of(self.lifecycle),
         ]
 
     def decide(self, tx: Tx) -> Accepted | None:
@@ -514,4 +553,3 @@ class Write(Plan[None]):
     def decide(self, tx: Tx) -> None:
         for row in self.rows:
             tx.put(row)  # type: ignore[arg-type]
-

@@ -16,7 +16,9 @@ class FireCron(Plan[Accepted]):
 
     __slots__ = ("due", "function_id", "incoming", "missed", "next_at", "schedule")
 
-    def __init__(self, function_id: int, schedule: str, due: int, missed: list[int], next_at: int, incoming: Incoming) -> None:
+    def __init__(
+        self, function_id: int, schedule: str, due: int, missed: list[int], next_at: int, incoming: Incoming
+    ) -> None:
         self.then = None
         self.function_id = function_id
         self.schedule = schedule
@@ -26,7 +28,10 @@ class FireCron(Plan[Accepted]):
         self.incoming = incoming
 
     def reads(self) -> Iterable[Read]:
-        return ((CronRow, (self.function_id, self.schedule)), (CronFireRow, (self.function_id, self.schedule, self.due)))
+        return (
+            (CronRow, (self.function_id, self.schedule)),
+            (CronFireRow, (self.function_id, self.schedule, self.due)),
+        )
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         row = tx.get(CronRow, (self.function_id, self.schedule))
@@ -39,7 +44,9 @@ class FireCron(Plan[Accepted]):
         tx.insert(CronFireRow(self.function_id, self.schedule, self.due, run_id, tx.now))
         for moment in self.missed[-50:]:
             tx.put(CronFireRow(self.function_id, self.schedule, moment, None, tx.now))
-        tx.put(msgspec.structs.replace(row, next_at=self.next_at, last_at=self.due, missed=row.missed + len(self.missed)))
+        tx.put(
+            msgspec.structs.replace(row, next_at=self.next_at, last_at=self.due, missed=row.missed + len(self.missed))
+        )
         return out
 
 

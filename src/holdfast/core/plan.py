@@ -127,7 +127,9 @@ class Tx:
 
     __slots__ = ("_dirty", "_found", "_rows", "_undo", "backlog", "functions", "now", "owner", "room")
 
-    def __init__(self, now: int, owner: int, room: int = 0, backlog: bool = False, functions: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, now: int, owner: int, room: int = 0, backlog: bool = False, functions: frozenset[int] = frozenset()
+    ) -> None:
         self.now = now
         self.functions = functions
         """Ids of the functions that can run on this node."""
@@ -265,4 +267,3 @@ _MATCHES: dict[type[Find], tuple[type[Row], Callable[[Any, Any, int], bool]]] = 
     EventsSince: (EventRow, lambda read, row, now: row.name == read.name and row.received_at >= read.since),
     Children: (RunRow, lambda read, row, now: row.parent_id == read.run_id and row.status < 2),
 }
-

@@ -5,11 +5,11 @@ Time is integer milliseconds since 1970, UTC. Ids are 16-byte ULIDs. JSON stays 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
-
 
 SUSPECT_LANE = "!suspect"
 """Where items wait whose executor died: one of them runs at a time, so that a poison run condemns only itself."""
@@ -72,7 +72,8 @@ class StepKind(IntEnum):
 
 class Row(msgspec.Struct, gc=False):
     """Base of all rows. Two counters of a leased run, `RunRow.steps` and `ItemRow.woken`, are kept in memory and may rise
-    in place: gaps in them are harmless, and they are only written when the run leaves memory."""
+    in place: gaps in them are harmless, and they are only written when the run leaves memory.
+    """
 
     TABLE: ClassVar[str] = ""
 
@@ -318,7 +319,7 @@ def row_key(row: Row) -> object:
     return KEYS[type(row)](row)
 
 
-KEYS = {
+KEYS: dict[type[Row], Callable[[Any], Any]] = {
     EventRow: lambda r: r.id,
     RunRow: lambda r: r.id,
     ItemRow: lambda r: r.id,

@@ -83,8 +83,14 @@ class Engine:
     """One node. Made by `holdfast.compose`; it belongs to the loop it was started on."""
 
     def __init__(
-        self, apps: Sequence[App], store: SqliteStore, reader: Reader, *, clock: Clock | None = None,
-        options: EngineOptions | None = None, app_errors: Sequence[str] = (),
+        self,
+        apps: Sequence[App],
+        store: SqliteStore,
+        reader: Reader,
+        *,
+        clock: Clock | None = None,
+        options: EngineOptions | None = None,
+        app_errors: Sequence[str] = (),
     ) -> None:
         self.apps = {app.id: app for app in apps}
         self.store = store
@@ -120,7 +126,7 @@ class Engine:
         self._codecs: dict[Any, ResultCodec] = {}
         self._idle: list[asyncio.Future[None]] = []
         self._lifespans: list[Any] = []
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._pruning: asyncio.Task[None] | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -147,7 +153,9 @@ class Engine:
         for app in self.apps.values():
             app.bind(self)
         self.timers.arm(self.store.next_timer())
-        self._housekeeping = self.loop.create_task(self._keep_house())
+        self._retention = Timers(self.clock, self._prune)
+        self._retention.arm(self.clock.now() + self.options.prune_every_ms)
+        self._watch_steps()
         self._claim()
 
     async def _register(self) -> None:
@@ -187,8 +195,10 @@ class Engine:
             app.unbind(self)
         self.crons.stop()
         self.timers.cancel()
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
+        self._watch.cancel()
+        if self._pruning is not None:
+            await self._pruning
+        self._retention.cancel()
         for live in list(self.live.values()):
             live.check()
         await self._drained(self.options.drain_seconds if drain_seconds is None else drain_seconds)
@@ -202,7 +212,9 @@ class Engine:
         for waiters in self._waiters.values():
             for waiter in waiters:
                 if not waiter.done():
-                    waiter.set_exception(NotRunningError("the engine stopped; the run goes on when it is started again"))
+                    waiter.set_exception(
+                        NotRunningError("the engine stopped; the run goes on when it is started again")
+                    )
 
     async def _drained(self, seconds: float) -> None:
         if self.live:
@@ -212,9 +224,14 @@ class Engine:
                 async with asyncio.timeout(seconds):
                     await waiter
             except TimeoutError:
-                _log.warning("%d runs did not reach a recorded point in %g s; their steps in progress will run again", len(self.live), seconds)
-                for live in list(self.live.values()):
-                    live.hand_back()
+                _log.warning(
+                    "%d runs did not reach a recorded point in %g s; their steps in progress will run again",
+                    len(self.live),
+                    seconds,
+                )
+                late = list(self.live.values())
+                await asyncio.gather(*(live.hand_back(self.clock.now()) for live in late), return_exceptions=True)
+                for live in late:
                     live.abandon()
         await self.store.group.drain()
 
@@ -225,23 +242,21 @@ class Engine:
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
 
-    async def _keep_house(self) -> None:
-        """Retention, and the watch over steps that take too long."""
-        while True:
-            gone: asyncio.Future[None] = self.loop.create_future()
-            handle = self.clock.call_at(self.clock.now() + self.options.prune_every_ms, lambda gone=gone: gone.done() or gone.set_result(None))  # type: ignore[misc]
-            try:
-                await gone
-            finally:
-                handle.cancel()
-            self._watch_steps()
-            try:
-                while await self.store.prune(self.options.keep_runs_ms, self.options.keep_dead_letters_ms):
-                    await asyncio.sleep(0)
-            except HoldfastError as error:
-                _log.warning("retention: %s", error)
+    def _prune(self) -> None:
+        self._pruning = self.loop.create_task(self._prune_slices())
+
+    async def _prune_slices(self) -> None:
+        try:
+            while await self.store.prune(self.options.keep_runs_ms, self.options.keep_dead_letters_ms):
+                await asyncio.sleep(0)
+        except HoldfastError as error:
+            _log.warning("retention: %s", error)
+        finally:
+            self._retention.arm(self.clock.now() + self.options.prune_every_ms)
 
     def _watch_steps(self) -> None:
+        """Cancel step bodies that have run past their function's `step_timeout`; looked at once a second."""
+        self._watch = self.loop.call_later(1.0, self._watch_steps)
         now = self.clock.now()
         for live in list(self.live.values()):
             limit = live.fn.function.options.step_timeout_ms
@@ -437,7 +452,9 @@ class Engine:
         live = LiveRun(self, fn, leased, {})
         self.live[leased.run.id] = live
         self._load([live], [leased])
-        plan = End(live.lease, ending, invoked=leased.run.origin == 1, waits=True, lifecycle=self.lifecycle.ended(live, ending))
+        plan = End(
+            live.lease, ending, invoked=leased.run.origin == 1, waits=True, lifecycle=self.lifecycle.ended(live, ending)
+        )
         plan.then = lambda answer: self.run_ended(live, ending, answer)
         self.submit(plan)
         self.left(live)
@@ -463,6 +480,13 @@ class Engine:
             return False
         limit = min(self.linger_ms, 1000) if threaded else self.linger_ms
         return due is None and limit > 0 if due is None else due - now <= limit
+
+    def resume(self, lease: Lease) -> None:
+        """A run left memory in the moment something woke it: its lease holds, so its function starts over from the records."""
+        item = self.store.cached_item(lease.item_id)
+        run = self.store.cached_run(lease.run_id)
+        if item is not None and run is not None and self.running:
+            self._launch(Leased(run, item))
 
     def woken(self, lease: Lease) -> int:
         """How many wake-ups the store has counted for a lease."""
@@ -503,7 +527,9 @@ class Engine:
         """See `Control.start`."""
         fn = self.functions.get(function)
         if fn is None:
-            raise ConfigurationError(f"there is no function {function!r} here; known are: {', '.join(sorted(self.functions)) or 'none'}")
+            raise ConfigurationError(
+                f"there is no function {function!r} here; known are: {', '.join(sorted(self.functions)) or 'none'}"
+            )
         now = self.clock.now()
         incoming = self.intake.prepare([event])[0]
         incoming.matches = [Match(self.ids.new(now + 1), fn.id, fn.version, str(fn.id))]
@@ -519,11 +545,11 @@ class Engine:
         """The event and run of an invoked function; the run's id is derived from parent and step."""
         now = self.clock.now()
         outgoing = payload(call.payload)
-        row = EventRow(
-            self.ids.new(now), "inngest/function.invoked", now, now, outgoing, None, None, live.run.id
-        )
+        row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, outgoing, None, None, live.run.id)
         run_id = derived_id(now + 1, live.run.id, call.key)
-        match = Match(run_id, target.id, target.version, str(target.id), origin=1, parent_id=live.run.id, parent_step=call.key)
+        match = Match(
+            run_id, target.id, target.version, str(target.id), origin=1, parent_id=live.run.id, parent_step=call.key
+        )
         return Incoming(row, [match])
 
     async def result(self, run_id: str, timeout: float | None) -> bytes:
@@ -628,7 +654,9 @@ class Engine:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
         fn = self._by_id.get(run.function_id)
         if fn is None:
-            raise ConfigurationError(f"function {self.slug_of(run.function_id)!r} is not part of the running app; start the app that has it")
+            raise ConfigurationError(
+                f"function {self.slug_of(run.function_id)!r} is not part of the running app; start the app that has it"
+            )
         origin = 3 if redrive else 2
         match = Match(self.ids.new(self.clock.now() + 1), fn.id, fn.version, str(fn.id), origin=origin, parent_id=raw)
         plan = Restart(raw, match, redrive=redrive)
@@ -673,7 +701,9 @@ class Engine:
     async def audit(self, actor: str, action: str, target: str, detail: str = "") -> None:
         """Append to the audit log."""
         now = self.clock.now()
-        await self.submit(Write([AuditRow(self.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000])]))
+        await self.submit(
+            Write([AuditRow(self.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000])])
+        )
 
     async def idle(self) -> None:
         """Wait until no run is in memory and nothing is being written; for tests and scripts."""
@@ -698,7 +728,14 @@ def _run_key(run_id: str) -> bytes:
 
 def _info(view: Any) -> RunInfo:
     return RunInfo(
-        view.id, view.function, view.status, view.event_id, view.event_name, view.queued_at, view.started_at, view.ended_at,
-        view.attempt, view.error,
+        view.id,
+        view.function,
+        view.status,
+        view.event_id,
+        view.event_name,
+        view.queued_at,
+        view.started_at,
+        view.ended_at,
+        view.attempt,
+        view.error,
     )
-

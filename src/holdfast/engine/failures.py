@@ -11,7 +11,14 @@ from typing import Any
 import msgspec
 
 from holdfast.base.clock import to_ms
-from holdfast.base.errors import InvokeTimeoutError, NonRetriableError, RetryAfterError, StepError, StepUsageError, qualified_name
+from holdfast.base.errors import (
+    InvokeTimeoutError,
+    NonRetriableError,
+    RetryAfterError,
+    StepError,
+    StepUsageError,
+    qualified_name,
+)
 from holdfast.base.limits import MAX_RETRY_AFTER_MS, MIN_RETRY_AFTER_MS
 
 MAX_MESSAGE = 10_000
@@ -29,7 +36,12 @@ def record(error: BaseException) -> bytes:
         "chain": chain,
     }
     if isinstance(error, StepError):
-        body |= {"name": error.name, "message": _cut(error.message, MAX_MESSAGE), "chain": list(error.chain), "step": error.step_id}
+        body |= {
+            "name": error.name,
+            "message": _cut(error.message, MAX_MESSAGE),
+            "chain": list(error.chain),
+            "step": error.step_id,
+        }
     return msgspec.json.encode(body)
 
 
@@ -70,8 +82,12 @@ def step_error(key: str, raw: bytes) -> StepError:
     body = msgspec.json.decode(raw)
     cls = InvokeTimeoutError if body.get("name") == "InvokeTimeoutError" else StepError
     return cls(
-        key, str(body.get("name", "Error")), str(body.get("message", "")), chain=tuple(body.get("chain", ())),
-        stack=body.get("stack"), data=body.get("data"),
+        key,
+        str(body.get("name", "Error")),
+        str(body.get("message", "")),
+        chain=tuple(body.get("chain", ())),
+        stack=body.get("stack"),
+        data=body.get("data"),
     )
 
 

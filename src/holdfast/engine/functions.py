@@ -37,7 +37,9 @@ class Registered:
         self.resources = resources
         self.codec = ResultCodec.of(function.result_type)
         self.models: dict[str, type[Event]] = {
-            trigger.event or CronTick.__holdfast_event__: trigger.model for trigger in function.triggers if trigger.model is not None
+            trigger.event or CronTick.__holdfast_event__: trigger.model
+            for trigger in function.triggers
+            if trigger.model is not None
         }
         middleware: tuple[Middleware, ...] = (*app.middleware, *function.options.middleware)
         self.wrappers = [m for m in middleware if overrides(m, "around_function")]
@@ -57,7 +59,9 @@ class Registered:
 
     def _data(self, name: str, data: bytes) -> Any:
         model = self.models.get(name)
-        candidates = [model] if model is not None else list(self.models.values()) if name == "inngest/function.invoked" else []
+        candidates = (
+            [model] if model is not None else list(self.models.values()) if name == "inngest/function.invoked" else []
+        )
         failure: ValidationError | None = None
         for candidate in candidates:
             try:
@@ -78,7 +82,9 @@ class Registered:
             try:
                 data = decode_data(model, raw)
             except ValidationError as error:
-                raise NonRetriableError(f"the awaited event does not fit its model: {explain(error, envelope.name)}") from error
+                raise NonRetriableError(
+                    f"the awaited event does not fit its model: {explain(error, envelope.name)}"
+                ) from error
         return ReceivedEvent(envelope.id, envelope.name, envelope.ts, data)
 
     @staticmethod
@@ -102,7 +108,11 @@ class Callee:
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         inner = inspect.unwrap(fn) if not inspect.ismethod(fn) else fn
-        target = fn if inspect.isroutine(fn) or inspect.isclass(fn) else getattr(fn, "func", getattr(type(fn), "__call__", fn))
+        target = (
+            fn
+            if inspect.isroutine(fn) or inspect.isclass(fn)
+            else getattr(fn, "func", getattr(type(fn), "__call__", fn))
+        )
         self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(target)
         annotation = inner if inspect.isclass(inner) else return_type(target if inner is fn else inner)
         self.codec = ResultCodec.of(annotation)
@@ -126,5 +136,3 @@ class Callables:
         except TypeError:  # not weakly referable, or not hashable: worked out each time
             return Callee(fn)
         return known
-
-

@@ -49,10 +49,19 @@ class Intake:
         if ts != now:
             _check_ts(ts)
         if len(event.data) > MAX_EVENT_BYTES:
-            raise EventInvalidError(f"Event is over the max size: {event.name} has {len(event.data)} bytes, {MAX_EVENT_BYTES} are allowed")
+            raise EventInvalidError(
+                f"Event is over the max size: {event.name} has {len(event.data)} bytes, {MAX_EVENT_BYTES} are allowed"
+            )
         internal = event.internal_id
         row = EventRow(
-            self._ids.new(now) if internal is None else internal, event.name, ts, now, event.data, event.id, _meta(event), source
+            self._ids.new(now) if internal is None else internal,
+            event.name,
+            ts,
+            now,
+            event.data,
+            event.id,
+            _meta(event),
+            source,
         )
         return self.route(row, now, seeded=internal is not None)
 
@@ -98,4 +107,3 @@ def _meta(event: Outgoing) -> bytes | None:
     if event.meta is not None:
         parts.append(b'"meta":' + event.meta)
     return b"{" + b",".join(parts) + b"}"
-

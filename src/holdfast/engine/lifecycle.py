@@ -53,15 +53,22 @@ class Lifecycle:
         run_id = ulid_text(run.id)
         trigger = msgspec.Raw(event_json(event)) if event is not None else {}
         data: dict[str, Any] = {
-            "function_id": slug, "run_id": run_id, "event": trigger, "events": [trigger], "_inngest": {"status": _STATUS[ending.status]},
+            "function_id": slug,
+            "run_id": run_id,
+            "event": trigger,
+            "events": [trigger],
+            "_inngest": {"status": _STATUS[ending.status]},
         }
+        if (fn := engine.functions.get(slug)) is not None:
+            data["app_id"] = fn.app.id
         if ending.error is not None:
             data["error"] = msgspec.Raw(_public(ending.error))
         elif ending.status == RunStatus.COMPLETED:
             data["result"] = msgspec.Raw(ending.output or b"null")
         raw = msgspec.json.encode(data)
         rows = [
-            EventRow(derived_id(now, run.id, name), name, now, now, raw, None if name == FINISHED else run_id) for name in names
+            EventRow(derived_id(now, run.id, name), name, now, now, raw, None if name == FINISHED else run_id)
+            for name in names
         ]
         return [engine.intake.route(row, now) for row in rows]
 

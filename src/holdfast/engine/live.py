@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from holdfast.base.errors import HoldfastError, NonRetriableError, StepUsageError, Suspended
+from holdfast.base.errors import HoldfastError, NonRetriableError, StepError, StepUsageError, Suspended
 from holdfast.base.ids import ulid_text
 from holdfast.core.machine import End, Ending, FailAttempt, Lease, Park
 from holdfast.core.plan import STALE, Refused
@@ -34,8 +34,34 @@ class LiveRun:
     """One lease of one run. What it decides goes through plans; this is only their memory."""
 
     __slots__ = (
-        "_checking", "_durable", "_heap", "_logger", "_parking", "_seen", "_timer", "_used", "abandoned", "bodies", "bridge", "calls",
-        "engine", "event_row", "fn", "has_waits", "in_step", "lease", "multi", "notes", "recorded", "recorded_at", "root", "run", "tasks", "timed_out", "unwinding",
+        "_checking",
+        "_durable",
+        "_heap",
+        "_logger",
+        "_due",
+        "_returning",
+        "_seen",
+        "_timer",
+        "_used",
+        "abandoned",
+        "bodies",
+        "bridge",
+        "calls",
+        "engine",
+        "event_row",
+        "fn",
+        "has_waits",
+        "in_step",
+        "lease",
+        "multi",
+        "notes",
+        "recorded",
+        "recorded_at",
+        "root",
+        "run",
+        "tasks",
+        "timed_out",
+        "unwinding",
     )
 
     def __init__(self, engine: Engine, fn: Registered, leased: Leased, recorded: dict[str, StepRow]) -> None:
@@ -70,8 +96,9 @@ class LiveRun:
         self._durable: dict[str, tuple[asyncio.Future[StepRow | None], int | None]] = {}
         self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
         self._checking = False
-        self._parking = False
-        self._seen = 0
+        self._due: int | None = None
+        self._returning = False
+        self._seen = leased.item.woken
         self._timer: Any = None
         self._logger: RunLogger | None = None
 
@@ -113,7 +140,9 @@ class LiveRun:
         self.recorded_at = {step.key: step.ended_at for step in steps if step.ended_at is not None}
         self.has_waits = any(step.kind in _WAITING for step in steps)
         if self.run.version != self.fn.version and steps:
-            self.note(f"the function's configuration changed since this run began (version {self.run.version}, now {self.fn.version})")
+            self.note(
+                f"the function's configuration changed since this run began (version {self.run.version}, now {self.fn.version})"
+            )
 
     # -- executing the function ----------------------------------------------------------------------------------------
 
@@ -128,9 +157,10 @@ class LiveRun:
             self.tasks.add(root)
         try:
             result = await self._call()
+            self._returning = True
             if self.multi:
                 await self._join()
-        except BaseException as error:  # noqa: BLE001 - every outcome of user code is an outcome of the run
+        except BaseException as error:
             current_run.set(None)
             await self._failed(error)
         else:
@@ -173,49 +203,61 @@ class LiveRun:
     # -- how it ends -----------------------------------------------------------------------------------------------------
 
     def _completed(self, result: Any) -> None:
-        if self.unwinding or self.abandoned:
-            if self.unwinding and not self.abandoned:
-                _log.warning("run %s returned while it was leaving memory: its code swallowed Suspended", self.run_id)
-            self._gone()
-            return
+        if self.abandoned:
+            self.gone()
+        elif self.unwinding:
+            self._swallowed("it returned")
+        else:
+            self._end(self._outcome(result))
+
+    def _outcome(self, result: Any) -> Ending:
+        if result is None:
+            return Ending(RunStatus.COMPLETED)
         try:
-            if result is None:
-                output, tag = None, None
-            else:
-                output, tag = self.fn.codec.encode(result, f"result of function {self.fn.function.id!r}")
+            output, tag = self.fn.codec.encode(result, f"result of function {self.fn.function.id!r}")
+            self.engine.check_size(output, f"the return value of {self.fn.function.id!r}")
         except NonRetriableError as error:
-            self._end(Ending(RunStatus.FAILED, error=failures.record(error)))
-            return
-        self._end(Ending(RunStatus.COMPLETED, output, tag))
+            return Ending(RunStatus.FAILED, error=failures.record(error))
+        return Ending(RunStatus.COMPLETED, output, tag)
 
     async def _failed(self, error: BaseException) -> None:
-        if self.abandoned or self.unwinding or _only_suspended(error):
-            if not (self.unwinding or self.abandoned):
-                self._swallowed()
+        if self.abandoned:
+            self.gone()
+        elif self.unwinding:
+            if _only_suspended(error):
+                self._park()
             else:
-                self._gone()
-            return
+                self._swallowed(f"it raised {type(error).__name__}: {failures.message_of(error)}")
+        elif _only_suspended(error):
+            self._swallowed("it raised Suspended by itself")
+        else:
+            await self._attempt_failed(error)
+
+    async def _attempt_failed(self, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             error = NonRetriableError(f"the function raised {type(error).__name__}")
         recorded = failures.record(error)
         now = self.engine.clock.now()
         attempt = self.run.attempt
         options = self.fn.function.options
-        if failures.is_final(error) or attempt >= options.retries:
-            row = AttemptRow(self.run.id, "", attempt, self.run.started_at or now, now, None, recorded)
-            self._end(Ending(RunStatus.FAILED, error=recorded, fingerprint=failures.fingerprint(recorded)), row)
-            return
-        delay = failures.retry_after_ms(error, now)
+        final = failures.is_final(error) or attempt >= options.retries
+        delay = 0 if final else failures.retry_after_ms(error, now)
         if delay is None:
             delay = options.backoff.delay_ms(attempt)
-        row = AttemptRow(self.run.id, "", attempt, self.run.started_at or now, now, now + delay, recorded)
+        row = AttemptRow(
+            self.run.id, "", attempt, self.run.started_at or now, now, None if final else now + delay, recorded
+        )
         await self._drop_tasks()
+        if final:
+            # a step's failure has its own attempts on record
+            self._end(Ending(RunStatus.FAILED, error=recorded), None if isinstance(error, StepError) else row)
+            return
         answer = await self.engine.submit(FailAttempt(self.lease, row, None, self.take_logs()))
         if not isinstance(answer, Refused):
-            await self.engine.submit(Park(self.lease, now + delay, self._seen, (), self._note_rows()))
+            await self.hand_back(now + delay)
             self.engine.timers.arm(now + delay)
             self.engine.retried(self)
-        self._gone()
+        self.gone()
 
     async def _drop_tasks(self) -> None:
         self.unwinding = True
@@ -225,8 +267,11 @@ class LiveRun:
         if rest:
             await asyncio.wait(rest)
 
-    def _swallowed(self) -> None:
-        error = StepUsageError("Suspended was raised by user code; it is holdfast's own and must not be raised or kept")
+    def _swallowed(self, how: str) -> None:
+        error = StepUsageError(
+            f"the function did not let Suspended pass ({how}): it is thrown in when a run leaves memory, and code that catches "
+            "BaseException, or raises or returns in a finally block, must let it through"
+        )
         self._end(Ending(RunStatus.FAILED, error=failures.record(error)))
 
     def _end(self, ending: Ending, attempt: AttemptRow | None = None) -> None:
@@ -238,17 +283,23 @@ class LiveRun:
         if attempt is not None:
             logs.append(attempt)
         plan = End(
-            self.lease, ending, invoked=self.run.parent_id is not None and self.run.origin == 1, waits=self.has_waits,
-            lifecycle=lifecycle, logs=logs, notes=self._note_rows(),
+            self.lease,
+            ending,
+            invoked=self.run.parent_id is not None and self.run.origin == 1,
+            waits=self.has_waits,
+            lifecycle=lifecycle,
+            logs=logs,
+            notes=self._note_rows(),
         )
         plan.then = partial(self.engine.run_ended, self, ending)
         try:
             self.engine.submit(plan)
-        except Exception as error:  # noqa: BLE001 - the store has closed: the lease stays, and the next boot goes on
+        except Exception as error:
             _log.warning("run %s ended but could not be recorded: %s", self.run_id, error)
-        self._gone()
+        self.gone()
 
-    def _gone(self) -> None:
+    def gone(self) -> None:
+        """This lease's code is out of memory."""
         if self._timer is not None:
             self._timer.cancel()
         for _, _, future in self._heap:
@@ -262,7 +313,9 @@ class LiveRun:
     # -- notes -----------------------------------------------------------------------------------------------------------
 
     def _note_unreached(self) -> None:
-        unreached = [row.key for row in self.recorded.values() if row.state == StepState.DONE and row.kind != StepKind.END]
+        unreached = [
+            row.key for row in self.recorded.values() if row.state == StepState.DONE and row.kind != StepKind.END
+        ]
         if unreached:
             names = ", ".join(repr(key) for key in sorted(unreached)[:10])
             self.notes.append(f"recorded but no longer reached by the function's code: {names}")
@@ -299,7 +352,9 @@ class LiveRun:
             call.key = f"{step_id}:{count}"
             used[step_id] = -count - 1
             if call.key in used:
-                raise StepUsageError(f"step id {call.key!r} is also what a repeated {step_id!r} is called: rename one of them")
+                raise StepUsageError(
+                    f"step id {call.key!r} is also what a repeated {step_id!r} is called: rename one of them"
+                )
         else:
             used[step_id] = -1
 
@@ -329,6 +384,8 @@ class LiveRun:
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         self.in_step.pop(task, None)
+        if (self.unwinding or self.abandoned) and not task.cancelled():
+            task.exception()  # Suspended, or what its clean-up raised: nobody is left to read it
         self.check()
 
     async def released(self, seq: int) -> None:
@@ -359,7 +416,7 @@ class LiveRun:
             if not future.done():
                 future.set_result(None)
             self.check()
-        elif self._durable:
+        elif self._durable and not self._returning:
             self._consider_parking()
 
     # -- waiting durably, in memory or not -----------------------------------------------------------------------------------
@@ -388,19 +445,19 @@ class LiveRun:
             waiting[0].set_result(step)
 
     def _consider_parking(self) -> None:
-        if self._parking or len(self._durable) != self.calls or self.bodies or not self._all_inside():
+        if len(self._durable) != self.calls or self.bodies or not self._all_inside():
             self._arm()
             return
         now = self.engine.clock.now()
         due = self._earliest()
         if self.engine.draining:
-            self._park(due)
+            self.suspend()
         elif due is not None and due <= now:
             self._fire()
         elif self.engine.may_linger(now, due, threaded=self.bridge is not None):
             self._arm()
         else:
-            self._park(due)
+            self.suspend()
 
     def _all_inside(self) -> bool:
         return not self.multi or all(
@@ -425,33 +482,40 @@ class LiveRun:
                 future.set_result(None)
         self.check()
 
-    def _park(self, due: int | None) -> None:
-        self._parking = True
-        plan = Park(self.lease, due, self._seen, self.take_logs(), self._note_rows())
-        plan.then = partial(self._parked, due)
-        self.engine.submit(plan)
-
-    def _parked(self, due: int | None, answer: bool | Refused) -> None:
-        self._parking = False
-        if answer is False:
-            self._seen = self.engine.woken(self.lease)
-            self.check()
-            return
-        if answer is STALE:
-            self.abandoned = True
-        elif due is not None:
-            self.engine.timers.arm(due)
-        self.suspend()
-
     def suspend(self) -> None:
-        """Throw Suspended into everything that waits."""
+        """Leave memory: throw Suspended into everything that waits. Once the function has let it pass, the lease ends."""
         self.unwinding = True
+        self._due = self._earliest()
         for future, _ in list(self._durable.values()):
             if not future.done():
                 future.set_exception(Suspended())
         for _, _, released in self._heap:
             if not released.done():
                 released.set_exception(Suspended())
+
+    def _park(self) -> None:
+        plan = Park(self.lease, self._due, self._seen, self.take_logs(), self._note_rows())
+        plan.then = self._parked
+        try:
+            self.engine.submit(plan)
+        except HoldfastError as error:
+            _log.warning("run %s could not be parked: %s", self.run_id, error)
+            self.gone()
+
+    def _parked(self, answer: bool | Refused) -> None:
+        self.gone()
+        if answer is True:
+            self.engine.timers.arm(self._due)
+        elif answer is False:
+            self.engine.resume(self.lease)
+
+    async def hand_back(self, due: int) -> None:
+        """End the lease though the function is still to go on: for a retry, or because the node stops."""
+        parked: bool | Refused = False
+        while parked is False:
+            parked = await self.engine.submit(
+                Park(self.lease, due, self.engine.woken(self.lease), self.take_logs(), self._note_rows())
+            )
 
     def lost(self, answer: Refused) -> None:
         """A report was refused: the lease is somebody else's, or the record was there already."""
@@ -471,18 +535,11 @@ class LiveRun:
             self.timed_out[key] = limit_ms
             task.cancel()
 
-    def hand_back(self) -> None:
-        """Give the lease back though a body is still running: the node stops, the body will run again."""
-        try:
-            self.engine.submit(Park(self.lease, self.engine.clock.now(), self.engine.woken(self.lease), self.take_logs()))
-        except HoldfastError as error:
-            _log.warning("run %s could not be handed back: %s", self.run_id, error)
-
     def abandon(self) -> None:
         """The run was cancelled, or somebody else holds it: cancel its code, which may clean up."""
         self.abandoned = True
-        for task in list(self.tasks) or [self.root]:
-            if task is not None and not task.done():
+        for task in {*self.tasks, *([self.root] if self.root is not None else [])}:
+            if not task.done():
                 task.cancel()
 
 
@@ -493,5 +550,3 @@ def _only_suspended(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_only_suspended(inner) for inner in error.exceptions)
     return isinstance(error, Suspended)
-
-

@@ -46,7 +46,9 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         live = self._live
         kwargs["extra"] = {
             **(kwargs.get("extra") or {}),
-            "run_id": live.run_id, "function_id": live.fn.function.slug, "attempt": live.attempt,
+            "run_id": live.run_id,
+            "function_id": live.fn.function.slug,
+            "attempt": live.attempt,
         }
         return msg, kwargs
 

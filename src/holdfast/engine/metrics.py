@@ -56,8 +56,12 @@ class Metrics(Collector):
         engine = self._engine
         yield CounterMetricFamily("holdfast_events_received", "Events accepted since the start.", value=self.events)
         started = CounterMetricFamily("holdfast_runs_started", "Runs started, by function.", labels=["fn"])
-        retried = CounterMetricFamily("holdfast_retries", "Attempts that failed and will be followed by another.", labels=["fn"])
-        ended = CounterMetricFamily("holdfast_runs_ended", "Runs ended, by function and status.", labels=["fn", "status"])
+        retried = CounterMetricFamily(
+            "holdfast_retries", "Attempts that failed and will be followed by another.", labels=["fn"]
+        )
+        ended = CounterMetricFamily(
+            "holdfast_runs_ended", "Runs ended, by function and status.", labels=["fn", "status"]
+        )
         duration = HistogramMetricFamily("holdfast_run_duration_seconds", "From start to end of a run.", labels=["fn"])
         for function_id, counters in list(self.functions.items()):
             slug = engine.slug_of(function_id)

@@ -124,7 +124,7 @@ async def _run(live: LiveRun, call: RunCall[Any], row: StepRow | None) -> Any:
             value = await _body(live, call, info)
             data, tag = info.codec.encode(value, f"step {key!r}")
             engine.check_size(data, key)
-        except Exception as error:  # noqa: BLE001 - whatever a body raises is its failure
+        except Exception as error:
             failed: Exception | None = error
         except (KeyboardInterrupt, SystemExit) as error:
             failed = NonRetriableError(f"step {key!r} raised {type(error).__name__}")
@@ -138,7 +138,9 @@ async def _run(live: LiveRun, call: RunCall[Any], row: StepRow | None) -> Any:
             raise Suspended
         now = engine.clock.now()
         if failed is None:
-            done = StepRow(live.run.id, key, 0, StepState.DONE, StepKind.RUN, started, now, attempt, None, data, None, tag)
+            done = StepRow(
+                live.run.id, key, 0, StepState.DONE, StepKind.RUN, started, now, attempt, None, data, None, tag
+            )
             answer = await engine.submit(Record(live.lease, done, live.take_logs(), fresh=row is None))
             if isinstance(answer, Refused):
                 live.lost(answer)
@@ -189,7 +191,9 @@ async def _plain_body(live: LiveRun, call: RunCall[Any], info: Any) -> Any:
             return await _execute(live, call, info)
     except TimeoutError:
         if scope.expired():
-            raise StepTimeoutError(f"step {call.key!r} took longer than its timeout of {timeout_ms / 1000:g} s") from None
+            raise StepTimeoutError(
+                f"step {call.key!r} took longer than its timeout of {timeout_ms / 1000:g} s"
+            ) from None
         raise
 
 
@@ -224,7 +228,7 @@ async def _attempt_failed(
         first = started if row is None else row.started_at
         step = StepRow(run_id, key, 0, StepState.PENDING, StepKind.RUN, first, None, attempt + 1, due)
         failed = AttemptRow(run_id, key, attempt, started, now, due, recorded)
-        answer = await live.engine.submit(FailAttempt(live.lease, failed, step, logs, fresh=fresh))
+        answer: Any = await live.engine.submit(FailAttempt(live.lease, failed, step, logs, fresh=fresh))
         live.engine.retried(live)
     if isinstance(answer, Refused):
         live.lost(answer)
@@ -241,7 +245,16 @@ async def _sleep(live: LiveRun, call: SleepCall, row: StepRow | None) -> None:
     if row is None:
         due = call.until if call.until is not None else now + (call.duration or 0)
         row = StepRow(
-            live.run.id, call.key, 0, StepState.PENDING, StepKind.SLEEP, now, None, 0, due, encode_json({"until": due}, "sleep")
+            live.run.id,
+            call.key,
+            0,
+            StepState.PENDING,
+            StepKind.SLEEP,
+            now,
+            None,
+            0,
+            due,
+            encode_json({"until": due}, "sleep"),
         )
         await _register(live, Register(live.lease, row, logs=live.take_logs()))
     due = row.due or 0
@@ -276,7 +289,16 @@ def _wait_plan(live: LiveRun, call: WaitCall[Any], now: int) -> tuple[StepRow, R
             expression = " && ".join([*rest, f"({expression})"] if expression else rest)
     described = {"event": call.event, "where": call.where, "if": call.expression, "timeout_at": expires}
     step = StepRow(
-        run_id, call.key, 0, StepState.PENDING, StepKind.WAIT_EVENT, now, None, 0, expires, encode_json(described, f"step {call.key!r}")
+        run_id,
+        call.key,
+        0,
+        StepState.PENDING,
+        StepKind.WAIT_EVENT,
+        now,
+        None,
+        0,
+        expires,
+        encode_json(described, f"step {call.key!r}"),
     )
     context = live.fn.event_json(live) if expression and "event." in expression else None
     wait = WaitRow(run_id, call.key, lookup, expires, expression, context, now)
@@ -296,18 +318,31 @@ async def _invoke(live: LiveRun, call: InvokeCall[Any], row: StepRow | None) -> 
         target = engine.functions.get(call.function)
         if target is None:
             raise failures.step_error(
-                call.key, encode_json({"name": "Error", "message": f"could not find function with ID: {call.function}"}, "error")
+                call.key,
+                encode_json({"name": "Error", "message": f"could not find function with ID: {call.function}"}, "error"),
             )
         incoming = engine.child(live, call, target)
         child = incoming.matches[0].run_id
         expires = now + call.timeout
         described = {"function": call.function, "run_id": ulid_text(child), "timeout_at": expires}
-        row = StepRow(run_id, call.key, 0, StepState.PENDING, StepKind.INVOKE, now, None, 0, expires, encode_json(described, "invoke"))
+        row = StepRow(
+            run_id,
+            call.key,
+            0,
+            StepState.PENDING,
+            StepKind.INVOKE,
+            now,
+            None,
+            0,
+            expires,
+            encode_json(described, "invoke"),
+        )
         wait = WaitRow(run_id, call.key, CHILD_LOOKUP + child.hex(), expires, None, None, now)
         await _register(live, Register(live.lease, row, wait, child=incoming, logs=live.take_logs()))
     timed_out = encode_json(
         {
-            "name": "InvokeTimeoutError", "message": "Timed out waiting for invoked function to complete",
+            "name": "InvokeTimeoutError",
+            "message": "Timed out waiting for invoked function to complete",
             "chain": ["holdfast.base.errors.InvokeTimeoutError", "holdfast.base.errors.StepError"],
         },
         "error",
@@ -330,7 +365,9 @@ async def _outcome(live: LiveRun, key: str, row: StepRow, data: bytes | None, er
         if live.engine.clock.now() >= due:
             break
     state = StepState.DONE if error is None else StepState.FAILED
-    timed_out = msgspec.structs.replace(row, state=state, ended_at=live.engine.clock.now(), due=None, data=data, error=error)
+    timed_out = msgspec.structs.replace(
+        row, state=state, ended_at=live.engine.clock.now(), due=None, data=data, error=error
+    )
     answer = await live.engine.submit(TimeOut(live.lease, timed_out))
     if isinstance(answer, Refused):
         live.lost(answer)
@@ -366,7 +403,16 @@ async def _send(live: LiveRun, call: SendCall, row: StepRow | None) -> list[str]
     incoming = engine.intake.prepare(outgoing, source=live.run.id)
     ids = [ulid_text(one.event.id) for one in incoming]
     step = StepRow(
-        live.run.id, call.key, 0, StepState.DONE, StepKind.SEND, now, now, 0, None, encode_json(ids, f"step {call.key!r}")
+        live.run.id,
+        call.key,
+        0,
+        StepState.DONE,
+        StepKind.SEND,
+        now,
+        now,
+        0,
+        None,
+        encode_json(ids, f"step {call.key!r}"),
     )
     plan = RecordSend(Record(live.lease, step, live.take_logs()), incoming)
     plan.then = engine.accepted
@@ -383,6 +429,8 @@ async def _race(live: LiveRun, call: RaceCall, row: StepRow | None) -> int:
     if not tasks:
         raise StepUsageError(f"race {call.id!r} needs at least one step")
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    if live.unwinding or live.abandoned:
+        raise Suspended
     winner = next(index for index, task in enumerate(tasks) if task.done())
     now = live.engine.clock.now()
     step = StepRow(live.run.id, call.key, 0, StepState.DONE, StepKind.RACE, now, now, 0, None, str(winner).encode())

@@ -11,7 +11,14 @@ from collections.abc import Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-_INTERNAL_WAITS = ("asyncio/tasks.py", "asyncio/taskgroups.py", "asyncio/locks.py", "asyncio/queues.py", "asyncio/timeouts.py", "anyio/_backends/_asyncio.py")
+_INTERNAL_WAITS = (
+    "asyncio/tasks.py",
+    "asyncio/taskgroups.py",
+    "asyncio/locks.py",
+    "asyncio/queues.py",
+    "asyncio/timeouts.py",
+    "anyio/_backends/_asyncio.py",
+)
 
 
 class TaskOwner(Protocol):
@@ -41,12 +48,14 @@ class TaskFactory:
         if self._loop.get_task_factory() is self:
             self._loop.set_task_factory(self._previous)
 
-    def __call__(self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **kwargs: Any) -> Any:
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **kwargs: Any
+    ) -> Any:
         task: asyncio.Task[Any]
         if self._previous is not None:
-            task = self._previous(loop, coro, **kwargs)  # type: ignore[arg-type,assignment]
+            task = self._previous(loop, coro, **kwargs)  # type: ignore[assignment]
         else:
-            task = asyncio.Task(coro, loop=loop, **kwargs)  # type: ignore[arg-type]
+            task = asyncio.Task(coro, loop=loop, **kwargs)
         owner = current_run.get()
         if owner is not None and current_step.get() is None:
             owner.adopt(task)

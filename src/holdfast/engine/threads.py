@@ -77,11 +77,13 @@ class Bridge:
             body, reply = self._inbox.get()
             if body is None:
                 return _result(reply)
+            outcome: Any = None
+            failure: BaseException | None = None
             try:
-                outcome, error = body(), None
-            except BaseException as raised:  # noqa: BLE001 - carried to the loop, which decides
-                outcome, error = None, raised
-            self._loop.call_soon_threadsafe(_reply, reply, outcome, error)
+                outcome = body()
+            except BaseException as raised:
+                failure = raised
+            self._loop.call_soon_threadsafe(_reply, reply, outcome, failure)
 
     async def execute(self, body: Callable[[], Any]) -> Any:
         """On the loop: run a step's body in the function's thread."""

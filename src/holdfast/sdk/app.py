@@ -114,7 +114,7 @@ class App:
         for model in events or ():
             self.declare(model)
         if on_failure is not None:
-            self._add_failure_handler("app-failure", on_failure, f"event.data.function_id.startsWith('{id}-')")
+            self._add_failure_handler("app-failure", on_failure, f"event.data.app_id == '{id}'")
 
     # -- declaring ---------------------------------------------------------------------------------------------------
 
@@ -232,11 +232,11 @@ class App:
             OverloadedError: too much work is in memory; nothing was accepted.
             StoreError: the disk refused; nothing was accepted.
         """
-        return (await self._deliver([self._outgoing(event, id, ts)]))[0]
+        return (await self._deliver([self.outgoing(event, id, ts)]))[0]
 
     async def send_many(self, events: Iterable[EventLike]) -> list[Sent]:
         """Send several events in one transaction: all are accepted or none. Errors as for `send`."""
-        return await self._deliver([self._outgoing(event, None, None) for event in events])
+        return await self._deliver([self.outgoing(event) for event in events])
 
     def send_sync(self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None) -> Sent:
         """`send` for code that isn't async: a Flask view, a thread, a script. Blocks until the event is on disk.
@@ -244,7 +244,7 @@ class App:
         Raises:
             NotRunningError: called on the engine's own loop, where blocking would stop it; use `await app.send(...)`.
         """
-        outgoing = [self._outgoing(event, id, ts)]
+        outgoing = [self.outgoing(event, id, ts)]
         if self._send_wrappers:
             raise ConfigurationError(
                 "send_sync does not pass through async around_send middleware; use `await app.send(...)`"
@@ -263,7 +263,8 @@ class App:
             call = partial(_wrap_send, wrapper, call)
         return await call(outgoing)
 
-    def _outgoing(self, event: EventLike, event_id: str | None, ts: datetime | int | None) -> Outgoing:
+    def outgoing(self, event: EventLike, event_id: str | None = None, ts: datetime | int | None = None) -> Outgoing:
+        """An event validated and encoded, on its way to a sender. Errors as for `send`."""
         out = self._schemas.outgoing(event)
         if event_id is not None:
             out.id = checked_id(event_id, out.name)
@@ -307,7 +308,7 @@ class App:
             NotRunningError: the app only sends from here.
         """
         if isinstance(event, Event):  # noqa: SIM108 - a conditional expression loses the narrowing
-            outgoing = self._outgoing(event, id, None)
+            outgoing = self.outgoing(event, id, None)
         else:
             outgoing = self._payload(function, event, id)
         run_id = await self._control().start(function.slug, outgoing)
@@ -333,7 +334,7 @@ class App:
         if trigger is None or trigger.event is None:
             raw = encode_json(dict(data), f"payload of {function.id}")
             return Outgoing("inngest/function.invoked", raw, id=event_id)
-        return self._outgoing({"name": trigger.event, "data": data}, event_id, None)
+        return self.outgoing({"name": trigger.event, "data": data}, event_id, None)
 
     def bind(self, sender: Sender) -> None:
         """Send through this from now on; the latest wins."""

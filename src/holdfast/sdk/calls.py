@@ -66,6 +66,11 @@ class StepCall(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._coro: Coroutine[Any, Any, T_co] | None = None
         driver.begin(self)
 
+    @property
+    def __name__(self) -> str:
+        """How asyncio calls the task of this step."""
+        return f"step {self.key}"
+
     def __await__(self) -> Generator[Any, Any, T_co]:
         return self._start().__await__()
 

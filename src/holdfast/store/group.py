@@ -154,7 +154,7 @@ class GroupCommit:
             for plan in group:
                 _decide(plan, tx)
             unique = backend.write(tx)
-        except Exception as error:  # noqa: BLE001 - handed to whoever awaits the plans
+        except Exception as error:
             backend.rollback()
             self._one_by_one(group, backend.translate(error))
             return
@@ -242,7 +242,7 @@ def _decide(plan: Plan[Any], tx: Tx) -> None:
     mark = tx.mark()
     try:
         plan.answer = plan.decide(tx)
-    except Exception as error:  # noqa: BLE001 - a plan that can't decide fails alone, with its own error
+    except Exception as error:
         tx.roll_back(mark)
         plan.answer = _Raised(error)
 

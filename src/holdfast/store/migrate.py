@@ -73,7 +73,9 @@ def _apply(conn: sqlite3.Connection, migration: Migration, known: list[Migration
             (migration.number, migration.name, migration.checksum, now),
         )
     elif checksum != migration.checksum:
-        raise StoreError(f"{where}: migration {migration.number} was applied in another form; was the package changed by hand?")
+        raise StoreError(
+            f"{where}: migration {migration.number} was applied in another form; was the package changed by hand?"
+        )
 
 
 def split_statements(sql: str) -> list[str]:

@@ -24,7 +24,9 @@ def database_path(url: str) -> Path | None:
     if url in _MEMORY:
         return None
     if not url.startswith("sqlite:///"):
-        raise ConfigurationError(f"store {url!r} is not understood; write sqlite:///path/to/file.db, or sqlite:// for memory")
+        raise ConfigurationError(
+            f"store {url!r} is not understood; write sqlite:///path/to/file.db, or sqlite:// for memory"
+        )
     return Path(url.removeprefix("sqlite:///")).expanduser()
 
 
@@ -39,9 +41,11 @@ class Ownership:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = self._holder()
+            apps = holder.get("apps")
+            named = ", ".join(str(app) for app in apps) if isinstance(apps, list) else ""
             os.close(self._fd)
             raise StoreInUseError(
-                f"{path} is in use by process {holder.get('pid', 'unknown')} (app {', '.join(holder.get('apps', [])) or 'unknown'}): "
+                f"{path} is in use by process {holder.get('pid', 'unknown')} (app {named or 'unknown'}): "
                 "stop that process, or give this one a store of its own with --store or store="
             ) from None
         os.ftruncate(self._fd, 0)
@@ -68,7 +72,11 @@ def open_writer(path: Path | None, *, synchronous: str = "FULL") -> sqlite3.Conn
     """
     try:
         conn = sqlite3.connect(
-            ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, cached_statements=4096, timeout=10
+            ":memory:" if path is None else path,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=4096,
+            timeout=10,
         )
         if path is not None:
             conn.execute("PRAGMA journal_mode = WAL")
@@ -78,7 +86,9 @@ def open_writer(path: Path | None, *, synchronous: str = "FULL") -> sqlite3.Conn
         conn.execute("PRAGMA temp_store = MEMORY")
         conn.execute("PRAGMA secure_delete = OFF")
     except sqlite3.Error as error:
-        raise StoreError(f"can't open {path}: {error}; is it an SQLite file, and may this process write there?") from error
+        raise StoreError(
+            f"can't open {path}: {error}; is it an SQLite file, and may this process write there?"
+        ) from error
     return conn
 
 
@@ -118,4 +128,7 @@ def _meta(conn: sqlite3.Connection, key: str) -> str | None:
 
 
 def _set_meta(conn: sqlite3.Connection, key: str, value: str) -> None:
-    conn.execute("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+    conn.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )

@@ -80,8 +80,14 @@ class SqliteReader:
     # -- events ------------------------------------------------------------------------------------------------------
 
     async def events(
-        self, *, name: str | None = None, limit: int = 50, cursor: str | None = None, internal: bool = True,
-        received_after: int | None = None, received_before: int | None = None,
+        self,
+        *,
+        name: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        internal: bool = True,
+        received_after: int | None = None,
+        received_before: int | None = None,
     ) -> tuple[list[EventView], str | None]:
         """See `Reader.events`."""
         where = EventFilter(name, internal, received_after, received_before)
@@ -94,6 +100,7 @@ class SqliteReader:
 
     async def event_runs(self, internal_id: str) -> Sequence[RunView]:
         """See `Reader.event_runs`."""
+
         def read(conn: sqlite3.Connection, raw: bytes) -> list[SqlRow]:
             return conn.execute(sql.RUNS_OF_EVENT, (raw, MAX_LIMIT)).fetchall()
 
@@ -111,8 +118,13 @@ class SqliteReader:
     # -- dead letters ------------------------------------------------------------------------------------------------
 
     async def dead_letters(
-        self, *, state: str | None = "dead", function: str | None = None, fingerprint: str | None = None,
-        limit: int = 50, cursor: str | None = None,
+        self,
+        *,
+        state: str | None = "dead",
+        function: str | None = None,
+        fingerprint: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> tuple[list[DeadLetterView], str | None]:
         """See `Reader.dead_letters`."""
         where = LetterFilter(state, function, fingerprint)

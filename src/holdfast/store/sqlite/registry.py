@@ -22,9 +22,7 @@ class Registration(msgspec.Struct, frozen=True):
 
 _FIND = "SELECT id, version, config, archived FROM functions WHERE slug = ?"
 _RENAME = "UPDATE functions SET slug = ? WHERE slug = ?"
-_ADD = (
-    "INSERT INTO functions (app, slug, name, version, config, archived, paused, created_at) VALUES (?, ?, ?, 1, ?, 0, 0, ?)"
-)
+_ADD = "INSERT INTO functions (app, slug, name, version, config, archived, paused, created_at) VALUES (?, ?, ?, 1, ?, 0, 0, ?)"
 _CHANGE = "UPDATE functions SET app = ?, name = ?, version = ?, config = ?, archived = 0 WHERE id = ?"
 _ARCHIVE = "UPDATE functions SET archived = 1 WHERE app = ? AND id NOT IN (SELECT value FROM json_each(?))"
 _ALL = "SELECT id, slug, app, name FROM functions"

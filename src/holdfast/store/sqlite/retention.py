@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 
-
 DAY_MS = 86_400_000
 _SLICE = 500
 
@@ -12,9 +11,7 @@ _ENDED_RUNS = (
     "SELECT id FROM runs WHERE id < ? AND ended_at IS NOT NULL AND ended_at < ? AND NOT EXISTS "
     "(SELECT 1 FROM dead_letters d WHERE d.run_id = runs.id AND d.at >= ?) ORDER BY id LIMIT ?"
 )
-_OLD_EVENTS = (
-    "SELECT id FROM events WHERE id < ? AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.event_id = events.id) ORDER BY id LIMIT ?"
-)
+_OLD_EVENTS = "SELECT id FROM events WHERE id < ? AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.event_id = events.id) ORDER BY id LIMIT ?"
 _OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters")
 
 
@@ -33,8 +30,11 @@ class Pruner:
         conn.execute("BEGIN IMMEDIATE")
         try:
             removed = self._runs(now) + self._events(now)
-            removed += conn.execute("DELETE FROM dedupe WHERE (function_id, key) IN (SELECT function_id, key FROM dedupe "
-                                    "WHERE expires < ? LIMIT ?)", (now, _SLICE)).rowcount
+            removed += conn.execute(
+                "DELETE FROM dedupe WHERE (function_id, key) IN (SELECT function_id, key FROM dedupe "
+                "WHERE expires < ? LIMIT ?)",
+                (now, _SLICE),
+            ).rowcount
             conn.execute("COMMIT")
         except BaseException:
             conn.execute("ROLLBACK")
@@ -64,5 +64,3 @@ class Pruner:
             self._conn.execute(f"DELETE FROM skips WHERE event_id IN ({marks})", ids)  # noqa: S608
             self._conn.execute(f"DELETE FROM events WHERE id IN ({marks})", ids)  # noqa: S608
         return len(ids)
-
-

@@ -32,7 +32,19 @@ from holdfast.core.plan import (
     WaitsFor,
     WaitsOf,
 )
-from holdfast.core.rows import KEYS, SUSPECT_LANE, CronRow, EventRow, ItemRow, ItemState, LaneRow, Row, RunRow, StepRow, WaitRow
+from holdfast.core.rows import (
+    KEYS,
+    SUSPECT_LANE,
+    CronRow,
+    EventRow,
+    ItemRow,
+    ItemState,
+    LaneRow,
+    Row,
+    RunRow,
+    StepRow,
+    WaitRow,
+)
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
@@ -62,7 +74,9 @@ class SqliteStore:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if path is None:
             shared_memory = "/dev/shm"  # noqa: S108 - private directory below it
-            self._temporary = tempfile.TemporaryDirectory(prefix="holdfast-", dir=shared_memory if os.path.isdir(shared_memory) else None)
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="holdfast-", dir=shared_memory if os.path.isdir(shared_memory) else None
+            )
             path = Path(self._temporary.name) / "holdfast.db"
             synchronous = "OFF"
         self.path = path
@@ -148,6 +162,10 @@ class SqliteStore:
     def cached_item(self, item_id: bytes) -> ItemRow | None:
         """An item leased by this process, as it counts wake-ups."""
         return self._items.get(item_id)
+
+    def cached_run(self, run_id: bytes) -> RunRow | None:
+        """A run leased by this process."""
+        return self._runs.get(run_id)
 
     @property
     def lanes(self) -> dict[str, LaneRow]:
@@ -252,7 +270,7 @@ class SqliteStore:
             self.load(tx, [(LaneRow, row.lane) for row in rows])
         elif isinstance(read, WaitsFor) and rows:
             self.load(tx, [(cls, row.run_id) for row in rows for cls in (ItemRow, RunRow)])
-            self.load(tx, [(StepRow, (row.run_id, row.key)) for row in rows])
+            self.load(tx, [(StepRow, KEYS[WaitRow](row)) for row in rows])
 
     def _ready(self, read: ReadyItems) -> list[ItemRow]:
         rows: list[ItemRow] = []
@@ -319,7 +337,7 @@ class SqliteStore:
         error: BaseException | None = None
         try:
             self._conn.execute("COMMIT")
-        except Exception as caught:  # noqa: BLE001 - carried to the loop
+        except Exception as caught:
             error = caught
         with contextlib.suppress(RuntimeError):  # the loop was closed over a running commit: nobody is left to tell
             self._loop.call_soon_threadsafe(done, error)
@@ -367,7 +385,9 @@ class SqliteStore:
             return error
         code = getattr(error, "sqlite_errorname", "") or ""
         if code.startswith("SQLITE_FULL") or "disk is full" in str(error):
-            return StoreFullError(f"the disk that holds {self.path} is full; free some space, writing resumes by itself")
+            return StoreFullError(
+                f"the disk that holds {self.path} is full; free some space, writing resumes by itself"
+            )
         if code.startswith("SQLITE_IOERR"):
             return StoreFailedError(
                 f"the disk that holds {self.path} failed ({code}): holdfast stopped accepting work, because what a failed "
@@ -398,5 +418,3 @@ def _claimable(lane: str, read: ReadyItems) -> bool:
         return read.suspect
     function_id, _, _ = lane.partition("/")
     return int(function_id) in read.functions
-
-

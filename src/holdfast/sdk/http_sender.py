@@ -1,0 +1,93 @@
+"""Sending to a holdfast server over HTTP, for processes that execute nothing themselves (protocol section 1.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast.base.errors import EventInvalidError, HoldfastError, NotRunningError, OverloadedError, StoreError, StoreFullError
+from holdfast.base.ids import ulid_bytes
+from holdfast.sdk.sender import Outgoing, Sent
+
+_TIMEOUT_SECONDS = 30
+
+
+class _Wire(msgspec.Struct, omit_defaults=True):
+    name: str
+    data: msgspec.Raw
+    id: str | None = None
+    ts: int | None = None
+    v: str | None = None
+    user: msgspec.Raw | None = None
+
+
+class _Answer(msgspec.Struct):
+    ids: list[str] = []
+    status: int = 200
+    error: str = ""
+
+
+class HttpSender:
+    """Posts events to `<base>/e/<key>`.
+
+    Args:
+        base: The server's address, such as `http://127.0.0.1:8288`.
+        event_key: The event key; any in development.
+    """
+
+    def __init__(self, base: str, event_key: str) -> None:
+        self._base = base.rstrip("/")
+        self._url = f"{self._base}/e/{event_key}"
+
+    async def send(self, events: Sequence[Outgoing]) -> list[Sent]:
+        """See `Sender.send`. The request is made in a thread, so that nothing of the caller's loop is held up."""
+        return await asyncio.to_thread(self.send_threadsafe, events)
+
+    def send_threadsafe(self, events: Sequence[Outgoing]) -> list[Sent]:
+        """See `Sender.send_threadsafe`."""
+        if not events:
+            return []
+        body = msgspec.json.encode(
+            [
+                _Wire(e.name, msgspec.Raw(e.data), e.id, e.ts, e.v, None if e.user is None else msgspec.Raw(e.user))
+                for e in events
+            ]
+        )
+        answer = self._post(body)
+        return [Sent(ulid_bytes(event_id)) for event_id in answer.ids]
+
+    def _post(self, body: bytes) -> _Answer:
+        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - configured address
+                return msgspec.json.decode(response.read(), type=_Answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _refusal(error.code, error.read(), dict(error.headers)) from error
+        except (urllib.error.URLError, OSError) as error:
+            reason: Any = getattr(error, "reason", error)
+            raise NotRunningError(
+                f"no holdfast server answers at {self._base} ({reason}): start one with `holdfast dev`, or correct INNGEST_BASE_URL"
+            ) from error
+
+
+def _refusal(status: int, body: bytes, headers: dict[str, str]) -> HoldfastError:
+    try:
+        message = msgspec.json.decode(body, type=_Answer).error
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        message = body[:200].decode(errors="replace")
+    message = message or f"the server answered {status}"
+    if status == 503:
+        return OverloadedError(message, retry_after=float(headers.get("Retry-After", "1")))
+    if status == 507:
+        return StoreFullError(message)
+    if status >= 500:
+        return StoreError(message)
+    if status == 401:
+        return NotRunningError(f"{message}: the server does not know this event key; set INNGEST_EVENT_KEY")
+    return EventInvalidError(message, status=status)
