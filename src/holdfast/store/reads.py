@@ -307,8 +307,14 @@ class Reader(Protocol):
     async def run(self, run_id: str) -> RunDetail | None: ...
     async def run_view(self, run_id: str) -> RunView | None: ...
     async def events(
-        self, *, name: str | None = None, limit: int = 50, cursor: str | None = None, internal: bool = True,
-        received_after: int | None = None, received_before: int | None = None,
+        self,
+        *,
+        name: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        internal: bool = True,
+        received_after: int | None = None,
+        received_before: int | None = None,
     ) -> tuple[list[EventView], str | None]:
         """Newest first, received strictly between the two moments. A page of large events is shorter than `limit`."""
         ...
@@ -319,12 +325,19 @@ class Reader(Protocol):
     async def event_names(self, *, limit: int = 200) -> Sequence[str]:
         """Names of stored events, sorted; holdfast's own last."""
         ...
+
     async def dead_letters(
-        self, *, state: str | None = "dead", function: str | None = None, fingerprint: str | None = None,
-        limit: int = 50, cursor: str | None = None,
+        self,
+        *,
+        state: str | None = "dead",
+        function: str | None = None,
+        fingerprint: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
     ) -> tuple[list[DeadLetterView], str | None]:
         """Those of the newest runs first. `state` None lists all; `function` is a slug, or an id without its app."""
         ...
+
     async def dead_letter(self, run_id: str) -> DeadLetterView | None: ...
     async def crons(self) -> Sequence[CronView]: ...
     async def waits(self, *, limit: int = 200) -> Sequence[WaitView]: ...

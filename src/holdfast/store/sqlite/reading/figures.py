@@ -30,12 +30,21 @@ def overview(conn: sqlite3.Connection, path: Path, since: int, now: int, slices:
     buckets = _buckets(conn, since, now, max(1, min(slices, MAX_SLICES)))
     failures = [row[0] for row in conn.execute(sql.LATEST_FAILURES, (since, RECENT_FAILURES))]
     return Overview(
-        queued=queued, running=running, waiting=waiting,
-        completed=sum(bucket[1] for bucket in buckets), failed=sum(bucket[2] for bucket in buckets),
-        cancelled=sum(bucket[3] for bucket in buckets), dead=conn.execute(sql.DEAD).fetchone()[0],
+        queued=queued,
+        running=running,
+        waiting=waiting,
+        completed=sum(bucket[1] for bucket in buckets),
+        failed=sum(bucket[2] for bucket in buckets),
+        cancelled=sum(bucket[3] for bucket in buckets),
+        dead=conn.execute(sql.DEAD).fetchone()[0],
         events=conn.execute(sql.EVENTS_RECEIVED, (first_id(since),)).fetchone()[0] or 0,
-        backlog=ready, oldest_ready_at=_oldest_ready(conn, now, *oldest), timers=timers, next_timer_at=next_timer,
-        store_bytes=store_bytes(path), buckets=tuple(buckets), recent_failures=tuple(runs_by_id(conn, failures)),
+        backlog=ready,
+        oldest_ready_at=_oldest_ready(conn, now, *oldest),
+        timers=timers,
+        next_timer_at=next_timer,
+        store_bytes=store_bytes(path),
+        buckets=tuple(buckets),
+        recent_failures=tuple(runs_by_id(conn, failures)),
     )
 
 
@@ -93,7 +102,11 @@ def function_stats(conn: sqlite3.Connection, since: int) -> list[FunctionStats]:
 
 
 def _stats_of(
-    conn: sqlite3.Connection, function: SqlRow, first: bytes, live: tuple[int, int], ended: Counter[int],
+    conn: sqlite3.Connection,
+    function: SqlRow,
+    first: bytes,
+    live: tuple[int, int],
+    ended: Counter[int],
     failures: tuple[int, str | None],
 ) -> FunctionStats:
     function_id, app, slug, name, *_ = function
@@ -103,7 +116,17 @@ def _stats_of(
     completed = max(0, started - ended.total() - live[1])
     p50, p95 = conn.execute(sql.PERCENTILES, (function_id, first, PERCENTILE_RUNS)).fetchone()
     return FunctionStats(
-        function_id=function_id, function=slug, function_name=name, app=app, started=started, completed=completed,
-        failed=failures[0], cancelled=ended[RunStatus.CANCELLED], active=live[0], p50_ms=p50, p95_ms=p95,
-        last_run_at=None if last is None else last[0], last_error=failures[1],
+        function_id=function_id,
+        function=slug,
+        function_name=name,
+        app=app,
+        started=started,
+        completed=completed,
+        failed=failures[0],
+        cancelled=ended[RunStatus.CANCELLED],
+        active=live[0],
+        p50_ms=p50,
+        p95_ms=p95,
+        last_run_at=None if last is None else last[0],
+        last_error=failures[1],
     )

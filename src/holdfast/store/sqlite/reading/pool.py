@@ -21,15 +21,18 @@ MAX_WAITING = 256
 _OPERATIONS_PER_CHECK = 100_000
 """Steps of SQLite's machine between two looks at the time: a few milliseconds' worth."""
 _BUSY_SECONDS = 5.0
+_GRACE_SECONDS = 0.5
+"""After the limit, the caller is let go even if the thread hasn't noticed it, as in one long sort or on a slow disk."""
 
 
 class _Job:
     """One read: until when it may go on, and whether anybody still wants it."""
 
-    __slots__ = ("abandoned", "deadline")
+    __slots__ = ("abandoned", "deadline", "started")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
+        self.started = False
         self.abandoned = False
 
     def over(self) -> bool:
@@ -67,11 +70,13 @@ class ReadPool:
         job = _Job(monotonic() + self._time_limit)
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, read, job)
-        except asyncio.CancelledError:
-            job.abandoned = True
-            raise
+            async with asyncio.timeout(self._time_limit + _GRACE_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, read, job)
+        except TimeoutError:
+            raise self._too_long(job) from None
         finally:
+            # whatever ended the wait, a read still going on is of no use to anybody
+            job.abandoned = True
             self._waiting -= 1
 
     def close(self) -> None:
@@ -86,9 +91,8 @@ class ReadPool:
 
     def _run(self, read: Callable[[sqlite3.Connection], T], job: _Job) -> T:
         if job.over():
-            raise StoreError(
-                f"no thread was free to read {self._path} within {self._time_limit:g} s; try again in a moment"
-            )
+            raise self._too_long(job)
+        job.started = True
         try:
             conn = self._connection()
             conn.set_progress_handler(job.over, _OPERATIONS_PER_CHECK)
@@ -100,15 +104,21 @@ class ReadPool:
                 if conn.in_transaction:
                     conn.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            if getattr(error, "sqlite_errorname", None) == "SQLITE_INTERRUPT":
+                raise self._too_long(job) from error
+            raise StoreError(f"{self._path} can't be read: {error}") from error
 
     def _connection(self) -> sqlite3.Connection:
         conn: sqlite3.Connection | None = getattr(self._local, "conn", None)
         if conn is None:
             # mode=rw: a reader must not make the file, and one that is read-only could not open a log left by a crash
             conn = sqlite3.connect(
-                f"file:{quote(str(self._path.absolute()))}?mode=rw", uri=True, isolation_level=None,
-                timeout=_BUSY_SECONDS, check_same_thread=False, cached_statements=256,
+                f"file:{quote(str(self._path.absolute()))}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                timeout=_BUSY_SECONDS,
+                check_same_thread=False,
+                cached_statements=256,
             )
             self._opened.append(conn)
             conn.execute("PRAGMA query_only = ON")
@@ -116,10 +126,12 @@ class ReadPool:
             self._local.conn = conn
         return conn
 
-    def _explained(self, error: sqlite3.Error) -> StoreError:
-        if getattr(error, "sqlite_errorname", None) == "SQLITE_INTERRUPT":
+    def _too_long(self, job: _Job) -> StoreError:
+        if not job.started:
             return StoreError(
-                f"reading {self._path} took longer than {self._time_limit:g} s and was given up; "
-                "ask for less: one function, one status, or a shorter time"
+                f"no thread was free to read {self._path} within {self._time_limit:g} s; try again in a moment"
             )
-        return StoreError(f"{self._path} can't be read: {error}")
+        return StoreError(
+            f"reading {self._path} took longer than {self._time_limit:g} s and was given up; "
+            "ask for less: one function, one status, or a shorter time"
+        )

@@ -57,8 +57,15 @@ def _object(raw: bytes | str) -> dict[str, object]:
 def function_view(row: SqlRow) -> FunctionView:
     function_id, app, slug, name, version, config, archived, paused, created_at = row
     return FunctionView(
-        id=function_id, app=app, slug=slug, name=name, version=version, config=_object(config), archived=bool(archived),
-        paused=bool(paused), created_at=created_at,
+        id=function_id,
+        app=app,
+        slug=slug,
+        name=name,
+        version=version,
+        config=_object(config),
+        archived=bool(archived),
+        paused=bool(paused),
+        created_at=created_at,
     )
 
 
@@ -66,10 +73,23 @@ def run_view(row: SqlRow) -> RunView:
     run_id, function_id, function, function_name, app, event_id, event_name, status, *rest = row
     queued_at, started_at, ended_at, attempt, steps, error, parent_id, origin, key = rest
     return RunView(
-        id=ulid_text(run_id), function_id=function_id, function=function, function_name=function_name, app=app,
-        event_id=ulid_text(event_id), event_name=event_name, status=STATUS_NAMES[status], queued_at=queued_at,
-        started_at=started_at, ended_at=ended_at, attempt=attempt, steps=steps, error=error, parent_id=_text(parent_id),
-        origin=_ORIGINS[origin], key=key,
+        id=ulid_text(run_id),
+        function_id=function_id,
+        function=function,
+        function_name=function_name,
+        app=app,
+        event_id=ulid_text(event_id),
+        event_name=event_name,
+        status=STATUS_NAMES[status],
+        queued_at=queued_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        attempt=attempt,
+        steps=steps,
+        error=error,
+        parent_id=_text(parent_id),
+        origin=_ORIGINS[origin],
+        key=key,
     )
 
 
@@ -81,9 +101,18 @@ def attempt_view(row: SqlRow) -> AttemptView:
 def step_view(row: SqlRow, attempts: tuple[AttemptView, ...]) -> StepView:
     key, name, kind, state, seq, started_at, ended_at, attempt, due, data, error = row
     return StepView(
-        key=key, name=key if name is None else name, kind=StepKind(kind).name.lower(),
-        state=StepState(state).name.lower(), seq=seq, started_at=started_at, ended_at=ended_at, attempt=attempt,
-        due=due, data=data, error=None if error is None else _object(error), attempts=attempts,
+        key=key,
+        name=key if name is None else name,
+        kind=StepKind(kind).name.lower(),
+        state=StepState(state).name.lower(),
+        seq=seq,
+        started_at=started_at,
+        ended_at=ended_at,
+        attempt=attempt,
+        due=due,
+        data=data,
+        error=None if error is None else _object(error),
+        attempts=attempts,
     )
 
 
@@ -101,8 +130,14 @@ def event_view(row: SqlRow) -> EventView:
     event_id, key, name, ts, received_at, data, meta, source = row
     internal_id = ulid_text(event_id)
     return EventView(
-        internal_id=internal_id, id=internal_id if key is None else key, name=name, ts=ts, received_at=received_at,
-        data=data, meta={} if meta is None else _object(meta), source_run=_text(source),
+        internal_id=internal_id,
+        id=internal_id if key is None else key,
+        name=name,
+        ts=ts,
+        received_at=received_at,
+        data=data,
+        meta={} if meta is None else _object(meta),
+        source_run=_text(source),
     )
 
 
@@ -114,8 +149,15 @@ def skip_view(row: SqlRow) -> SkipView:
 def letter_view(row: SqlRow) -> DeadLetterView:
     run_id, function, function_name, event_name, at, fingerprint, error, state, redriven_as, attempts = row
     return DeadLetterView(
-        run_id=ulid_text(run_id), function=function, function_name=function_name, event_name=event_name, at=at,
-        fingerprint=fingerprint, error=error, state=LETTER_STATES[state], redriven_as=_text(redriven_as),
+        run_id=ulid_text(run_id),
+        function=function,
+        function_name=function_name,
+        event_name=event_name,
+        at=at,
+        fingerprint=fingerprint,
+        error=error,
+        state=LETTER_STATES[state],
+        redriven_as=_text(redriven_as),
         attempts=attempts,
     )
 
