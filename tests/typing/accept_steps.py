@@ -139,6 +139,7 @@ def sync_steps(ctx: SyncContext[Paid]) -> str:
     step = ctx.step
     order_id = ctx.event.data.order_id
     assert_type(step.run("pack", pack, order_id), int)
+    assert_type(step.run("charge", charge, order_id, 1), str)
     assert_type(step.options(retries=1).run("pack", pack, order_id), int)
     step.sleep("nap", "1s")
     step.sleep_until("morning", "2030-01-01T00:00:00Z")

@@ -10,7 +10,14 @@ from typing import Any
 
 import msgspec
 
-from holdfast.base.errors import EventInvalidError, HoldfastError, NotRunningError, OverloadedError, StoreError, StoreFullError
+from holdfast.base.errors import (
+    EventInvalidError,
+    HoldfastError,
+    NotRunningError,
+    OverloadedError,
+    StoreError,
+    StoreFullError,
+)
 from holdfast.base.ids import ulid_bytes
 from holdfast.sdk.sender import Outgoing, Sent
 

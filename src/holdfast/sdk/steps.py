@@ -282,12 +282,15 @@ class SyncStep(_StepBase):
         """See `Step.options`."""
         return SyncStep(self._driver, _options(self._options, retries, timeout, backoff))
 
-    def run(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """See `Step.run`. The body runs in this thread, so thread-local connections keep working."""
+    @overload
+    def run(self, id: str, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def run(self, id: str, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def run(self, id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """See `Step.run`. A plain body runs in this thread, so that thread-local connections keep working."""
         if not callable(fn):
             raise _not_callable(id, fn)
-        result: T = self._driver.perform_sync(RunCall(self._driver, id, self._options, fn, args, kwargs))
-        return result
+        return self._driver.perform_sync(RunCall(self._driver, id, self._options, fn, args, kwargs))
 
     def sleep(self, id: str, duration: Duration, /) -> None:
         """See `Step.sleep`."""
