@@ -20,9 +20,10 @@ __all__ = ["create_api", "functions"]
 @asynccontextmanager
 async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     settings: Settings = api.state.settings
+    mode = "start" if settings.environment == "production" else "dev"
     async with (
         open_database(settings.database_url) as sessions,
-        app.running(store=settings.holdfast_store, serve=settings.dashboard),
+        app.running(store=settings.holdfast_store, serve=settings.dashboard, mode=mode),
     ):
         api.state.orders = Orders(sessions)
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 from holdfast.base.clock import Clock, SystemClock
 from holdfast.engine.engine import Engine, EngineOptions
@@ -53,6 +53,7 @@ async def embedded(
     *,
     store: str | None = None,
     serve: str | None = None,
+    mode: Literal["dev", "start"] = "dev",
     options: EngineOptions | None = None,
     clock: Clock | None = None,
     apps: Sequence[App] = (),
@@ -63,6 +64,7 @@ async def embedded(
         app: The app.
         store: Where its state is.
         serve: `host:port` to serve the event API and the dashboard on, in this process as well.
+        mode: How it is served: `dev` asks for no keys on loopback; `start`, production, requires them (see `ServerSettings`).
         options: How the engine behaves.
         clock: The wall clock unless given.
         apps: Further apps to run beside it, in the same store.
@@ -76,7 +78,7 @@ async def embedded(
             from holdfast.server.settings import ServerSettings
 
             host, _, port = serve.rpartition(":")
-            async with serving(engine, ServerSettings.from_environment(host=host, port=int(port))):
+            async with serving(engine, ServerSettings.from_environment(mode=mode, host=host, port=int(port))):
                 yield app
 
 

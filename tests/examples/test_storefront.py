@@ -333,3 +333,26 @@ async def test_the_shop_says_where_an_order_stands_and_what_it_sells(shop):
     answer = await client.post("/orders", json={"customerEmail": ADA, "items": [{"sku": "yacht"}]})
     assert answer.status_code == 422
     assert "there is no product 'yacht'; there are: mug, notebook, poster" in answer.text
+
+
+async def test_in_production_api_and_dashboard_need_the_keys(tmp_path):
+    key = "signkey-prod-" + "5f" * 32
+    production = {"APP_ENV": "production", "INNGEST_EVENT_KEY": "event-key-1", "INNGEST_SIGNING_KEY": key,
+                  "PAYMENT_WEBHOOK_SECRET": "whsec_real", "SMTP_HOST": "127.0.0.1"}  # fmt: skip
+    async with running_shop(tmp_path, **production) as shop:
+        event = {"name": "email/welcome", "data": {"userId": "u1", "email": ADA}}
+        assert (await shop.server.post("/e/guessed", json=event)).status_code == 401
+        assert (await shop.server.get("/v1/runs")).status_code == 401
+        page = await shop.server.get("/", headers={"Accept": "text/html"})
+        assert (page.status_code, "login" in page.headers.get("location", "")) == (303, True)
+        assert shop.inbox.mails == []
+
+        shop.server.headers["Authorization"] = f"Bearer {key}"
+        (event_id,) = (await shop.server.post("/e/event-key-1", json=event)).json()["ids"]
+        assert (await shop.ended(event_id))["run"]["status"] == "Completed"
+        shop.traffic.secret = "whsec_real"
+        order = await shop.traffic.place_order(ADA)
+        assert (await shop.ended((await shop.traffic.pay(order)).event_id))["run"]["status"] == "Completed"
+    for log in tmp_path.glob("*.log"):
+        text = log.read_text()
+        assert not any(secret in text for secret in (key, "event-key-1", "whsec_real"))
