@@ -21,6 +21,7 @@ from holdfast.base.errors import (
     StoreFullError,
     StoreInUseError,
     StoreVersionError,
+    Suspended,
     UnknownEventError,
 )
 from holdfast.base.retry import Backoff, RetryPolicy, RetryPresets, call_with_retry
@@ -75,6 +76,7 @@ __all__ = [
     "StoreFullError",
     "StoreInUseError",
     "StoreVersionError",
+    "Suspended",
     "SyncContext",
     "SyncStep",
     "UnknownEventError",

@@ -37,6 +37,7 @@ class LiveRun:
         "_checking",
         "_durable",
         "_heap",
+        "_quiet",
         "_logger",
         "_due",
         "_returning",
@@ -98,6 +99,7 @@ class LiveRun:
         self._checking = False
         self._due: int | None = None
         self._returning = False
+        self._quiet = 0
         self._seen = leased.item.woken
         self._timer: Any = None
         self._logger: RunLogger | None = None
@@ -399,6 +401,7 @@ class LiveRun:
 
     def check(self) -> None:
         """Look, after what is runnable now has run, whether a result can be released or the run can leave memory."""
+        self._quiet = 0
         if not self._checking and (self._heap or self._durable):
             self._checking = True
             self.engine.loop.call_soon(self._check)
@@ -445,8 +448,16 @@ class LiveRun:
             waiting[0].set_result(step)
 
     def _consider_parking(self) -> None:
+        if any(future.done() for future, _ in self._durable.values()):
+            return  # somebody has just been woken and looks again when it waits next
         if len(self._durable) != self.calls or self.bodies or not self._all_inside():
             self._arm()
+            return
+        if self.multi and self._quiet < _QUIET_ROUNDS:
+            # a task that has just ended tells those that wait for it in the loop's next round
+            self._quiet += 1
+            self._checking = True
+            self.engine.loop.call_soon(self._check)
             return
         now = self.engine.clock.now()
         due = self._earliest()
@@ -461,7 +472,8 @@ class LiveRun:
 
     def _all_inside(self) -> bool:
         return not self.multi or all(
-            task in self.in_step or task.done() or waits_inside(task, self.tasks) for task in self.tasks
+            task.done() or (is_blocked(task) and (task in self.in_step or waits_inside(task, self.tasks)))
+            for task in self.tasks
         )
 
     def _earliest(self) -> int | None:
@@ -543,6 +555,7 @@ class LiveRun:
                 task.cancel()
 
 
+_QUIET_ROUNDS = 3
 _WAITING = frozenset({StepKind.WAIT_EVENT, StepKind.WAIT_SIGNAL, StepKind.INVOKE})
 
 

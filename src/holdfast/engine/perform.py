@@ -434,7 +434,11 @@ async def _race(live: LiveRun, call: RaceCall, row: StepRow | None) -> int:
     winner = next(index for index, task in enumerate(tasks) if task.done())
     now = live.engine.clock.now()
     step = StepRow(live.run.id, call.key, 0, StepState.DONE, StepKind.RACE, now, now, 0, None, str(winner).encode())
-    await _record(live, Record(live.lease, step, live.take_logs()))
+    live.calls += 1
+    try:
+        await _record(live, Record(live.lease, step, live.take_logs()))
+    finally:
+        live.calls -= 1
     return winner
 
 
