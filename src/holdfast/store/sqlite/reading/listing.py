@@ -49,6 +49,8 @@ class Source(msgspec.Struct, frozen=True):
 
     rows: Condition
     id: str = "r.id"
+    order: str = "r.id"
+    """What it is walked by."""
     unique: bool = True
     """Whether it gives each run once."""
 
@@ -90,7 +92,8 @@ def count_runs(conn: sqlite3.Connection, where: RunFilter, cap: int) -> int:
 
 
 def _execute(conn: sqlite3.Connection, statement: str, source: Source, limit: int) -> sqlite3.Cursor:
-    return conn.execute(statement.format(id=source.id, source=source.rows.text), (*source.rows.values, limit))
+    text = statement.format(id=source.id, order=source.order, source=source.rows.text)
+    return conn.execute(text, (*source.rows.values, limit))
 
 
 def runs_by_id(conn: sqlite3.Connection, ids: Sequence[bytes]) -> list[RunView]:
@@ -107,7 +110,7 @@ def sources(conn: sqlite3.Connection, where: RunFilter, before: bytes | None) ->
     functions = _functions(conn, where)
     if functions is not None and not functions:
         return []
-    common = _common(where, before)
+    common = [*_common(where), *_between(where, before, "r.id")]
     few = functions is not None and len(functions) <= _FEW_FUNCTIONS
     of_functions = [] if functions is None else [_one_of("r.function_id", functions)]
     narrow = _narrow(conn, where)
@@ -123,7 +126,7 @@ def sources(conn: sqlite3.Connection, where: RunFilter, before: bytes | None) ->
     if not where.status:
         return [Source(rows.also(common)) for rows in walks]
     return [
-        *_live_sources(where.status, [*common, *of_functions]),
+        *_live_sources(where.status, [*_between(where, before, "q.id"), *common, *of_functions]),
         *(Source(rows.also([Condition("r.status = 2"), *common])) for rows in walks if "COMPLETED" in where.status),
         *(
             Source(Condition(sql.RUNS_OF_STATUS, (int(status),)).also([*common, *of_functions]))
@@ -139,17 +142,27 @@ def _functions(conn: sqlite3.Connection, where: RunFilter) -> list[int] | None:
     return [row[0] for row in conn.execute(sql.FUNCTION_IDS, (where.function, where.app))]
 
 
-def _common(where: RunFilter, before: bytes | None) -> list[Condition]:
-    """What every source has to keep: the time and the error, and to be older than the cursor."""
+def _common(where: RunFilter) -> list[Condition]:
+    """What runs of every source have to keep: the time and the error."""
     out = []
     if where.since is not None:
-        out.append(Condition("r.queued_at >= ? AND r.id >= ?", (where.since, first_id(where.since - CLOCK_SKEW_MS))))
+        out.append(Condition("r.queued_at >= ?", (where.since,)))
     if where.until is not None:
-        out.append(Condition("r.queued_at < ? AND r.id < ?", (where.until, first_id(where.until + CLOCK_SKEW_MS))))
+        out.append(Condition("r.queued_at < ?", (where.until,)))
     if where.error is not None:
         out.append(Condition(sql.ERROR_CONTAINS, (where.error,)))
+    return out
+
+
+def _between(where: RunFilter, before: bytes | None, column: str) -> list[Condition]:
+    """Where a walk by ids begins and ends: the time as ids tell it, and the cursor. An item's id begins with its run's."""
+    out = []
+    if where.since is not None:
+        out.append(Condition(f"{column} >= ?", (first_id(where.since - CLOCK_SKEW_MS),)))
+    if where.until is not None:
+        out.append(Condition(f"{column} < ?", (first_id(where.until + CLOCK_SKEW_MS),)))
     if before is not None:
-        out.append(Condition("r.id < ?", (before,)))
+        out.append(Condition(f"{column} < ?", (before,)))
     return out
 
 
@@ -193,7 +206,7 @@ def _status_condition(names: Sequence[str]) -> list[Condition]:
 def _live_sources(names: Sequence[str], conditions: list[Condition]) -> list[Source]:
     """Runs that haven't ended have an item in the queue, which is far smaller than the table of runs."""
     walks = [Condition(f"{sql.LIVE_RUNS} AND {_LIVE_ITEM[name]} AND {_LIVE[name]}") for name in _LIVE if name in names]
-    return [Source(walk.also(conditions), id="q.run_id", unique=False) for walk in walks]
+    return [Source(walk.also(conditions), id="q.run_id", order="q.id", unique=False) for walk in walks]
 
 
 def _one_of(column: str, values: Sequence[object]) -> Condition:

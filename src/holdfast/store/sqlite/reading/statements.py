@@ -38,8 +38,8 @@ RUNS_BY_EVENT_NAME = "FROM events e CROSS JOIN runs r INDEXED BY runs_by_event O
 RUNS_BY_PARENT = "FROM runs r INDEXED BY runs_by_parent WHERE r.parent_id = ?"
 LIVE_RUNS = "FROM queue q CROSS JOIN runs r ON r.id = q.run_id WHERE TRUE"
 
-IDS = "SELECT {id} {source} ORDER BY {id} DESC LIMIT ?"
-COUNT = "SELECT count(DISTINCT id) FROM (SELECT {id} AS id {source} LIMIT ?)"
+IDS = "SELECT {id} {source} ORDER BY {order} DESC LIMIT ?"
+COUNT = "SELECT count(*) FROM (SELECT DISTINCT {id} {source} LIMIT ?)"
 COUNT_UNIQUE = "SELECT count(*) FROM (SELECT 1 {source} LIMIT ?)"
 
 HAS_EVENT_NAME = "EXISTS (SELECT 1 FROM events e WHERE e.id = r.event_id AND e.name = ?)"
