@@ -115,7 +115,7 @@ def _page(title: str, body: str) -> HTMLResponse:
 async def _serve(smtp_port: int, page_port: int) -> None:
     inbox = Inbox()
     async with smtp_server(inbox, port=smtp_port) as port:
-        print(f"SMTP on 127.0.0.1:{port}; read the mails at http://127.0.0.1:{page_port}")
+        print(f"SMTP on 127.0.0.1:{port}; read the mails at http://127.0.0.1:{page_port}", flush=True)
         config = uvicorn.Config(inbox_app(inbox), port=page_port, log_level="warning")
         await uvicorn.Server(config).serve()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 import sqlite3
 import time
 from contextlib import closing
@@ -202,6 +203,9 @@ async def test_a6_a_webhook_delivered_again_and_again_is_one_mail(shop):
     assert len(shop.inbox.mails) == 1
     events = await shop.api.events("email/purchase-confirmation")
     assert [event["id"] for event in events] == [event_id] * 32
+    page = (await shop.server.get(f"/events/{answers[-1].event_id}")).text
+    assert "duplicate event id" in page
+    assert run["run_id"] in page
 
 
 async def test_a6_at_the_same_instant_from_the_first_on(shop):
@@ -333,6 +337,35 @@ async def test_the_shop_says_where_an_order_stands_and_what_it_sells(shop):
     answer = await client.post("/orders", json={"customerEmail": ADA, "items": [{"sku": "yacht"}]})
     assert answer.status_code == 422
     assert "there is no product 'yacht'; there are: mug, notebook, poster" in answer.text
+
+
+async def test_a6_a_webhook_that_can_not_be_kept_is_refused_and_counts_when_delivered_again(shop):
+    order, event_id = await shop.traffic.place_order(ADA), new_event_id()
+    # no file of the process may grow: the disk is full, as far as it can tell
+    _, hard = resource.prlimit(shop.storefront.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(shop.storefront.pid, resource.RLIMIT_FSIZE, (0, hard))
+    refused = await shop.traffic.pay(order, event_id)
+    assert refused.status == 503
+    assert refused.body["detail"]
+    await shop.storefront.kill()
+    await shop.storefront.start()
+    accepted = await shop.traffic.pay(order, event_id)
+    assert (accepted.status, accepted.duplicate) == (200, False)
+    assert (await shop.ended(accepted.event_id))["run"]["status"] == "Completed"
+    assert len(shop.inbox.mails) == 1
+
+
+async def test_with_postgresql_by_its_url(tmp_path, postgres_url):
+    async with running_shop(tmp_path, DATABASE_URL=postgres_url) as shop:
+        order, event_id = await shop.traffic.place_order(ADA, "poster", 2), new_event_id()
+        answers = await asyncio.gather(*(shop.traffic.pay(order, event_id) for _ in range(10)), shop.traffic.pay(order))
+        for answer in answers:
+            if not answer.duplicate:
+                assert (await shop.ended(answer.event_id))["run"]["status"] == "Completed"
+        assert len(shop.inbox.mails) == 1
+        stands = (await shop.traffic.client.get(f"/orders/{order.id}")).json()
+        assert stands["status"] == "fulfilled"
+        assert stands["fulfilledAt"].endswith("Z")
 
 
 async def test_in_production_api_and_dashboard_need_the_keys(tmp_path):
