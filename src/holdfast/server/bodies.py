@@ -92,7 +92,6 @@ async def read_body(scope: Scope, receive: Receive, cap: int, budget: Budget, ti
     declared = header(scope, b"content-length")
     # a length is checked before anything is read, and never trusted afterwards
     if declared and int(declared) > cap:
-        await _discard(receive, cap)
         raise _too_large(cap)
     reading = _Reading(receive, cap, budget)
     try:
@@ -148,17 +147,3 @@ class _Reading:
 
 def _too_large(cap: int) -> ApiError:
     return ApiError(413, f"the body is larger than {cap} bytes; send fewer events per request", "too_large", close=True)
-
-
-async def _discard(receive: Receive, limit: int) -> None:
-    """Read on for a moment, keeping nothing: a client that is still sending then gets the answer and not a reset."""
-    left = limit
-    try:
-        async with asyncio.timeout(2):
-            while left > 0:
-                message = await receive()
-                left -= len(message.get("body", b"")) + 1
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return

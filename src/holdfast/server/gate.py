@@ -8,6 +8,7 @@ import asyncio
 import logging
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from holdfast.base.clock import monotonic
@@ -32,6 +33,7 @@ _SECURITY = (
     (b"cache-control", b"no-store"),
 )
 _MAX_LOGIN_BYTES = 8 * 1024
+_DISCARD_SECONDS = 1.0
 
 
 class Closing:
@@ -110,6 +112,7 @@ class _Exchange:
     """One request and its answer."""
 
     __slots__ = (
+        "_body_done",
         "_body_left",
         "_body_taken",
         "_ended",
@@ -135,6 +138,7 @@ class _Exchange:
         self._streamed = False
         self._ended = False
         self._task: asyncio.Task[Any] | None = None
+        self._body_done = scope["method"] in {"GET", "HEAD"}
         self._body_left = 0
         self._body_taken = 0
 
@@ -146,11 +150,11 @@ class _Exchange:
             if refusal is not None:
                 await refusal(scope, self._receive, self.send)
             elif self._path.startswith(EVENT_API):
-                await gate._app(scope, self._receive, self.send)
+                await gate._app(scope, self.receive_event, self.send)
             else:
                 self._open_body()
                 await gate._app(scope, self.receive, self.send)
-        except ClientGoneError:
+        except (ClientGoneError, ClientDisconnect):
             _log.debug("a client closed its connection before its request was complete")
         except asyncio.CancelledError:
             if not (self._streamed and gate._closing.begun):
@@ -183,7 +187,10 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message = {**message, "headers": self._headers(list(message.get("headers", ())))}
+            headers = self._headers(list(message.get("headers", ())))
+            message = {**message, "headers": headers}
+            if not self._body_done and self._status != 408 and (b"connection", b"close") in headers:
+                await self._discard()
         elif not message.get("more_body", False):
             self._ended = True
         await self._send(message)
@@ -220,8 +227,26 @@ class _Exchange:
         if declared and int(declared) > self._body_left:
             raise self._too_large()
 
+    async def receive_event(self) -> Message:
+        """The body of an event request, which the event API bounds by itself."""
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._body_done = True
+        return message
+
+    async def _discard(self) -> None:
+        """Read on for a moment, keeping nothing: a client that is still sending then gets the answer and not a reset."""
+        left = self._gate._settings.max_request_bytes
+        try:
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while left > 0 and not self._body_done:
+                    message = await self.receive_event()
+                    left -= len(message.get("body", b"")) + 1
+        except TimeoutError:
+            return
+
     async def receive(self) -> Message:
-        if self._body_left < 0:
+        if self._body_done:
             return await self._receive()
         seconds = self._gate._settings.body_timeout
         try:
@@ -233,8 +258,8 @@ class _Exchange:
             ) from None
         if message["type"] == "http.request":
             self._count(len(message.get("body", b"")))
-            if not message.get("more_body", False):
-                self._body_left = -1
+        if not message.get("more_body", False):
+            self._body_done = True
         return message
 
     def _count(self, count: int) -> None:

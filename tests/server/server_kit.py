@@ -1,0 +1,125 @@
+"""What the server's tests share: an app, keys, and a server that runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from holdfast import App, Context, Event, NonRetriableError
+from holdfast.base.clock import SystemClock
+from holdfast.compose import build_engine
+from holdfast.engine.engine import Engine
+from holdfast.server.serve import Serving, serving
+from holdfast.server.settings import ServerSettings
+
+EVENT_KEY = "event-canary-0f6e2d1c9b"
+OTHER_EVENT_KEY = "event-canary-second-77"
+SIGNING_KEY = "signkey-test-" + "c0ffee11" * 8
+FALLBACK_KEY = "signkey-test-" + "0ddba115" * 8
+PASSWORD = "password-canary-örtlich"
+PRODUCTION = {"mode": "start", "event_keys": (EVENT_KEY, OTHER_EVENT_KEY), "signing_key": SIGNING_KEY, "signing_key_fallback": FALLBACK_KEY}
+
+
+class OrderPaid(Event, name="shop/order.paid"):
+    order_id: str
+    amount: int
+
+
+class OrderShipped(Event, name="shop/order.shipped"):
+    order_id: str
+
+
+class Doomed(Event, name="shop/doomed"):
+    message: str = "it is broken"
+
+
+class MovableClock(SystemClock):
+    """The wall clock, which a test can set forward."""
+
+    __slots__ = ("offset",)
+
+    def __init__(self) -> None:
+        self.offset = 0
+
+    def now(self) -> int:
+        return super().now() + self.offset
+
+
+def make_app() -> App:
+    app = App("shop")
+
+    @app.function(OrderPaid)
+    async def fulfil(ctx: Context[OrderPaid]) -> str:
+        async def charge() -> str:
+            return f"charge-{ctx.event.data.order_id}"
+
+        return await ctx.step.run("charge", charge)
+
+    @app.function(OrderShipped)
+    async def follow_up(ctx: Context[OrderShipped]) -> str:
+        paid = await ctx.step.wait_for_event(
+            "paid", OrderPaid, where={"order_id": ctx.event.data.order_id}, timeout="1d"
+        )
+        return "nothing" if paid is None else "paid"
+
+    @app.function(Doomed, retries=0)
+    async def doomed(ctx: Context[Doomed]) -> None:
+        raise NonRetriableError(ctx.event.data.message)
+
+    return app
+
+
+@dataclass
+class Running:
+    """A server and a client that talks to it."""
+
+    engine: Engine
+    serving: Serving
+    http: httpx.AsyncClient
+    clock: MovableClock
+
+    @property
+    def port(self) -> int:
+        return self.serving.port
+
+    async def send(self, name: str, **data: Any) -> str:
+        """Send an event and wait until what it starts is done or waits; its internal id."""
+        response = await self.http.post(f"/e/{EVENT_KEY}", json={"name": name, "data": data})
+        assert response.status_code == 200, response.text
+        await self.engine.store.group.drain()
+        return response.json()["ids"][0]
+
+    async def run_of(self, event_id: str) -> str:
+        """The run that an event started."""
+        return (await self.engine.reader.event_runs(event_id))[0].id
+
+    async def ended(self, run_id: str) -> str:
+        """Follow a run over HTTP until it has ended; its status."""
+        status = ""
+        async with self.http.stream("GET", f"/v1/runs/{run_id}/stream", timeout=20) as response:
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    status = line.partition('"status":"')[2].partition('"')[0]
+        return status
+
+
+Start = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@asynccontextmanager
+async def running(store: Path, headers: dict[str, str] | None, **settings: Any) -> AsyncIterator[Running]:
+    """A real engine over a real database, served on a real port."""
+    clock = MovableClock()
+    async with build_engine([make_app()], f"sqlite:///{store}", clock=clock) as engine:
+        async with serving(engine, ServerSettings(**{"port": 0, **settings})) as where:
+            base = f"http://127.0.0.1:{where.port}{settings.get('prefix', '')}"
+            async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=False, timeout=20) as http:
+                yield Running(engine, where, http, clock)
+
+
+def bearer(key: str = SIGNING_KEY) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
