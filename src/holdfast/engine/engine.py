@@ -705,6 +705,22 @@ class Engine:
             Write([AuditRow(self.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000])])
         )
 
+    @property
+    def quiescent(self) -> bool:
+        """Whether nothing moves until time passes or something comes from outside: no body, thread, commit or other code."""
+        return (
+            not self.store.group.busy
+            and not self._claiming
+            and (self._pruning is None or self._pruning.done())
+            and all(live.waiting for live in self.live.values())
+        )
+
+    @property
+    def next_due(self) -> int | None:
+        """When the first run goes on by itself. Schedules and housekeeping are not counted."""
+        moments = [live.next_due for live in self.live.values()]
+        return min((due for due in (self.timers.due, *moments) if due is not None), default=None)
+
     async def idle(self) -> None:
         """Wait until no run is in memory and nothing is being written; for tests and scripts."""
         while self.live or self.store.group.busy or self._claiming:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -447,6 +448,21 @@ class LiveRun:
         elif not waiting[0].done():
             waiting[0].set_result(step)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether all of it waits for time or for something from outside."""
+        return (
+            0 < len(self._durable) == self.calls
+            and not (self.bodies or self._checking or self.unwinding or self._heap)
+            and not any(future.done() for future, _ in self._durable.values())
+            and self._all_inside()
+        )
+
+    @property
+    def next_due(self) -> int | None:
+        """When the first of its waits ends by itself."""
+        return self._earliest()
+
     def _consider_parking(self) -> None:
         if any(future.done() for future, _ in self._durable.values()):
             return  # somebody has just been woken and looks again when it waits next
@@ -550,9 +566,12 @@ class LiveRun:
     def abandon(self) -> None:
         """The run was cancelled, or somebody else holds it: cancel its code, which may clean up."""
         self.abandoned = True
-        for task in {*self.tasks, *([self.root] if self.root is not None else [])}:
+        root = self.root
+        for task in {*self.tasks, *self.in_step, *([root] if root is not None else [])}:
             if not task.done():
                 task.cancel()
+        if root is not None and inspect.getcoroutinestate(root.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
+            self.gone()  # cancelled before its first line, it can't say so itself
 
 
 _QUIET_ROUNDS = 3

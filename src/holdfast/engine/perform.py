@@ -46,7 +46,7 @@ async def perform(live: LiveRun, call: StepCall[Any]) -> Any:
     counts = type(call) is not RaceCall
     live.calls += counts
     task: asyncio.Task[Any] | None = None
-    if live.multi:
+    if live.multi or live.bridge is not None:
         task = asyncio.current_task()
         if task is not None:
             live.in_step[task] = call.key

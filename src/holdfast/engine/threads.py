@@ -48,6 +48,12 @@ class Threads:
         """Take no more calls; threads that are stuck don't hold the process."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    async def ended(self) -> None:
+        """Take no more calls, and wait until those in progress have returned, the given up ones included."""
+        self.close()
+        if self.active or self.lost:
+            await asyncio.to_thread(self._pool.shutdown, wait=True)
+
 
 def _stop_iteration_safe(call: Callable[[], Any]) -> Any:
     try:

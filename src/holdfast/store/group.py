@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from holdfast.base.errors import NotRunningError, OverloadedError, StoreFailedError, StoreFullError
@@ -16,6 +16,7 @@ from holdfast.core.plan import DUPLICATE, Plan, Read, Refused, Tx
 A = TypeVar("A")
 
 MAX_GROUP_PLANS = 1000
+EARLY_GROUP_PLANS = 64
 MAX_GROUP_BYTES = 16 * 1024 * 1024
 MAX_PENDING_BYTES = 256 * 1024 * 1024
 
@@ -61,6 +62,7 @@ class GroupCommit:
         self._scheduled = False
         self._committing: list[Plan[Any]] | None = None
         self._closed: BaseException | None = None
+        self._killed = False
         self._idle: list[asyncio.Future[None]] = []
         self.groups = 0
         """Groups committed so far."""
@@ -68,6 +70,8 @@ class GroupCommit:
         """Plans committed so far."""
         self.max_group = MAX_GROUP_PLANS
         """Plans per group at most; the fault tests set 1."""
+        self.early_group = EARLY_GROUP_PLANS
+        """A group this large doesn't wait for the rest of the loop's round: the others fill the next one while it syncs."""
         self.before_commit: Callable[[], None] | None = None
         """Called before each commit; a seam for fault tests."""
         self.after_commit: Callable[[], None] | None = None
@@ -87,9 +91,12 @@ class GroupCommit:
         plan.future = future
         self._pending.append(plan)
         self._pending_bytes += plan.size
-        if not self._scheduled and self._committing is None:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        if self._committing is None:
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
+            elif len(self._pending) == self.early_group:
+                self._flush()
         return future
 
     @property
@@ -117,6 +124,23 @@ class GroupCommit:
         self._pending_bytes = 0
         for plan in waiting:
             _fail(plan, self._closed)
+
+    @property
+    def committing(self) -> Sequence[Plan[Any]]:
+        """The plans of the group being committed; what the seams of fault tests look at."""
+        return self._committing or ()
+
+    def kill(self, error: BaseException) -> None:
+        """Commit and answer nothing more, as if the process had died; whoever waits gets the error. For fault tests.
+
+        A group that the database is committing already may or may not become durable.
+        """
+        self._killed = True
+        cut_off, self._committing = self._committing, None
+        for plan in cut_off or ():
+            _fail(plan, error)
+        self.close(error)
+        self._tell_idle()
 
     # -- one group ---------------------------------------------------------------------------------------------------
 
@@ -151,8 +175,12 @@ class GroupCommit:
             for plan in group:
                 wanted.extend(plan.reads())
             backend.load(tx, wanted)
-            for plan in group:
-                _decide(plan, tx)
+            broken = _decide(group, tx)
+            if broken is not None:
+                # alone, the plan that can't decide fails; without it, the others go on
+                backend.rollback()
+                self._without(group, *broken)
+                return
             unique = backend.write(tx)
         except Exception as error:
             backend.rollback()
@@ -164,6 +192,9 @@ class GroupCommit:
             return
         if self.before_commit is not None:
             self.before_commit()
+            if self._killed:
+                backend.rollback()
+                return
         backend.commit(lambda error: self._done(group, tx, error))
 
     def _one_by_one(self, group: list[Plan[Any]], error: BaseException | None) -> None:
@@ -184,13 +215,27 @@ class GroupCommit:
         self._committing = group[:1]
         self._attempt(group[:1])
 
+    def _without(self, group: list[Plan[Any]], broken: Plan[Any], error: BaseException) -> None:
+        _fail(broken, error)
+        rest = [plan for plan in group if plan is not broken]
+        if rest:
+            self._committing = rest
+            self._attempt(rest)
+        else:
+            self._committing = None
+            self._next()
+
     def _done(self, group: list[Plan[Any]], tx: Tx, error: BaseException | None) -> None:
+        if self._killed:
+            return
         if error is not None:
             self._backend.rollback()
             self._fail_group(group, self._backend.translate(error))
             return
         if self.after_commit is not None:
             self.after_commit()
+            if self._killed:
+                return
         self.groups += 1
         self.plans += len(group)
         self._backend.committed(tx)
@@ -201,9 +246,6 @@ class GroupCommit:
         for plan in group:
             answer = plan.answer
             future = plan.future
-            if isinstance(answer, _Raised):
-                _fail(plan, answer.error)
-                continue
             then = plan.then
             if then is not None:
                 then(answer)
@@ -224,27 +266,26 @@ class GroupCommit:
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._flush)
-        elif self._idle:
-            waiters, self._idle = self._idle, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+        else:
+            self._tell_idle()
+
+    def _tell_idle(self) -> None:
+        waiters, self._idle = self._idle, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
-class _Raised:
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-def _decide(plan: Plan[Any], tx: Tx) -> None:
-    mark = tx.mark()
+def _decide(group: list[Plan[Any]], tx: Tx) -> tuple[Plan[Any], BaseException] | None:
+    """Run the plans one after another; the first that raises, with what it raised."""
+    plan: Plan[Any] | None = None
     try:
-        plan.answer = plan.decide(tx)
+        for plan in group:
+            plan.answer = plan.decide(tx)
     except Exception as error:
-        tx.roll_back(mark)
-        plan.answer = _Raised(error)
+        assert plan is not None
+        return plan, error
+    return None
 
 
 def _fail(plan: Plan[Any], error: BaseException) -> None:

@@ -124,6 +124,10 @@ class SqliteStore:
         """Finish what was submitted, checkpoint, and give the file up."""
         await self.group.drain()
         self.group.close()
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Give the file up as it is; what is not committed is lost. After `group.kill`, for fault tests."""
         self._commits.put(None)
         await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self.checkpointer.stop)
@@ -285,25 +289,32 @@ class SqliteStore:
         return rows
 
     def write(self, tx: Tx) -> bool:
-        for cls, changes in tx.changes().items():
-            if not changes:
-                continue
-            inserts: list[Row] = []
-            puts: list[Row] = []
-            deletes: list[Any] = []
-            for key, change in changes.items():
-                if change is Change.INSERT:
-                    inserts.append(tx.row(cls, key))
-                elif change is Change.PUT:
-                    puts.append(tx.row(cls, key))
-                else:
-                    deletes.append(key)
-            if inserts and not self._insert(cls, inserts):
+        for cls, rows in tx.appended().items():
+            if not self._insert(cls, rows):
                 return False
-            if puts:
-                self._put(cls, puts)
-            if deletes:
-                self._delete(cls, deletes)
+        for cls, changes in tx.changes().items():
+            if changes and not self._write_changes(tx, cls, changes):
+                return False
+        return True
+
+    def _write_changes(self, tx: Tx, cls: type[Row], changes: dict[Any, Change]) -> bool:
+        inserts: list[Row] = []
+        puts: list[Row] = []
+        deletes: list[Any] = []
+        row_of = tx.row
+        for key, change in changes.items():
+            if change is Change.INSERT:
+                inserts.append(row_of(cls, key))
+            elif change is Change.PUT:
+                puts.append(row_of(cls, key))
+            else:
+                deletes.append(key)
+        if inserts and not self._insert(cls, inserts):
+            return False
+        if puts:
+            self._put(cls, puts)
+        if deletes:
+            self._delete(cls, deletes)
         return True
 
     def _insert(self, cls: type[Row], rows: list[Row]) -> bool:

@@ -1,0 +1,56 @@
+"""Ending an engine as the death of its process would, within a process that lives on. For tests of durability."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import NotRunningError
+
+if TYPE_CHECKING:
+    from holdfast.engine.engine import Engine
+
+
+def kill(engine: Engine) -> None:
+    """From here on nothing of this engine is committed, started or answered. Finish with `reap`.
+
+    The code of its runs is cancelled, since it can't be made to vanish: its cleanup runs, its results are refused.
+    """
+    engine.draining = True
+    engine.running = False
+    for app in engine.apps.values():
+        app.unbind(engine)
+    engine.crons.stop()
+    engine.timers.cancel()
+    engine._watch.cancel()
+    for live in list(engine.live.values()):
+        live.abandon()
+    error = NotRunningError("the engine died before it could answer; whether this was recorded is not known")
+    engine.store.group.kill(error)
+    for waiters in engine._waiters.values():
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+
+async def reap(engine: Engine, seconds: float = 10.0) -> None:
+    """Wait until the code of a killed engine has ended, then give up what the operating system would have taken back.
+
+    Raises:
+        TimeoutError: code of a run goes on though it was cancelled; after so many seconds.
+    """
+    async with asyncio.timeout(seconds):
+        while engine.live:
+            waiter: asyncio.Future[None] = engine.loop.create_future()
+            engine._idle.append(waiter)
+            await waiter
+        if engine._pruning is not None:
+            await asyncio.wait({engine._pruning})
+        for threads in (engine.threads, engine.function_threads):
+            await threads.ended()
+    engine._retention.cancel()
+    engine._factory.remove()
+    await engine.reader.close()
+    await engine.store.abandon()
+    for manager in reversed(engine._lifespans):
+        await manager.__aexit__(None, None, None)
