@@ -23,7 +23,7 @@ import uvicorn
 from rich.console import Console
 
 from .expectations import Observation
-from .inbox import BUSY, Inbox, smtp_server
+from .inbox import BUSY, FULL, Inbox, smtp_server
 from .inbox_page import inbox_app
 from .observers import Api, Database, Mailbox
 from .processes import PortTakenError, StartError, Storefront, check_port
@@ -35,6 +35,8 @@ from .waiting import until
 
 SECRET = "whsec_demo"  # noqa: S105 - for a shop that sells nothing
 TRICKLE_SECONDS = (1.0, 4.0)
+FULL_MAILBOX = "full-mailbox@example.test"
+"""Whose e-mails become dead letters, to be redriven by whoever looks at the dashboard."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Options:
 
 def parse_options(arguments: list[str] | None = None) -> Options:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.demo", description="The storefront, an inbox and the dashboard, with real traffic."
+    )
     parser.add_argument("--once", action="store_true", help="play the scenario, print the table, exit")
     parser.add_argument("--sabotage", choices=SABOTAGES, help="break something, to see that the table shows it")
     parser.add_argument("--dashboard-port", type=int, default=8288, help="dashboard and event API; default %(default)s")
@@ -97,8 +101,9 @@ class Demo:
         traffic = Traffic(self.shop, SECRET)
         paid: list[Placed] = []
         for number in range(sys.maxsize):
-            # every now and then the mail server has a bad moment
+            # every now and then the mail server has a bad moment, and one customer's mailbox is full half of the time
             self.inbox.refusal = BUSY if number % 20 == 19 else None
+            self.inbox.rejected = {FULL_MAILBOX: FULL} if number % 30 < 15 else {}
             with contextlib.suppress(httpx.HTTPError):
                 await self._one(traffic, paid, number)
             await asyncio.sleep(random.uniform(*TRICKLE_SECONDS))
@@ -110,7 +115,8 @@ class Demo:
         elif choice < 0.3 and paid:
             await traffic.refund(paid.pop(), "changed their mind")
         else:
-            order = await traffic.place_order(f"customer-{number}@example.test", random.choice(["mug", "poster"]))
+            email = FULL_MAILBOX if 0.3 < choice < 0.36 else f"customer-{number}@example.test"
+            order = await traffic.place_order(email, random.choice(["mug", "poster"]))
             answer = await traffic.pay(order)
             paid.append(order)
             if choice > 0.95:
@@ -203,7 +209,10 @@ async def run(options: Options, console: Console) -> int:
             holds = await demo.play()
             if options.once:
                 return 0 if holds else 1
-            console.print("a trickle of traffic goes on; Ctrl-C ends it")
+            console.print(
+                f"a trickle of traffic goes on; some of it ends in {demo.storefront.dashboard_url}/dead-letters, "
+                "to be redriven. Ctrl-C ends it"
+            )
             await demo.trickle()
     except asyncio.CancelledError:
         console.print("stopped")

@@ -14,6 +14,7 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 BUSY = "451 4.3.2 the mail server is busy; try again later"
+FULL = "452 4.2.2 the mailbox is full"
 UNKNOWN = "550 5.1.1 there is no such mailbox"
 
 

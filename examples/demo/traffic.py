@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -56,7 +56,6 @@ class Traffic:
     """Seconds that the slowest webhook or sign-up took to be answered."""
     answered: int = 0
     """Webhooks and sign-ups answered so far."""
-    _numbers: dict[str, int] = field(default_factory=dict)
 
     async def place_order(self, email: str, sku: str = "mug", quantity: int = 1) -> Placed:
         """Order something; it is not paid yet."""

@@ -17,6 +17,7 @@ import pytest
 
 from examples.storefront.webhook import sign
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "how-to" / "webhook-enqueue-durable-work.md").read_text()
 

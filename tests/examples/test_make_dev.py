@@ -13,6 +13,7 @@ import httpx
 import pytest
 from running_shop import free_port
 
+pytestmark = pytest.mark.slow
 STOREFRONT = Path(__file__).parents[2] / "examples" / "storefront"
 
 

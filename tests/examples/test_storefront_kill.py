@@ -16,7 +16,7 @@ from examples.storefront.delivery import DIED
 from running_shop import running_shop
 from local_resend import LocalResend, serve_resend
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 ADA = "ada@example.test"
 
 
