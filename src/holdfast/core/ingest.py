@@ -11,7 +11,7 @@ from holdfast.base.ids import ulid_text
 from holdfast.base.limits import EVENT_ID_WINDOW_MS
 from holdfast.core.expressions import compile_expression
 from holdfast.core.plan import Plan, Read, Tx, WaitsFor
-from holdfast.core.queue import Leased, lease, line_up, new_item, place
+from holdfast.core.queue import Leased, lease, line_up
 from holdfast.core.rows import (
     DedupeRow,
     EventRow,
@@ -115,7 +115,10 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
     if incoming.seeded and tx.get(EventRow, event.id) is not None:
         out.duplicates.append(True)
         return
-    tx.insert(event)
+    if incoming.seeded:
+        tx.insert(event)
+    else:
+        tx.append(event)
     now = tx.now
     due = event.ts if event.ts > now else 0
     deduplicated = 0
@@ -139,23 +142,36 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
 
 def start_run(tx: Tx, match: Match, event: EventRow, due: int, leased: list[Leased]) -> RunRow:
     """Make a run and its item; leased at once where there is room."""
+    now = tx.now
+    direct = due <= now and tx.room > 0 and not tx.backlog and match.function_id in tx.functions
     run = RunRow(
         match.run_id,
         match.function_id,
         event.id,
-        RunStatus.QUEUED,
-        tx.now,
-        lane=match.lane,
-        priority=match.priority,
-        version=match.version,
-        parent_id=match.parent_id,
-        parent_step=match.parent_step,
-        origin=match.origin,
+        RunStatus.RUNNING if direct else RunStatus.QUEUED,
+        now,
+        now if direct else None,
+        None,
+        match.lane,
+        match.priority,
+        match.version,
+        match.parent_id,
+        match.parent_step,
+        match.origin,
     )
-    item = new_item(run, due)
+    rank = now - match.priority * 1000
+    if direct:
+        # the insert is the claim
+        tx.room -= 1
+        item = ItemRow(run.id, run.id, ItemState.LEASED, match.lane, rank, due, tx.owner, 1)
+        leased.append(Leased(run, item, event))
+        tx.insert(item)
+    else:
+        item = ItemRow(run.id, run.id, ItemState.TIMED if due > now else ItemState.READY, match.lane, rank, due)
+        tx.insert(item)
+        if due <= now:
+            line_up(tx, item)
     tx.insert(run)
-    tx.insert(item)
-    place(tx, run, item, leased, event)
     return run
 
 

@@ -85,7 +85,7 @@ class Record(Plan[StepRow]):
         step = self.step
         step.seq = run.steps
         if self.fresh:
-            tx.insert(step)
+            tx.append(step)
         else:
             tx.put(step)
         if item.crashes:

@@ -125,7 +125,7 @@ class Plan(Generic[A]):
 class Tx:
     """The overlay that the plans of one group share."""
 
-    __slots__ = ("_dirty", "_found", "_rows", "_undo", "backlog", "functions", "now", "owner", "room")
+    __slots__ = ("_appended", "_dirty", "_found", "_rows", "backlog", "functions", "now", "owner", "room", "scanned")
 
     def __init__(
         self, now: int, owner: int, room: int = 0, backlog: bool = False, functions: frozenset[int] = frozenset()
@@ -139,10 +139,12 @@ class Tx:
         """How many more runs this node can take."""
         self.backlog = backlog
         """Whether ready items wait, so that new ones have to queue behind them."""
+        self.scanned: dict[str, bool] = {}
+        """Lanes that a ReadyItems looked into, and whether they may hold more than was read."""
         self._rows: dict[type[Row], dict[Any, Any]] = {cls: {} for cls in KEYS}
         self._dirty: dict[type[Row], dict[Any, Change]] = {}
+        self._appended: dict[type[Row], list[Row]] = {}
         self._found: dict[Find, list[Any]] = {}
-        self._undo: list[tuple[Any, ...]] = []
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -173,38 +175,45 @@ class Tx:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
+    def append(self, row: Row) -> None:
+        """Add a row that no other plan of the group looks for; a taken key makes this plan's answer DUPLICATE."""
+        cls = type(row)
+        appended = self._appended.get(cls)
+        if appended is None:
+            self._appended[cls] = [row]
+        else:
+            appended.append(row)
+
     def insert(self, row: Row) -> None:
-        """Add a row; if its key turns out to be taken on disk, this plan is answered DUPLICATE and writes nothing."""
+        """Add a row that later plans of the group may see; a taken key makes this plan's answer DUPLICATE."""
         cls = type(row)
         key = KEYS[cls](row)
-        self._set(cls, key, row, Change.INSERT)
+        self._rows[cls][key] = row
+        self._changes_of(cls)[key] = Change.INSERT
 
     def put(self, row: Row) -> None:
         """Add or replace a row."""
         cls = type(row)
         key = KEYS[cls](row)
-        dirty = self._dirty.get(cls)
-        known = dirty.get(key) if dirty else None
-        self._set(cls, key, row, Change.INSERT if known is Change.INSERT else Change.PUT)
+        self._rows[cls][key] = row
+        changes = self._changes_of(cls)
+        if changes.get(key) is not Change.INSERT:
+            changes[key] = Change.PUT
 
     def delete(self, cls: type[Row], key: Any) -> None:
         """Remove a row, if it is there."""
-        dirty = self._dirty.get(cls)
-        if dirty and dirty.get(key) is Change.INSERT:
-            self._undo.append((cls, key, self._rows[cls].get(key), Change.INSERT))
-            del dirty[key]
-            self._rows[cls][key] = None
+        changes = self._changes_of(cls)
+        if changes.get(key) is Change.INSERT:
+            del changes[key]
         else:
-            self._set(cls, key, None, Change.DELETE)
+            changes[key] = Change.DELETE
+        self._rows[cls][key] = None
 
-    def _set(self, cls: type[Row], key: Any, row: Row | None, change: Change) -> None:
-        rows = self._rows[cls]
-        dirty = self._dirty.get(cls)
-        if dirty is None:
-            dirty = self._dirty[cls] = {}
-        self._undo.append((cls, key, rows.get(key), dirty.get(key)))
-        rows[key] = row
-        dirty[key] = change
+    def _changes_of(self, cls: type[Row]) -> dict[Any, Change]:
+        changes = self._dirty.get(cls)
+        if changes is None:
+            changes = self._dirty[cls] = {}
+        return changes
 
     # -- what the store does with it -----------------------------------------------------------------------------------
 
@@ -229,28 +238,13 @@ class Tx:
         """Whether a find was provided already."""
         return read in self._found
 
-    def mark(self) -> tuple[int, int, bool]:
-        """A point to roll back to."""
-        self._undo.clear()
-        return (0, self.room, self.backlog)
-
-    def roll_back(self, mark: tuple[int, int, bool]) -> None:
-        """Undo what the current plan wrote."""
-        for cls, key, row, change in reversed(self._undo):
-            if row is None and change is None:
-                self._rows[cls].pop(key, None)
-            else:
-                self._rows[cls][key] = row
-            if change is None:
-                self._dirty[cls].pop(key, None)
-            else:
-                self._dirty[cls][key] = change
-        self._undo.clear()
-        _, self.room, self.backlog = mark
-
     def changes(self) -> dict[type[Row], dict[Any, Change]]:
         """What is to be written, by table and key."""
         return self._dirty
+
+    def appended(self) -> dict[type[Row], list[Row]]:
+        """Rows that were only ever added, by table."""
+        return self._appended
 
     def row(self, cls: type[Row], key: Any) -> Any:
         """The final state of a changed row."""

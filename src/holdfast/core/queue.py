@@ -21,20 +21,6 @@ class Leased(msgspec.Struct, gc=False):
     """Its event, when it came in the same plan; otherwise it is read."""
 
 
-def place(tx: Tx, run: RunRow, item: ItemRow, leased: list[Leased], event: EventRow | None = None) -> None:
-    """Put a new or woken item where it belongs: leased to this node if there is room and nobody waits, else in line."""
-    now = tx.now
-    if item.due > now:
-        item.state = ItemState.TIMED
-        tx.put(item)
-        tx.put(run)
-    elif tx.room > 0 and not tx.backlog and not item.crashes and run.function_id in tx.functions:
-        lease(tx, run, item, leased, event)
-    else:
-        line_up(tx, item)
-        tx.put(run)
-
-
 def lease(tx: Tx, run: RunRow, item: ItemRow, leased: list[Leased], event: EventRow | None = None) -> None:
     """Give an item to this node. The lease is counted before anything executes."""
     tx.room -= 1
@@ -53,11 +39,6 @@ def line_up(tx: Tx, item: ItemRow) -> None:
     tx.backlog = True
     if tx.get(LaneRow, lane) is None:
         tx.put(LaneRow(lane, tx.now))
-
-
-def new_item(run: RunRow, due: int) -> ItemRow:
-    """The item of a new run."""
-    return ItemRow(run.id, run.id, ItemState.READY, run.lane, run.queued_at - run.priority * 1000, due)
 
 
 class Claim(Plan[list[Leased]]):
@@ -80,19 +61,17 @@ class Claim(Plan[list[Leased]]):
         lanes: dict[str, list[ItemRow]] = {}
         for item in tx.find(self.read):
             lanes.setdefault(item.lane, []).append(item)
-        served = self._round_robin(tx, lanes, leased)
-        for lane in served:
+        self._round_robin(tx, lanes, leased)
+        for lane, more in tx.scanned.items():
             row = tx.get(LaneRow, lane)
-            if lanes[lane]:
+            if lanes.get(lane) or more:
                 tx.put(LaneRow(lane, tx.now if row is None else max(tx.now, row.turn + 1)))
             elif row is not None:
                 tx.delete(LaneRow, lane)
         self._stage(tx, leased)
         return leased
 
-    def _round_robin(self, tx: Tx, lanes: dict[str, list[ItemRow]], leased: list[Leased]) -> list[str]:
-        share = max(1, self.limit // max(1, len(lanes))) + 1
-        served = list(lanes)
+    def _round_robin(self, tx: Tx, lanes: dict[str, list[ItemRow]], leased: list[Leased]) -> None:
         turn = list(lanes)
         while turn and tx.room > 0:
             for lane in list(turn):
@@ -108,11 +87,6 @@ class Claim(Plan[list[Leased]]):
                 lease(tx, run, item, leased)
                 if lane == SUSPECT_LANE:
                     turn.remove(lane)
-        for lane in served:
-            # a lane that filled its share may have more on disk than was read
-            if not lanes[lane] and lane != SUSPECT_LANE and _taken(leased, lane) >= share:
-                lanes[lane] = [_MORE]
-        return served
 
     def _stage(self, tx: Tx, leased: list[Leased]) -> None:
         backlog = tx.backlog
@@ -124,13 +98,6 @@ class Claim(Plan[list[Leased]]):
                 lease(tx, run, item, leased)
             else:
                 line_up(tx, item)
-
-
-def _taken(leased: list[Leased], lane: str) -> int:
-    return sum(1 for one in leased if one.run.lane == lane)
-
-
-_MORE = ItemRow(b"", b"", 0, "", 0, 0)
 
 
 class Recover(Plan[int]):

@@ -42,6 +42,13 @@ PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {
 }
 
 
+FIXED: dict[type[Row], tuple[str, ...]] = {
+    RunRow: ("function_id", "event_id", "queued_at", "lane", "priority", "version", "parent_id", "parent_step", "origin"),
+    ItemRow: ("run_id",),
+}
+"""Columns that never change once a row is there: naming them in an update would rewrite their index entries."""
+
+
 def columns(cls: type[Row]) -> tuple[str, ...]:
     """Column names in the order of the struct's fields."""
     return cls.__struct_fields__
@@ -57,7 +64,8 @@ def insert(cls: type[Row], count: int) -> str:
 def put(cls: type[Row], count: int) -> str:
     """Insert or replace `count` rows."""
     keys = PRIMARY_KEYS[cls]
-    updates = ", ".join(f"{name} = excluded.{name}" for name in columns(cls) if name not in keys)
+    fixed = (*keys, *FIXED.get(cls, ()))
+    updates = ", ".join(f"{name} = excluded.{name}" for name in columns(cls) if name not in fixed)
     return (
         f"INSERT INTO {cls.TABLE} ({', '.join(columns(cls))}) VALUES {_values(cls, count)} "
         f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updates}"

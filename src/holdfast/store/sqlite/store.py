@@ -262,7 +262,7 @@ class SqliteStore:
             case DueTimers():
                 rows = [ItemRow(*r) for r in execute(sql.DUE_TIMERS, (tx.now, read.limit))]
             case ReadyItems():
-                rows = self._ready(read)
+                rows = self._ready(tx, read)
             case Children():
                 rows = [RunRow(*r) for r in execute(sql.CHILDREN, (read.run_id,))]
                 self._complete_runs(rows)
@@ -276,7 +276,7 @@ class SqliteStore:
             self.load(tx, [(cls, row.run_id) for row in rows for cls in (ItemRow, RunRow)])
             self.load(tx, [(StepRow, KEYS[WaitRow](row)) for row in rows])
 
-    def _ready(self, read: ReadyItems) -> list[ItemRow]:
+    def _ready(self, tx: Tx, read: ReadyItems) -> list[ItemRow]:
         rows: list[ItemRow] = []
         lanes = sorted((lane for lane in self._lanes.values() if not lane.blocked), key=lambda lane: lane.turn)
         lanes = [lane for lane in lanes if _claimable(lane.lane, read)]
@@ -285,7 +285,9 @@ class SqliteStore:
             if len(rows) > read.limit:
                 break
             limit = 2 if lane.lane == SUSPECT_LANE else share
-            rows.extend(ItemRow(*r) for r in self._conn.execute(sql.READY_IN_LANE, (lane.lane, limit)))
+            found = self._conn.execute(sql.READY_IN_LANE, (lane.lane, limit)).fetchall()
+            rows.extend(ItemRow(*row) for row in found)
+            tx.scanned[lane.lane] = len(found) == limit
         return rows
 
     def write(self, tx: Tx) -> bool:

@@ -155,7 +155,10 @@ def _common(where: RunFilter) -> list[Condition]:
 
 
 def _between(where: RunFilter, before: bytes | None, column: str) -> list[Condition]:
-    """Where a walk by ids begins and ends: the time as ids tell it, and the cursor. An item's id begins with its run's."""
+    """Where a walk by ids begins and ends: the time as ids tell it, and the cursor.
+
+    It holds for items as for runs: an item's id begins with its run's.
+    """
     out = []
     if where.since is not None:
         out.append(Condition(f"{column} >= ?", (first_id(where.since - CLOCK_SKEW_MS),)))
