@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
 from holdfast.store.reads import Overview
@@ -63,12 +61,3 @@ def nice_top(value: int) -> int:
             if value <= factor * scale:
                 return factor * scale
         scale *= 10
-
-
-def sparkline(values: Sequence[int], width: int = 120, height: int = 28) -> str:
-    """The `points` of a polyline through the values; a flat line along the bottom when there is nothing."""
-    if len(values) < 2:
-        values = [0, 0]
-    top = max(max(values), 1)
-    step = width / (len(values) - 1)
-    return " ".join(f"{index * step:.1f},{height - 2 - (height - 4) * value / top:.1f}" for index, value in enumerate(values))

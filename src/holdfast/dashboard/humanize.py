@@ -12,9 +12,9 @@ _YEAR = 365 * _DAY
 
 
 def duration(ms: float) -> str:
-    """A span in the two units that matter: `340 ms`, `2.3 s`, `4 min 12 s`, `6 d 23 h`."""
-    if ms < 0:
-        return "0 ms"
+    """A span in the two units that matter: `<1 ms`, `340 ms`, `2.3 s`, `4 min 12 s`, `6 d 23 h`."""
+    if ms < 1:
+        return "<1 ms"
     if ms < _SECOND:
         return f"{round(ms)} ms"
     if ms < 10 * _SECOND:

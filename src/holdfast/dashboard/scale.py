@@ -8,11 +8,13 @@ import msgspec
 
 from holdfast.dashboard import humanize
 
-FOLD_SHARE = 0.6
+FOLD_SHARE = 0.92
 """Idle time is folded when it takes more than this share of the axis."""
 _MIN_GAP_SHARE = 0.04
 _GAP_BUDGET = 36.0
 _MAX_TICKS = 6
+_TICK_ROOM = 13.0
+"""Percent that a label takes."""
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -31,7 +33,8 @@ class Gap(msgspec.Struct, frozen=True):
     x: float
     width: float
     label: str
-    """How long it really was."""
+    """How long it really was, in short."""
+    title: str
 
 
 class Scale:
@@ -68,9 +71,9 @@ class Scale:
         out: list[Tick] = []
         for moment in marks:
             x = self.x(moment)
-            if out and x - out[-1].x < 12:
+            if (out and x - out[-1].x < _TICK_ROOM) or x > 100 - _TICK_ROOM:
                 continue
-            out.append(Tick(x, "0" if moment == self.start else "+" + humanize.duration(moment - self.start), "end" if x > 90 else "start"))
+            out.append(Tick(x, "0" if moment == self.start else "+" + humanize.duration(moment - self.start), "start"))
         return tuple(out)
 
 
@@ -89,16 +92,16 @@ def folded(start: int, end: int, busy: Iterable[tuple[int, int]]) -> Scale:
         return linear(start, end)
     gap_width = min(14.0, _GAP_BUDGET / len(gaps))
     busy_total = total - idle
-    per_ms = (100.0 - gap_width * len(gaps)) / busy_total if busy_total else 0.0
     if not busy_total:
         return linear(start, end)
+    per_ms = (100.0 - gap_width * len(gaps)) / busy_total
     points, shown = [(start, 0.0)], []
     at, x = start, 0.0
     for a, b in gaps:
         if a > at:
             x += (a - at) * per_ms
             points.append((a, x))
-        shown.append(Gap(x, gap_width, humanize.duration(b - a)))
+        shown.append(Gap(x, gap_width, humanize.coarse(b - a) if b - a >= 1000 else humanize.duration(b - a), humanize.duration(b - a)))
         x += gap_width
         points.append((b, x))
         at = b
@@ -110,7 +113,7 @@ def folded(start: int, end: int, busy: Iterable[tuple[int, int]]) -> Scale:
 def _gaps(start: int, end: int, busy: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     out: list[tuple[int, int]] = []
     at = start
-    for a, b in sorted((max(a, start), min(b, end)) for a, b in busy):
+    for a, b in sorted((min(max(a, start), end), min(max(b, start), end)) for a, b in busy):
         if a > at:
             out.append((at, a))
         at = max(at, b)

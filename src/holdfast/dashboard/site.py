@@ -46,7 +46,6 @@ class Site:
         self.mask = mask
         self.version = assets.version()
         self._templates = _environment()
-        self._dead_seen: tuple[int, int] = (-1, 0)
 
     def now(self) -> int:
         return self.engine.clock.now()
@@ -59,7 +58,7 @@ class Site:
     def url(request: Request, path: str, **params: object) -> str:
         """An address of the dashboard, wherever it is mounted."""
         query = urlencode({key: value for key, value in params.items() if value not in {None, ""}})
-        return request.scope.get("root_path", "").rstrip("/") + quote(path, safe="/%:@+,~!$&'()*;=-._") + (f"?{query}" if query else "")
+        return str(request.scope.get("root_path", "")).rstrip("/") + quote(path, safe="/%:@+,~!$&'()*;=-._") + (f"?{query}" if query else "")
 
     async def page(
         self, request: Request, template: str, *, title: str, section: str = "", live: str = "", live_id: str = "",
@@ -89,7 +88,7 @@ class Site:
             static=lambda name: self.url(request, f"/static/{self.version}/{name}"),
             time=lambda moment, style="ago": time_tag(moment, now, style),
             csrf=Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, self.guard.csrf_token(request)),
-            can_change=self.guard.can_change(request), actor=self.guard.actor(request), dead_badge=await self._dead_badge(now),
+            can_change=self.guard.can_change(request), actor=self.guard.actor(request), dead_badge=await self._dead_badge(),
             engine_status=self.engine.status(), **view,
         )
         return self._answer(request, html, fragment=fragment, clear_said=said is not None, status_code=status_code)
@@ -121,16 +120,9 @@ class Site:
             )
         return response
 
-    async def _dead_badge(self, now: int) -> int:
-        """Dead letters to show in the navigation, counted up to a hundred and at most once a second."""
-        if now - self._dead_seen[0] >= 1000 or now < self._dead_seen[0]:
-            letters, _ = await self.reader.dead_letters(limit=_DEAD_BADGE_CAP)
-            self._dead_seen = (now, len(letters))
-        return self._dead_seen[1]
-
-    def forget_badge(self) -> None:
-        """Count the dead letters again on the next page."""
-        self._dead_seen = (-1, 0)
+    async def _dead_badge(self) -> int:
+        """Dead letters to show in the navigation, counted up to a hundred."""
+        return len((await self.reader.dead_letters(limit=_DEAD_BADGE_CAP))[0])
 
     async def problem(self, request: Request, status_code: int, title: str, sentence: str) -> Response:
         """A page that says what is wrong and where to go on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.store.reads import RunView, StepView
+from holdfast.store.reads import RunDetail, RunView, StepView
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -42,13 +42,17 @@ KIND_LABELS = {
 
 
 def run_status(run: RunView) -> Status:
-    """How a run's status is shown; one that failed an attempt and goes on is retrying."""
-    status = RUN_STATUSES.get(run.status)
-    if status is None:
-        return Status(run.status.capitalize(), "idle", "dot")
-    if run.status in ACTIVE and run.error is not None:
-        return RETRYING
-    return status
+    """How a run's status is shown."""
+    return RUN_STATUSES.get(run.status) or Status(run.status.capitalize(), "idle", "dot")
+
+
+def detail_status(detail: RunDetail) -> Status:
+    """The same where all is known of the run: one that is between two attempts, or in a second one, is retrying."""
+    if detail.run.status in ACTIVE:
+        pending = [step for step in detail.steps if step.state == "pending"]
+        if any(step.attempts for step in pending) or (detail.function_attempts and not pending):
+            return RETRYING
+    return run_status(detail.run)
 
 
 def step_status(step: StepView, now: int) -> Status:

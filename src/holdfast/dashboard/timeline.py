@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.dashboard import humanize
 from holdfast.dashboard.scale import Gap, Scale, Tick, folded, linear
-from holdfast.dashboard.status import ACTIVE, KIND_LABELS, Status, run_status, step_status
+from holdfast.dashboard.status import ACTIVE, KIND_LABELS, Status, detail_status, step_status
 from holdfast.store.reads import AttemptView, RunDetail, StepView
 
 MIN_WIDTH = 0.5
@@ -80,15 +80,18 @@ def build(detail: RunDetail, now: int, *, show_all: bool = False, fold_idle: boo
         selected: Key of a step that must be among the rows.
     """
     steps = [(index, step) for index, step in enumerate(detail.steps) if step.kind != "end"]
-    steps.sort(key=lambda pair: (pair[1].started_at, pair[1].seq))
+    steps.sort(key=lambda pair: (first_start(pair[1]), pair[1].seq))
     kept, hidden, hidden_at = _keep(steps, selected, show_all=show_all)
     live = detail.run.status in ACTIVE
     rows = [_run_row(detail, now), *(_step_row(index, step, now, live=live) for index, step in kept)]
     start = min((segment.start for row in rows for segment in row.segments), default=detail.run.queued_at)
     end = _axis_end(detail, rows, start, now)
-    busy = [(s.start, s.end) for row in rows[1:] for s in row.segments if s.tone in _EXECUTING]
-    busy += [(s.start, s.end) for s in rows[0].segments if s.tone == "bad"]
-    compressed = folded(start, end, [*busy, (start, start + 1), (end - 1, end)])
+    # also of the steps that are not shown: time they took is not idle
+    shown = {row.index: row for row in rows}
+    every = [shown.get(index) or _step_row(index, step, now, live=live) for index, step in steps]
+    busy = [(s.start, s.end) for row in every for s in row.segments if s.tone in _EXECUTING]
+    busy += [(attempt.started_at, attempt.ended_at) for attempt in detail.function_attempts]
+    compressed = folded(start, end, busy)
     scale = compressed if fold_idle else linear(start, end)
     return Timeline(
         rows=tuple(_place(row, scale) for row in rows),
@@ -139,7 +142,7 @@ def _run_row(detail: RunDetail, now: int) -> TimelineRow:
         else:
             segments.append(_segment(tone, started, max(end, started), "running"))
     return TimelineRow(
-        key="", name=run.function_name, kind="run", status=run_status(run), duration=humanize.duration(end - run.queued_at),
+        key="", name=run.function_name, kind="run", status=detail_status(detail), duration=humanize.duration(end - run.queued_at),
         attempts=len(detail.function_attempts) + (1 if live or run.status == "COMPLETED" else 0), segments=tuple(segments), index=-1,
     )
 
@@ -160,8 +163,13 @@ def _step_row(index: int, step: StepView, now: int, *, live: bool) -> TimelineRo
     tries = len(step.attempts) + (1 if step.state == "done" else 0)
     return TimelineRow(
         key=step.key, name=step.name, kind=KIND_LABELS.get(step.kind, step.kind), status=step_status(step, now),
-        duration=humanize.duration(end - step.started_at), attempts=tries, segments=tuple(segments), index=index,
+        duration=humanize.duration(end - first_start(step)), attempts=tries, segments=tuple(segments), index=index,
     )
+
+
+def first_start(step: StepView) -> int:
+    """When the first attempt of a step began; its row holds that of the latest."""
+    return min([step.started_at, *(attempt.started_at for attempt in step.attempts)])
 
 
 def _waiting_segment(step: StepView, end: int) -> Segment:

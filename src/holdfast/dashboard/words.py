@@ -37,7 +37,8 @@ def _ending(detail: RunDetail) -> str:
     if run.status == "COMPLETED":
         return f"Completed{took}, {humanize.plural(run.steps, 'step')} recorded."
     if run.status == "FAILED":
-        return f"Failed after {humanize.duration(run.duration_ms)}." if run.duration_ms is not None else "Failed before it started."
+        why = f": {run.error}" if run.error else "."
+        return f"Failed after {humanize.duration(run.duration_ms)}{why}" if run.duration_ms is not None else f"Failed before it started{why}"
     if run.status == "CANCELLED":
         return "Cancelled before it started." if run.started_at is None else f"Cancelled after {humanize.duration(run.duration_ms or 0)}."
     return "Skipped: it was not to run."
@@ -47,7 +48,7 @@ def _place(detail: RunDetail, queue: QueueView | None, now: int, has_steps: bool
     if queue is None:
         return None
     if queue.state == "leased":
-        return "Executing now."
+        return None if has_steps else "Executing now."
     if queue.state == "ready":
         line = f", {humanize.ordinal(queue.position)} in line" if queue.position else ""
         since = humanize.duration(now - queue.due) if now > queue.due else None
@@ -78,7 +79,7 @@ def _pending(step: StepView, now: int, retries: int | None) -> str | None:
         of = f" of {retries + 1}" if retries is not None else ""
         again = f"tries again {_when(step.due, now)}" if step.due is not None and step.due > now else "is being tried again"
         return f"Step '{step.name}' failed with {last.error.get('name', 'an error')} (attempt {last.attempt + 1}{of}) and {again}."
-    return None
+    return f"Executes step '{step.name}' for {humanize.duration(now - step.started_at)}."
 
 
 def waits_for(step: StepView) -> dict[str, Any]:
@@ -148,6 +149,6 @@ def schedule(text: str) -> str:
 def trigger(config: dict[str, object]) -> str:
     """A trigger of a function's configuration on one line."""
     if "cron" in config:
-        return f"cron {config['cron']}"
+        return schedule(str(config["cron"]))
     expression = config.get("expression")
     return f"{config.get('event', '?')}" + (f" if {expression}" if expression else "")

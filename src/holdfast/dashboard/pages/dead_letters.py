@@ -77,7 +77,6 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
             continue
         done += 1
         await site.engine.audit(site.guard.actor(request), "run.redrive", run_id, f"as {last}")
-    site.forget_badge()
     if done == 1 and not refused:
         return site.redirect(request, site.url(request, f"/runs/{last}"), "Redriven, as this new run. Finished steps were kept.")
     return _answer(site, request, done, "redriven", refused)
@@ -95,7 +94,6 @@ async def discard(site: Site, request: Request, form: Form) -> Response:
         if changed:
             done += 1
             await site.engine.audit(site.guard.actor(request), "run.discard", run_id)
-    site.forget_badge()
     return _answer(site, request, done, "discarded", refused)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,7 +21,7 @@ from holdfast.dashboard.words import schedule
 from holdfast.sdk.sender import Outgoing
 from holdfast.store.reads import FunctionView, RunFilter
 
-_LAST_RUNS = 15
+_LAST_RUNS = 8
 
 
 async def show(site: Site, request: Request) -> Response:
@@ -98,5 +99,19 @@ def settings(function: FunctionView) -> list[tuple[str, str]]:
     for key, label in _LABELS.items():
         value = function.config.get(key)
         if value not in (None, "", [], {}):
-            out.append((label, value if isinstance(value, str | int) else encode_json(value, key).decode()))
-    return [(label, str(value)) for label, value in out]
+            out.append((label, said(value)))
+    return out
+
+
+def said(value: object) -> str:
+    """A setting's value as text: `first delay 1s, multiplier 2, jitter none`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{_spaced(str(key))} {said(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        listed = [said(inner) for inner in value]
+        return ", ".join(listed) if all(isinstance(inner, str | int | float) for inner in value) else "; ".join(listed)
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def _spaced(name: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", lambda match: f" {match[1].lower()}", name)

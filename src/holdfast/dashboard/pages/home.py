@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.dashboard import humanize
-from holdfast.dashboard.charts import runs_chart, sparkline
+from holdfast.dashboard.charts import runs_chart
 from holdfast.dashboard.pages.period import PERIODS, Period, period
 from holdfast.dashboard.site import Site
 from holdfast.store.reads import FunctionStats, Overview
@@ -41,7 +41,7 @@ async def show(site: Site, request: Request) -> Response:
     return await site.page(
         request, "home.html", title="Overview", section="home", live="run event dead function", every=15_000,
         period=chosen, periods=PERIODS, overview=overview, tiles=tiles(overview, chosen, now),
-        chart=runs_chart(overview), started_line=sparkline([bucket[4] for bucket in overview.buckets], 220, 36),
+        chart=runs_chart(overview),
         stats=by_trouble(stats), any_functions=any(not f.archived for f in functions), any_events=overview.events > 0 or any(s.started for s in stats),
         health=health(overview, status, now), status=status,
     )
@@ -57,12 +57,17 @@ def tiles(overview: Overview, chosen: Period, now: int) -> list[Tile]:
     return [
         Tile("Running", humanize.compact(overview.running), "executing now", "/runs", {"status": "RUNNING"}, "run" if overview.running else ""),
         Tile("Queued", humanize.compact(overview.queued), "not started yet", "/runs", {"status": "QUEUED"}, ""),
-        Tile("Waiting", humanize.compact(overview.waiting), "for a time or an event", "/runs", {"status": "WAITING"}, "wait" if overview.waiting else ""),
+        Tile("Waiting", humanize.compact(overview.waiting), "for time or event", "/runs", {"status": "WAITING"}, "wait" if overview.waiting else ""),
         Tile("Failed", humanize.compact(overview.failed), f"last {chosen.label}", "/runs", {"status": "FAILED", **since}, "bad" if overview.failed else ""),
-        Tile("Dead letters", humanize.compact(overview.dead), "to redrive or discard", "/dead-letters", {}, "bad" if overview.dead else ""),
-        Tile("Backlog", humanize.compact(overview.backlog), oldest or "ready, no free place", "/runs", {"status": "QUEUED"}, "retry" if oldest else ""),
-        Tile("Events per minute", humanize.compact(round(overview.events / minutes, 1)), f"{humanize.compact(overview.events)} in the last {chosen.label}", "/events", {}, ""),
+        Tile("Dead letters", humanize.compact(overview.dead), "redrive or discard", "/dead-letters", {}, "bad" if overview.dead else ""),
+        Tile("Backlog", humanize.compact(overview.backlog), oldest or "no free place", "/runs", {"status": "QUEUED"}, "retry" if oldest else ""),
+        Tile("Events / min", per_minute(overview.events / minutes), f"{humanize.compact(overview.events)} in {chosen.label}", "/events", {}, ""),
     ]
+
+
+def per_minute(rate: float) -> str:
+    """A rate that may be far below one: `0.03`, `4.2`, `1,250`."""
+    return f"{rate:.2g}" if rate < 10 else humanize.compact(round(rate))
 
 
 def by_trouble(stats: Any) -> list[FunctionStats]:

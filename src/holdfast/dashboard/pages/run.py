@@ -17,12 +17,13 @@ from holdfast.dashboard.forms import Form
 from holdfast.dashboard.history import history
 from holdfast.dashboard.search import is_id
 from holdfast.dashboard.site import Site
-from holdfast.dashboard.status import ACTIVE
+from holdfast.dashboard.status import ACTIVE, detail_status
 from holdfast.engine.engine import Engine
 from holdfast.store.reads import FunctionView, RunDetail, StepView
 
 ACTIVE_REFRESH_MS = 1000
 _LOG_LINES = 200
+_HISTORY = 100
 
 
 async def show(site: Site, request: Request) -> Response:
@@ -34,19 +35,20 @@ async def show(site: Site, request: Request) -> Response:
     show_all, fold_idle = params.get("show") == "all", params.get("idle") != "full"
     step = next((s for s in detail.steps if s.key == params.get("step") and s.kind != "end"), None)
     active = detail.run.status in ACTIVE
+    entries = history(detail)
     log_lines = detail.logs if params.get("logs") == "all" else detail.logs[-_LOG_LINES:]
     return await site.page(
         request, "run.html", title=f"{detail.run.function_name} · {detail.run.id[-6:]}", section="runs", live="run dead",
         live_id=detail.run.id, every=ACTIVE_REFRESH_MS if active else None, detail=detail, run=detail.run, function=function,
-        letter=letter, standing=words.standing(detail, now, _retries(function)), active=active,
+        letter=letter, shown_status=detail_status(detail), standing=words.standing(detail, now, _retries(function)), active=active,
         line=timeline.build(detail, now, show_all=show_all, fold_idle=fold_idle, selected=params.get("step")),
-        state={key: value for key in ("show", "idle", "step", "logs") if (value := params.get(key))},
-        step=step, step_place=detail.steps.index(step) if step is not None else -1,
+        state={key: value for key in ("show", "idle", "step", "logs", "history") if (value := params.get(key))},
+        step=step, first_start=timeline.first_start(step) if step is not None else 0, step_place=detail.steps.index(step) if step is not None else -1,
         step_data=site.show(step.data) if step is not None else None,
         step_logs=[line for line in detail.logs if step is not None and line.step in {step.key, step.name}][-_LOG_LINES:],
         waits=words.waits_for(step) if step is not None and step.state == "pending" else {},
         output=site.show(detail.output), event_data=site.show(detail.event.data) if detail.event is not None else None,
-        history=history(detail), log_lines=log_lines, hidden_logs=len(detail.logs) - len(log_lines),
+        history=entries if params.get("history") == "all" else entries[-_HISTORY:], history_total=len(entries), log_lines=log_lines, hidden_logs=len(detail.logs) - len(log_lines),
     )
 
 
@@ -96,7 +98,6 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
     except HoldfastError as error:
         return site.redirect(request, site.url(request, f"/runs/{run_id}"), f"It can't be redriven: {error}.", tone="bad")
     await site.engine.audit(site.guard.actor(request), "run.redrive", run_id, f"as {new}")
-    site.forget_badge()
     return site.redirect(request, site.url(request, f"/runs/{new}"), "Redriven, as this new run. Finished steps were kept.")
 
 

@@ -128,7 +128,6 @@ async def _apply(site: Site, request: Request, action: str, run_id: str) -> int:
         changed = await (site.engine.rerun(run_id) if action == "rerun" else site.engine.redrive(run_id))
     if changed:
         await site.engine.audit(site.guard.actor(request), f"run.{action}", run_id, "" if changed is True else f"as {changed}")
-        site.forget_badge()
     return int(bool(changed))
 
 

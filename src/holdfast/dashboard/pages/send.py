@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.base.errors import EventInvalidError, OverloadedError, StoreError
-from holdfast.dashboard.drafts import declared, draft, model_of
+from holdfast.dashboard.drafts import declared, draft, model_of, object_bytes
 from holdfast.dashboard.forms import Form
-from holdfast.dashboard.payload import pretty
+from holdfast.dashboard.payload import inline, pretty
 from holdfast.dashboard.samples import sample_text
 from holdfast.dashboard.site import Site
 
@@ -41,8 +43,17 @@ async def form_page(
     known = list(dict.fromkeys([*declared(site.engine.apps), *(n for n in await site.reader.event_names() if not n.startswith("inngest/"))]))
     return await site.page(
         request, "send.html", title="Send an event", section="events", status_code=status_code, name=name, data=data,
-        event_id=event_id, problem=problem, known=known, typed=model_of(site.engine.apps, name) is not None,
+        event_id=event_id, problem=problem, known=known, command=command(name, data), typed=model_of(site.engine.apps, name) is not None,
     )
+
+
+def command(name: str, data: str) -> str:
+    """The command that sends the same."""
+    try:
+        text = inline(object_bytes(data, name), 400)
+    except EventInvalidError:
+        text = "{...}"
+    return f"holdfast send {shlex.quote(name or 'shop/order.paid')} {shlex.quote(text)}"
 
 
 async def prefill(site: Site, name: str, event_id: str) -> str:

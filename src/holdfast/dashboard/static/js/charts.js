@@ -31,13 +31,19 @@ function options(figure, holder, data) {
   const line = getComputedStyle(document.querySelector(".card")).borderTopColor;
   const axis = { stroke: axisColour(), grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
   return {
-    width, height: 186, legend: { show: false }, padding: [8, 4, 0, 0],
+    width, height: 182, legend: { show: false }, padding: [8, 4, 0, 0],
     cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
     scales: { x: { time: true, range: (_, low, high) => [low - slot(data) * 0.2, high + slot(data)] }, y: { range: (_, low, high) => [0, Math.max(high * 1.08, 4)] } },
-    axes: [{ ...axis, grid: { show: false }, space: 80 }, { ...axis, size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000, 500000, 1000000] }],
+    axes: [{ ...axis, grid: { show: false }, space: 90, size: 30, values: (_, splits, __, ___, step) => splits.map((at) => label(at, step)) }, { ...axis, size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000, 500000, 1000000] }],
     series: [{}, ...[...SERIES].reverse().map(([, label, tone]) => ({ label, fill: colour(tone), stroke: colour(tone), width: 0, points: { show: false }, paths: bars(width) }))],
     hooks: { setCursor: [(plot) => tip(plot, holder, data)], setSelect: [(plot) => brush(plot, figure)] },
   };
+}
+
+function label(at, step) {
+  const moment = new Date(at * 1000);
+  if (step >= 86400 || (moment.getHours() === 0 && moment.getMinutes() === 0)) return moment.toLocaleDateString([], { day: "numeric", month: "short" });
+  return moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
 }
 
 function slot(data) {

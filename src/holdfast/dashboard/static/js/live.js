@@ -63,7 +63,7 @@ export function refresh() {
 
 async function load() {
   const view = main();
-  if (document.hidden || document.querySelector("form[data-editor-form] :focus")) return;
+  if (document.hidden) return;
   if (busy) { again = true; return; }
   busy = true;
   lastFetch = Date.now();

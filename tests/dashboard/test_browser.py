@@ -1,0 +1,350 @@
+"""The dashboard in a real browser: every page in both schemes and at both widths, live updating, keys, and without scripts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from dashboard_kit import EVIL, LONG_EVENT, LONG_ID, LONG_STEP, Shop, shop
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
+CHROMIUM = os.environ.get("HOLDFAST_TEST_CHROMIUM", "/usr/bin/chromium")
+ARGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """A shop in which everything has happened at least once."""
+    with shop(tmp_path_factory.mktemp("store") / "shop.db") as server:
+        for order in ("o1", "o2", "flaky", "declined", "later"):
+            server.send("shop/order.paid", {"order_id": order}, event_id=f"payment-{order}")
+        server.send("shop/order.paid", {"order_id": "o1"}, event_id="payment-o1")
+        server.named = {
+            "many": server.send("test/many"), "long": server.send(LONG_EVENT, {"value": "v" * 3000}), "evil": server.send(EVIL),
+            "sleeper": server.send("test/sleep"), "held": server.send("test/hold", {"gate": "always"}),
+            "waits": server.send("shop/order.paid", {"order_id": "waits"}), "later": server.send("shop/order.paid", {"order_id": "later"}),
+            "done": server.send("shop/order.paid", {"order_id": "done"}), "hello": server.send("test/hello", {"n": 1}),
+            "flaky": server.send("shop/order.paid", {"order_id": "flaky"}), "dead": server.send("shop/order.paid", {"order_id": "declined"}),
+        }
+        for name in ("many", "long", "evil", "dead"):
+            server.end(server.named[name])
+        server.until(server.named["done"], lambda d: any(s.kind == "wait_event" for s in d.steps))
+        server.send("shop/order.shipped", {"order_id": "done"})
+        server.end(server.named["done"])
+        server.until(server.named["later"], lambda d: any(s.attempts for s in d.steps))
+        yield server
+
+
+@pytest.fixture
+def opened(browser: Browser, running: Shop) -> Iterator[Callable[..., Page]]:
+    """Opens pages, and fails the test in the end if one of them complained."""
+    complaints: list[str] = []
+    contexts: list[BrowserContext] = []
+
+    def open_page(path: str, *, width: int = 1280, scheme: str = "light", live: bool = True, **options: object) -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce", **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(f"{path}: {message.text}") if message.type in {"error", "warning"} and "400 (Bad Request)" not in message.text else None)
+        page.on("pageerror", lambda error: complaints.append(f"{path}: {error}"))
+        page.on("dialog", lambda dialog: complaints.append(f"{path}: alert {dialog.message}"))
+        page.goto(running.url + path)
+        if live:
+            expect(page.locator("#live")).to_have_attribute("data-state", "on")
+            page.evaluate("window.notReloaded = true")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def stayed(page: Page) -> bool:
+    """Whether the document is the one that was opened."""
+    return page.evaluate("window.notReloaded === true")
+
+
+def overflow(page: Page) -> int:
+    return page.evaluate("document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth")
+
+
+def places(running: Shop) -> dict[str, str]:
+    named = running.named
+    return {
+        "home": "/", "home-hour": "/?period=1h", "runs": "/runs", "runs-failed": "/runs?status=FAILED", "runs-nothing": "/runs?function=nothing",
+        "events": "/events", "event": "/events?name=shop/order.paid", "send": "/events/send?name=shop/order.paid", "functions": "/functions",
+        "function": "/functions/shop-fulfil", "function-long": f"/functions/shop-{LONG_ID}", "dead-letters": "/dead-letters",
+        "crons": "/crons", "audit": "/audit", "not-found": "/runs/nothing",
+        "run-done": f"/runs/{named['done']}", "run-dead": f"/runs/{named['dead']}?step=charge", "run-waits": f"/runs/{named['waits']}",
+        "run-later": f"/runs/{named['later']}?step=charge", "run-many": f"/runs/{named['many']}", "run-long": f"/runs/{named['long']}?step={LONG_STEP}",
+        "run-long-whole": f"/runs/{named['long']}", "run-evil": f"/runs/{named['evil']}", "run-flaky": f"/runs/{named['flaky']}?step=charge",
+        "run-held": f"/runs/{named['held']}?step=held%20step", "run-sleeper": f"/runs/{named['sleeper']}", "run-many-all": f"/runs/{named['many']}?show=all&history=all",
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_each_page_in_both_schemes_and_widths(browser: Browser, running: Shop, scheme: str, width: int):
+    SCREENSHOTS.mkdir(exist_ok=True)
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    page = context.new_page()
+    complaints: list[str] = []
+    where = ""
+    page.on("console", lambda m: complaints.append(f"{where}: {m.text}") if m.type in {"error", "warning"} and not ("404" in m.text and where == "not-found") else None)
+    page.on("pageerror", lambda error: complaints.append(f"{where}: {error}"))
+    wide: list[str] = []
+    for where, path in places(running).items():
+        page.goto(running.url + path)
+        expect(page.locator("#live")).to_have_attribute("data-state", "on")
+        if overflow(page) > 0:
+            wide.append(f"{where}: {overflow(page)} px too wide")
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", dark)[:3])) < 200) == (scheme == "dark"), f"{where} is not {scheme}: {dark}"
+        if where != "run-many-all":
+            page.screenshot(path=SCREENSHOTS / f"{where}-{scheme}-{width}.png", full_page=width < 600 and where not in {"run-many"})
+    context.close()
+    assert wide == []
+    assert complaints == []
+
+
+def test_a_run_appears_and_completes_without_a_reload(opened, running: Shop):
+    page = opened("/runs")
+    run = running.send("test/hold", {"gate": "live"})
+    row = page.locator(f"#run-{run}")
+    expect(row).to_contain_text("Running")
+    running.let_go("live")
+    expect(row).to_contain_text("Completed")
+    assert stayed(page)
+
+
+def test_the_page_of_a_run_follows_it(opened, running: Shop):
+    run = running.send("shop/order.paid", {"order_id": "followed"})
+    page = opened(f"/runs/{run}")
+    expect(page.locator(".standing")).to_contain_text("Waits in 'shipped' for event shop/order.shipped")
+    page.locator("#history summary").click()
+    running.send("shop/order.shipped", {"order_id": "followed"})
+    expect(page.locator(".head .badge")).to_have_text("Completed")
+    expect(page.locator(".wf-row", has_text="receipt")).to_be_visible()
+    expect(page.locator("#panel")).to_contain_text("receipt for followed")
+    expect(page.locator("#history")).to_have_attribute("open", "")
+    assert stayed(page)
+
+
+def test_counters_and_badge_follow(opened, running: Shop):
+    page = opened("/")
+    badge = page.locator("#nav .count")
+    before = int(badge.inner_text())
+    tile = page.locator(".tile", has_text="Running").locator(".tile-value")
+    busy = int(tile.inner_text())
+    running.send("test/hold", {"gate": "counted"})
+    expect(tile).to_have_text(str(busy + 1))
+    running.send("shop/order.paid", {"order_id": "declined"})
+    expect(badge).to_have_text(str(before + 1))
+    expect(page.locator(".feed").first).to_contain_text("card declined")
+    running.let_go("counted")
+    expect(tile).to_have_text(str(busy))
+    assert stayed(page)
+    assert page.locator(".uplot canvas").count() == 1, "the chart is drawn, once"
+
+
+def test_rows_do_not_move_under_the_pointer(opened, running: Shop):
+    page = opened("/runs?function=greet")
+    first = page.locator("#runs-body tr").first
+    first.hover()
+    top = first.get_attribute("id")
+    run = running.send("test/hello")
+    pill = page.locator(".pill")
+    expect(pill).to_have_text("1 new")
+    assert page.locator("#runs-body tr").first.get_attribute("id") == top
+    pill.click()
+    expect(page.locator("#runs-body tr").first).to_have_attribute("id", f"run-{run}")
+    expect(pill).to_have_count(0)
+    assert stayed(page)
+
+
+def test_keys(opened, running: Shop):
+    page = opened("/")
+    for letter, heading in (("r", "Runs"), ("e", "Events"), ("f", "Functions"), ("d", "Dead letters"), ("c", "Crons"), ("h", "Overview")):
+        page.keyboard.press("g")
+        page.keyboard.press(letter)
+        expect(page.locator("h1")).to_have_text(heading)
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("/")
+    page.keyboard.type(running.named["done"])
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Fulfil order")
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    expect(page.locator("h1")).to_have_text("Runs")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    at = page.locator("tr.at")
+    expect(at).to_have_count(1)
+    page.keyboard.press("x")
+    expect(page.locator("[data-bulk-count]")).to_have_text("1 selected")
+    page.keyboard.press("x")
+    run = at.get_attribute("id").removeprefix("run-")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/runs/{run}")
+    assert stayed(page), "pages of one tab share a document"
+    assert len(running.engine.notices._subscriptions) == 1, "and one stream"
+
+
+def test_the_theme_is_chosen_and_kept(opened):
+    page = opened("/", scheme="light")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.keyboard.press("t")
+    assert page.evaluate(background) == light, "from the system's light to light"
+    page.keyboard.press("t")
+    dark = page.evaluate(background)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(background) == dark
+    expect(page.locator("[data-theme-label]")).to_have_text("Dark")
+
+
+def test_an_event_is_sent_by_hand(opened, running: Shop):
+    page = opened("/events/send?name=shop/order.paid")
+    page.locator("#data").fill('{"order_id": ')
+    page.locator("#data").press("Control+Enter")
+    expect(page.locator("#problem")).to_contain_text("is not JSON")
+    expect(page.locator("#data")).to_have_value('{"order_id": ')
+    page.locator("#data").fill('{"order_id": "typed", "amount": 1}')
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#said")).to_contain_text("is on disk")
+    page.get_by_role("link", name="Fulfil order").first.click()
+    expect(page.locator(".standing")).to_contain_text('where order_id is "typed"')
+    assert stayed(page)
+
+
+def test_what_is_typed_survives_live_updates(opened, running: Shop):
+    page = opened("/functions/shop-make-receipt")
+    page.locator("#data").fill('{"order_id": "half-typed')
+    runs = page.locator(".table-runs tbody tr")
+    before = runs.count()
+    page.locator("h1").click()
+    run = running.send("shop/receipt.wanted", {"order_id": "meanwhile"})
+    expect(page.locator(f"#run-{run}")).to_be_visible()
+    assert runs.count() == min(before + 1, 8)
+    expect(page.locator("#data")).to_have_value('{"order_id": "half-typed')
+
+
+def test_cancelling_asks_first(opened, running: Shop):
+    run = running.send("shop/order.paid", {"order_id": "to-cancel"})
+    page = opened(f"/runs/{run}")
+    expect(page.locator(".standing")).to_contain_text("Waits in")
+    page.get_by_role("button", name="Cancel").click()
+    dialog = page.locator("dialog[open]")
+    dialog.get_by_role("button", name="Back").click()
+    expect(page.locator(".head .badge")).to_have_text("Waiting")
+    page.get_by_role("button", name="Cancel").click()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".head .badge")).to_have_text("Cancelled")
+    expect(page.locator("#said")).to_contain_text("its result is dropped")
+    assert stayed(page)
+
+
+def test_bulk_redrive(opened, running: Shop):
+    runs = [running.send("shop/order.paid", {"order_id": "declined"}) for _ in range(2)]
+    for run in runs:
+        running.end(run)
+    page = opened("/runs?status=FAILED&function=shop-fulfil")
+    for run in runs:
+        page.locator(f"#run-{run} input").check()
+    page.get_by_role("button", name="Redrive").click()
+    expect(page.locator("h1")).to_have_text("Redrive 2 runs?")
+    page.get_by_role("button", name="Redrive 2 runs").click()
+    expect(page.locator("#said")).to_contain_text("2 runs of 2 redriven")
+    page.wait_for_url("**/runs?status=FAILED&function=shop-fulfil")
+
+
+def test_a_step_is_chosen_and_the_waterfall_zoomed(opened, running: Shop):
+    page = opened(f"/runs/{running.named['done']}")
+    page.locator(".wf-row", has_text="charge").locator(".wf-name").click()
+    expect(page.locator("#step-title")).to_have_text("charge")
+    expect(page.locator("#panel")).to_contain_text("charge-done")
+    box = page.locator(".wf-run .wf-bar").bounding_box()
+    width = page.locator(".wf-run .seg").last.bounding_box()["width"]
+    page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 10, steps=4)
+    page.mouse.up()
+    expect(page.locator(".wf-reset")).to_be_visible()
+    assert float(page.locator(".wf-run .seg").last.get_attribute("width").rstrip("%")) > 150
+    expect(page.locator("#step-title")).to_have_text("charge")
+    page.locator(".wf-reset").click()
+    assert abs(page.locator(".wf-run .seg").last.bounding_box()["width"] - width) < 1
+
+
+def test_a_hidden_tab_lets_its_stream_go(opened, running: Shop):
+    page = opened("/runs?function=greet")
+    assert len(running.engine.notices._subscriptions) == 1
+    hide = "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }); document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(hide, True)
+    expect(page.locator("#live")).to_have_text("paused")
+    run = running.send("test/hello")
+    running.end(run)
+    page.evaluate(hide, False)
+    expect(page.locator(f"#run-{run}")).to_contain_text("Completed")
+    expect(page.locator("#live")).to_have_text("live")
+
+
+def test_everything_is_readable_and_usable_without_scripts(opened, running: Shop):
+    page = opened("/", java_script_enabled=False, live=False)
+    assert page.locator(".chart-plain rect").count() > 0
+    page.locator("#nav").get_by_role("link", name="Runs").click()
+    page.locator("[data-page-search]").fill("fn:greet status:completed")
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**/runs?status=COMPLETED&function=greet")
+    page.goto(running.url + "/events/send")
+    page.locator("#name").fill("shop/order.paid")
+    page.locator("#data").fill('{"order_id": "no-script"}')
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#said")).to_contain_text("is on disk")
+    page.get_by_role("link", name="Fulfil order").first.click()
+    expect(page.locator("h1")).to_have_text("Fulfil order")
+    page.locator(".wf-row", has_text="reserve").click()
+    expect(page.locator("#step-title")).to_have_text("reserve")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".head .badge")).to_have_text("Cancelled")
+
+
+@contextmanager
+def first_start(path: Path) -> Iterator[Shop]:
+    with shop(path) as server:
+        yield server
+
+
+def test_the_first_start_teaches_the_next_command(browser: Browser, tmp_path: Path):
+    with first_start(tmp_path / "empty.db") as server:
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        page = context.new_page()
+        for path, said in (("/", "holdfast send"), ("/runs", "holdfast send"), ("/events", "holdfast send"), ("/dead-letters", "holdfast redrive"), ("/audit", "Nothing has been changed")):
+            page.goto(server.url + path)
+            expect(page.locator(".empty")).to_contain_text(said)
+            page.screenshot(path=SCREENSHOTS / f"empty-{path.strip('/') or 'home'}.png")
+        context.close()
