@@ -128,8 +128,19 @@ def read_limit(request: Request, default: int, largest: int) -> int:
 
 
 def read_cursor(request: Request) -> str | None:
-    """The `cursor`, or None on the first page."""
-    return request.query_params.get("cursor") or None
+    """The `cursor`, or None on the first page.
+
+    Raises:
+        ApiError: no page was answered with it.
+    """
+    text = request.query_params.get("cursor", "")
+    if not text:
+        return None
+    try:
+        ulid_bytes(text)
+    except ValueError:
+        raise ApiError(400, f"{text[:40]!r} is no cursor; pass on `metadata.next_cursor` of the page before") from None
+    return text
 
 
 def read_moment(request: Request, name: str) -> int | None:
