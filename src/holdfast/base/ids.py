@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import uuid
 from hashlib import sha1
@@ -10,16 +11,19 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _VALUES = {c: i for i, c in enumerate(_ALPHABET)} | {c.lower(): i for i, c in enumerate(_ALPHABET)}
 _RANDOM_BITS = 80
+_POOL_BYTES = 4096
 _HEADROOM = (1 << (_RANDOM_BITS - 1)) - 1
 
 
 class IdFactory:
     """Makes 16-byte ULIDs that rise strictly within one process, so that keys are inserted at the end of their tree."""
 
-    __slots__ = ("_last", "_ms", "_random")
+    __slots__ = ("_last", "_ms", "_pool", "_seeded", "_used")
 
     def __init__(self, seed: int | None = None) -> None:
-        self._random = random.SystemRandom() if seed is None else random.Random(seed)
+        self._seeded = None if seed is None else random.Random(seed)
+        self._pool = b""
+        self._used = 0
         self._ms = -1
         self._last = 0
 
@@ -27,11 +31,21 @@ class IdFactory:
         """A new id whose time part is `ms` (or the last one given out, if the clock went back)."""
         if ms > self._ms:
             self._ms = ms
-            self._last = (ms << _RANDOM_BITS) | (self._random.getrandbits(_RANDOM_BITS) & _HEADROOM)
+            self._last = (ms << _RANDOM_BITS) | (self._random(10) & _HEADROOM)
         else:
             # a random stride keeps ids of the same millisecond unguessable
-            self._last += 1 + self._random.getrandbits(32)
+            self._last += 1 + self._random(4)
         return self._last.to_bytes(16, "big")
+
+    def _random(self, count: int) -> int:
+        start = self._used
+        end = start + count
+        if end > len(self._pool):
+            # the system's randomness is asked for by the page: a call each would cost more than all the rest
+            self._pool = os.urandom(_POOL_BYTES) if self._seeded is None else self._seeded.randbytes(_POOL_BYTES)
+            start, end = 0, count
+        self._used = end
+        return int.from_bytes(self._pool[start:end], "big")
 
 
 def ulid_text(raw: bytes) -> str:

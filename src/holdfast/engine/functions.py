@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from holdfast.base.codec import ResultCodec, decode_json
 from holdfast.base.errors import NonRetriableError
-from holdfast.base.ids import ulid_text
 from holdfast.core.ingest import event_json
 from holdfast.core.rows import EventRow
 from holdfast.sdk.app import App
@@ -55,7 +54,7 @@ class Registered:
         Raises:
             NonRetriableError: the stored data no longer fits the model.
         """
-        return ReceivedEvent(event.key or ulid_text(event.id), event.name, event.ts, self._data(event.name, event.data))
+        return ReceivedEvent(event.key or event.id, event.name, event.ts, self._data(event.name, event.data))
 
     def _data(self, name: str, data: bytes) -> Any:
         model = self.models.get(name)

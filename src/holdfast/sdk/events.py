@@ -14,6 +14,7 @@ from pydantic_core import PydanticSerializationError, PydanticUndefined, to_json
 from holdfast.base.clock import to_datetime
 from holdfast.base.codec import decode_json, encode_json
 from holdfast.base.errors import ConfigurationError, EventInvalidError, NotSerializableError
+from holdfast.base.ids import ulid_text
 from holdfast.base.limits import event_name_problem
 
 D = TypeVar("D")
@@ -81,15 +82,21 @@ class FunctionFailed(Event, name="inngest/function.failed"):
 class ReceivedEvent(Generic[D]):
     """An event as a function or a wait receives it: its envelope, and its data as the typed model."""
 
-    __slots__ = ("data", "id", "name", "ts")
+    __slots__ = ("_id", "data", "name", "ts")
 
-    def __init__(self, id: str, name: str, ts: int, data: D) -> None:
-        self.id = id
-        """The id the sender gave it, else the one assigned when it was accepted."""
+    def __init__(self, id: str | bytes, name: str, ts: int, data: D) -> None:
+        self._id = id
         self.name = name
         self.ts = ts
         """Milliseconds since 1970, UTC."""
         self.data = data
+
+    @property
+    def id(self) -> str:
+        """The id the sender gave it, else the one assigned when it was accepted."""
+        if isinstance(self._id, bytes):
+            self._id = ulid_text(self._id)
+        return self._id
 
     @property
     def time(self) -> datetime:

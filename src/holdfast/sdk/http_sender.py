@@ -79,7 +79,8 @@ class HttpSender:
         except (urllib.error.URLError, OSError) as error:
             reason: Any = getattr(error, "reason", error)
             raise NotRunningError(
-                f"no holdfast server answers at {self._base} ({reason}): start one with `holdfast dev`, or correct INNGEST_BASE_URL"
+                f"no holdfast server answers at {self._base} ({reason}): "
+                "start one with `holdfast dev`, or correct INNGEST_BASE_URL"
             ) from error
 
 
