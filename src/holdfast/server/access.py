@@ -20,7 +20,7 @@ from holdfast.server.settings import ServerSettings, is_loopback
 
 PUBLIC_PATHS = frozenset({"/health", "/login", "/login.css"})
 """Routes that answer without credentials. The event API has its own key."""
-EVENT_API = "/e/"
+_EVENT_API = "/e/"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _CONTAINER_HOSTS = frozenset({"host.docker.internal", "gateway.docker.internal", "host.containers.internal"})
 
@@ -73,7 +73,7 @@ class Access:
         problem = self._host_problem(scope)
         if problem:
             return error_response(ApiError(403, problem, "host_refused", close=True))
-        if path.startswith(EVENT_API):
+        if is_event_api(path):
             identity: Identity | None = Identity("event key", "public")
         else:
             if scope["method"] not in _SAFE and not self._same_origin(scope):
@@ -172,6 +172,11 @@ class Access:
         return PlainTextResponse(
             "Authentication failed", 401, {"connection": "close"} if scope["method"] not in _SAFE else None
         )
+
+
+def is_event_api(path: str) -> bool:
+    """Whether a path is `/e/{key}`, which has its own keys; nothing deeper is."""
+    return path.startswith(_EVENT_API) and "/" not in path[len(_EVENT_API) :]
 
 
 def identity_of(scope: Scope) -> Identity:

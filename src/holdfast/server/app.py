@@ -212,8 +212,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _sentence(request: Request, error: HTTPException) -> str:
+    # the path is not repeated: there may be a key in it
     if error.status_code == 404 and error.detail == "Not Found":
-        return f"there is nothing at {request.url.path[:200]}; GET /docs lists what there is"
+        return "there is nothing at this address; GET /docs lists what there is"
     if error.status_code == 405 and error.detail == "Method Not Allowed":
-        return f"{request.method[:20]} is not possible at {request.url.path[:200]}"
+        return f"{request.method[:20]} is not possible here; GET /docs lists what is"
     return str(error.detail)

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from holdfast.base.clock import monotonic
-from holdfast.server.access import EVENT_API, Access
+from holdfast.server.access import Access, is_event_api
 from holdfast.server.bodies import Budget, ClientGoneError, header
 from holdfast.server.errors import ApiError, error_response
 from holdfast.server.metrics import HttpMetrics
@@ -149,7 +149,7 @@ class _Exchange:
             refusal = gate._access.refusal(scope, self._path)
             if refusal is not None:
                 await refusal(scope, self._receive, self.send)
-            elif self._path.startswith(EVENT_API):
+            elif is_event_api(self._path):
                 await gate._app(scope, self.receive_event, self.send)
             else:
                 self._open_body()
