@@ -101,8 +101,9 @@ function apply(html) {
   tick();
 }
 
+// Not `ignoreActiveValue`: it leaves everything below the focused element as it was, and that may be all of main.
 export function morph(old, next) {
-  Idiomorph.morph(old, next, { morphStyle: "outerHTML", ignoreActiveValue: true, callbacks: { beforeNodeMorphed, beforeAttributeUpdated, afterNodeAdded, beforeNodeRemoved } });
+  Idiomorph.morph(old, next, { morphStyle: "outerHTML", callbacks: { beforeNodeMorphed, beforeAttributeUpdated, afterNodeAdded, beforeNodeRemoved } });
 }
 
 // What the viewer has done to the page stays: opened folds, selected rows, charts that scripts drew.
@@ -116,7 +117,7 @@ function beforeNodeRemoved(node) {
 
 function beforeAttributeUpdated(name, node, kind) {
   if (name === "open" && node.tagName === "DETAILS") return false;
-  if (name === "checked" || (name === "value" && node.matches("input,textarea") && node === document.activeElement)) return false;
+  if (name === "checked" || (name === "value" && node === document.activeElement)) return false;
   if (name === "class" && node.matches(".drawn,.shown,.at,.arrived")) return false;
   if (kind === "remove" && (name === "data-own" || name === "hidden")) return false;
   return !(name === "hidden" && node.matches("[data-select-all]"));
