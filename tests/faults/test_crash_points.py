@@ -1,0 +1,67 @@
+"""The process dies without warning before and after every commit, one commit at a time, until a life is untouched.
+
+Each crash point has a database of its own. The restart finishes all work, then every promise is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+from fault_worker import EXIT_AT_POINT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+AT_ONCE = 4
+"""Crash points tried at the same time: most of a life is waiting, for disks and timers."""
+
+
+def each_until_untouched(one_point: Callable[[int], bool]) -> int:
+    """Try the points 1, 2, 3, ...; the first that was not reached."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for first in count(1, AT_ONCE):
+            points = range(first, first + AT_ONCE)
+            for n, untouched in zip(points, pool.map(one_point, points), strict=True):
+                if untouched:
+                    return n
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_death_at_every_commit(nursery, make_case, side):
+    def one_point(n: int) -> bool:
+        case = make_case()
+        status = nursery.run({**case.config, "point": {"side": side, "n": n}})
+        if status == EXIT_AT_POINT:
+            case.observed.look()
+            assert nursery.run(case.config) == 0, f"restart after dying {side} commit {n}:\n{case.words}"
+        else:
+            assert status == 0, f"{side} commit {n}:\n{case.words}"
+        assert case.broken() == [], f"after dying {side} commit {n}: {case.directory}"
+        assert case.ledger.has("quiet")
+        return status == 0
+
+    commits = each_until_untouched(one_point)
+    assert commits > 40, "the application has at least so many commits; the crash points were not reached"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("linger_ms", [0, 5000])
+@pytest.mark.parametrize("second", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.timeout(900)
+def test_death_at_every_commit_and_again_during_recovery(nursery, make_case, side, second, linger_ms):
+    def one_point(n: int) -> bool:
+        case = make_case(linger_ms=linger_ms)
+        status = nursery.run({**case.config, "point": {"side": side, "n": n}})
+        if status != 0:
+            case.observed.look()
+            if nursery.run({**case.config, "point": {"side": side, "n": second}}) != 0:
+                case.observed.look()
+                assert nursery.run(case.config) == 0, f"{side} commit {n}, then {second}:\n{case.words}"
+        assert case.broken() == [], f"after dying {side} commit {n}, then {second}: {case.directory}"
+        return status == 0
+
+    assert each_until_untouched(one_point) > 20
