@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry
@@ -14,25 +14,24 @@ from prometheus_client import CollectorRegistry
 from holdfast.base.clock import Clock, SystemClock
 from holdfast.base.codec import ResultCodec, encode_json
 from holdfast.base.errors import (
-    ConfigurationError,
     HoldfastError,
     NotRunningError,
     NotSerializableError,
     OverloadedError,
-    RunCancelledError,
-    RunFailedError,
-    RunNotFoundError,
 )
-from holdfast.base.ids import IdFactory, derived_id, ulid_bytes, ulid_text
+from holdfast.base.ids import IdFactory, derived_id, ulid_text
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.core.ending import End, Ending
 from holdfast.core.ingest import Accepted, Incoming, Ingest, Match
-from holdfast.core.machine import Cancel, Discard, End, Ending, Lease, Restart, Write
+from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused, StepsOf
 from holdfast.core.queue import Claim, Leased, Recover
-from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepKind, StepRow
+from holdfast.core.rows import EventRow, RunRow, RunStatus, StepKind
 from holdfast.engine import failures
+from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.functions import Callables, Registered
+from holdfast.engine.host import Run
 from holdfast.engine.intake import Intake
 from holdfast.engine.lifecycle import Lifecycle
 from holdfast.engine.live import LiveRun
@@ -43,9 +42,9 @@ from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
 from holdfast.sdk.app import App
 from holdfast.sdk.outgoing import payload
-from holdfast.sdk.sender import Outgoing, RunInfo, Sent
+from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
-from holdfast.store.reads import Reader, RunFilter
+from holdfast.store.reads import Reader
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.registry import Registration
 
@@ -118,7 +117,17 @@ class Engine:
         self.capacity = self.options.capacity
         self._by_id: dict[int, Registered] = {}
         self._slugs: dict[int, str] = {}
-        self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
+        self.control = RunControl(self)
+        self.start = self.control.start
+        self.result = self.control.result
+        self.run_info = self.control.run_info
+        self.list_runs = self.control.list_runs
+        self.cancel = self.control.cancel
+        self.rerun = self.control.rerun
+        self.redrive = self.control.redrive
+        self.discard = self.control.discard
+        self.run_cron = self.control.run_cron
+        self.audit = self.control.audit
         self._claiming = False
         self._claim_again = False
         self._suspects: set[bytes] = set()
@@ -209,12 +218,7 @@ class Engine:
         await self.store.close()
         for manager in reversed(self._lifespans):
             await manager.__aexit__(None, None, None)
-        for waiters in self._waiters.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(
-                        NotRunningError("the engine stopped; the run goes on when it is started again")
-                    )
+        self.control.close(NotRunningError("the engine stopped; the run goes on when it is started again"))
 
     async def _drained(self, seconds: float) -> None:
         if self.live:
@@ -235,7 +239,7 @@ class Engine:
                     live.abandon()
         await self.store.group.drain()
 
-    async def __aenter__(self) -> Engine:
+    async def __aenter__(self) -> Self:
         await self.boot()
         return self
 
@@ -364,7 +368,7 @@ class Engine:
         if isinstance(accepted, Refused):
             return
         for leased in accepted.leased:
-            self._launch(leased)
+            self.launch(leased)
         for resolved in accepted.resolved:
             live = self.live.get(resolved.run_id)
             if live is not None:
@@ -374,7 +378,7 @@ class Engine:
 
     # -- executing ---------------------------------------------------------------------------------------------------
 
-    def _launch(self, leased: Leased) -> None:
+    def launch(self, leased: Leased) -> None:
         fn = self._by_id[leased.run.function_id]
         live = LiveRun(self, fn, leased, {})
         self.live[leased.run.id] = live
@@ -422,7 +426,7 @@ class Engine:
             if one.item.crashes > self.options.max_crashes:
                 self._condemn(one)
             else:
-                self._launch(one)
+                self.launch(one)
         if leased and self.room() > 0:
             self._claim_again = True
 
@@ -453,13 +457,17 @@ class Engine:
         self.live[leased.run.id] = live
         self._load([live], [leased])
         plan = End(
-            live.lease, ending, invoked=leased.run.origin == 1, waits=True, lifecycle=self.lifecycle.ended(live, ending)
+            live.lease,
+            ending,
+            invoked=leased.run.origin == 1,
+            waits=True,
+            lifecycle=self.end_events(live.run, live.event_row, ending),
         )
         plan.then = lambda answer: self.run_ended(live, ending, answer)
         self.submit(plan)
         self.left(live)
 
-    def left(self, live: LiveRun) -> None:
+    def left(self, live: Run) -> None:
         """A run's code has left memory."""
         if self.live.get(live.run.id) is live:
             del self.live[live.run.id]
@@ -486,62 +494,44 @@ class Engine:
         item = self.store.cached_item(lease.item_id)
         run = self.store.cached_run(lease.run_id)
         if item is not None and run is not None and self.running:
-            self._launch(Leased(run, item))
+            self.launch(Leased(run, item))
 
     def woken(self, lease: Lease) -> int:
         """How many wake-ups the store has counted for a lease."""
         item = self.store.cached_item(lease.item_id)
         return 0 if item is None else item.woken
 
-    def retried(self, live: LiveRun) -> None:
+    def retried(self, live: Run) -> None:
         """An attempt failed and another follows."""
         self.metrics.of(live.fn.id).retried += 1
         if self.notices.wanted:
             self.notices.publish(Notice("run", live.run_id, live.fn.id))
 
-    def run_ended(self, live: LiveRun, ending: Ending, accepted: Accepted | Refused) -> None:
+    def run_ended(self, run: Run, ending: Ending, accepted: Accepted | Refused) -> None:
         """After the commit of a run's end."""
-        if isinstance(accepted, Refused):
-            return
-        run = live.run
-        duration = self.clock.now() - (run.started_at or run.queued_at)
-        self.metrics.of(run.function_id).end(_ENDED[ending.status], duration)
-        self.accepted(accepted)
-        self._announce(run, ending.status)
+        if not isinstance(accepted, Refused):
+            self.accepted(accepted)
+            self.ended(run.run, ending.status)
 
-    def _announce(self, run: RunRow, status: int) -> None:
-        waiters = self._waiters.pop(run.id, None)
-        if waiters:
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+    def ended(self, run: RunRow, status: int) -> None:
+        """Count an end and tell those who wait for it."""
+        duration = self.clock.now() - (run.started_at or run.queued_at)
+        self.metrics.of(run.function_id).end(_ENDED[RunStatus(status)], duration)
+        self.control.announce(run.id)
         if self.notices.wanted:
-            kind = "dead" if status == RunStatus.FAILED else "run"
             self.notices.publish(Notice("run", ulid_text(run.id), run.function_id))
-            if kind == "dead":
+            if status == RunStatus.FAILED:
                 self.notices.publish(Notice("dead", ulid_text(run.id), run.function_id))
 
-    # -- answering for runs ------------------------------------------------------------------------------------------
+    def end_events(self, run: RunRow, event: EventRow | None, ending: Ending) -> list[Incoming]:
+        """The lifecycle events of an end."""
+        return self.lifecycle.of(run, event, ending)
 
-    async def start(self, function: str, event: Outgoing) -> str:
-        """See `Control.start`."""
-        fn = self.functions.get(function)
-        if fn is None:
-            raise ConfigurationError(
-                f"there is no function {function!r} here; known are: {', '.join(sorted(self.functions)) or 'none'}"
-            )
-        now = self.clock.now()
-        incoming = self.intake.prepare([event])[0]
-        incoming.matches = [Match(self.ids.new(now + 1), fn.id, fn.version, str(fn.id))]
-        incoming.filtered = ()
-        plan = Ingest([incoming], len(event.data) + 256)
-        plan.then = self.accepted
-        accepted = await self.submit(plan)
-        if isinstance(accepted, Refused):
-            raise HoldfastError(f"the run of {function!r} could not be started: {accepted.reason}")
-        return ulid_text(accepted.runs[0])
+    def run_in_memory(self, run_id: bytes) -> LiveRun | None:
+        """A run that this node holds."""
+        return self.live.get(run_id)
 
-    def child(self, live: LiveRun, call: InvokeCall[Any], target: Registered) -> Incoming:
+    def child(self, live: Run, call: InvokeCall[Any], target: Registered) -> Incoming:
         """The event and run of an invoked function; the run's id is derived from parent and step."""
         now = self.clock.now()
         outgoing = payload(call.payload)
@@ -551,159 +541,6 @@ class Engine:
             run_id, target.id, target.version, str(target.id), origin=1, parent_id=live.run.id, parent_step=call.key
         )
         return Incoming(row, [match])
-
-    async def result(self, run_id: str, timeout: float | None) -> bytes:
-        """See `Control.result`."""
-        raw = _run_key(run_id)
-        waiter: asyncio.Future[None] = self.loop.create_future()
-        self._waiters.setdefault(raw, []).append(waiter)
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    outcome = self._outcome(raw)
-                    if outcome is not None:
-                        return outcome
-                    await waiter
-                    waiter = self.loop.create_future()
-                    self._waiters.setdefault(raw, []).append(waiter)
-        finally:
-            waiting = self._waiters.get(raw)
-            if waiting is not None:
-                if waiter in waiting:
-                    waiting.remove(waiter)
-                if not waiting:
-                    del self._waiters[raw]
-
-    def _outcome(self, raw: bytes) -> bytes | None:
-        rows = self.store.fetch([(RunRow, raw), (StepRow, (raw, ""))])
-        run = rows.get(RunRow, raw)
-        if run is None:
-            raise RunNotFoundError(f"there is no run {ulid_text(raw)}; it may have been removed by retention")
-        if run.ended_at is None:
-            return None
-        end = rows.get(StepRow, (raw, ""))
-        if run.status == RunStatus.COMPLETED:
-            return (end.data if end is not None else None) or b"null"
-        if run.status == RunStatus.CANCELLED:
-            raise RunCancelledError(f"run {ulid_text(raw)} was cancelled")
-        error = msgspec.json.decode(end.error) if end is not None and end.error else {}
-        raise RunFailedError(ulid_text(raw), error.get("name", "Error"), error.get("message", ""), error.get("stack"))
-
-    async def run_info(self, run_id: str) -> RunInfo:
-        """See `Control.run_info`."""
-        view = await self.reader.run_view(run_id)
-        if view is None:
-            raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        return _info(view)
-
-    async def list_runs(
-        self, *, status: str | None = None, function: str | None = None, limit: int = 100
-    ) -> AsyncIterator[RunInfo]:
-        """See `Control.list_runs`."""
-        cursor: str | None = None
-        left = limit
-        where = RunFilter(status=(status,) if status else (), function=function)
-        while left > 0:
-            views, cursor = await self.reader.runs(where, limit=min(left, 100), cursor=cursor)
-            for view in views:
-                yield _info(view)
-            left -= len(views)
-            if cursor is None:
-                return
-
-    async def cancel(self, run_id: str) -> bool:
-        """See `Control.cancel`."""
-        raw = _run_key(run_id)
-        rows = self.store.fetch([(RunRow, raw)])
-        run = rows.get(RunRow, raw)
-        if run is None:
-            raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        event = self.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
-        plan = Cancel(raw, self.lifecycle.cancelled(run, self.slug_of(run.function_id), event))
-        plan.then = lambda answer: self._cancelled(run, answer)
-        return await self.submit(plan) is not None
-
-    def _cancelled(self, run: RunRow, accepted: Accepted | None) -> None:
-        if accepted is None:
-            return
-        live = self.live.get(run.id)
-        if live is not None:
-            live.abandon()
-        duration = self.clock.now() - (run.started_at or run.queued_at)
-        self.metrics.of(run.function_id).end("cancelled", duration)
-        self.accepted(accepted)
-        self._announce(run, RunStatus.CANCELLED)
-
-    async def rerun(self, run_id: str) -> str:
-        """A new run of the same function for the same event, from the beginning.
-
-        Raises:
-            RunNotFoundError: there is no such run.
-            ConfigurationError: its function is not part of this app any more, or the run has not ended.
-        """
-        return await self._restart(run_id, redrive=False)
-
-    async def redrive(self, run_id: str) -> str:
-        """A new run that goes on where a dead letter stopped; twice gives the same run. Errors as for `rerun`."""
-        return await self._restart(run_id, redrive=True)
-
-    async def _restart(self, run_id: str, *, redrive: bool) -> str:
-        raw = _run_key(run_id)
-        run = self.store.fetch([(RunRow, raw)]).get(RunRow, raw)
-        if run is None:
-            raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        fn = self._by_id.get(run.function_id)
-        if fn is None:
-            raise ConfigurationError(
-                f"function {self.slug_of(run.function_id)!r} is not part of the running app; start the app that has it"
-            )
-        origin = 3 if redrive else 2
-        match = Match(self.ids.new(self.clock.now() + 1), fn.id, fn.version, str(fn.id), origin=origin, parent_id=raw)
-        plan = Restart(raw, match, redrive=redrive)
-        plan.then = self._restarted
-        answer = await self.submit(plan)
-        if isinstance(answer, Refused):
-            raise ConfigurationError(f"run {run_id} can't be {'redriven' if redrive else 'rerun'}: {answer.reason}")
-        if self.notices.wanted:
-            self.notices.publish(Notice("dead", run_id, run.function_id))
-        return ulid_text(answer[0])
-
-    def _restarted(self, answer: tuple[bytes, list[Leased]] | Refused) -> None:
-        if not isinstance(answer, Refused):
-            for leased in answer[1]:
-                self._launch(leased)
-            if self.store.backlog():
-                self._claim()
-
-    async def discard(self, run_id: str) -> bool:
-        """Set a dead letter aside for good; False when there is none."""
-        done = await self.submit(Discard(_run_key(run_id)))
-        if done and self.notices.wanted:
-            self.notices.publish(Notice("dead", run_id))
-        return done is True
-
-    async def run_cron(self, slug: str, schedule: str) -> str:
-        """Fire a schedule now, beside its occurrences; the run's id.
-
-        Raises:
-            ConfigurationError: there is no such function or schedule here.
-        """
-        fn = self.functions.get(slug)
-        if fn is None or all(trigger.cron != schedule for trigger in fn.function.triggers):
-            raise ConfigurationError(f"function {slug!r} has no schedule {schedule!r} here")
-        plan = Ingest([self.crons.incoming(fn, schedule, self.clock.now())], 256)
-        plan.then = self.accepted
-        accepted = await self.submit(plan)
-        if isinstance(accepted, Refused):
-            raise HoldfastError(f"{slug!r} could not be started: {accepted.reason}")
-        return ulid_text(accepted.runs[0])
-
-    async def audit(self, actor: str, action: str, target: str, detail: str = "") -> None:
-        """Append to the audit log."""
-        now = self.clock.now()
-        await self.submit(
-            Write([AuditRow(self.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000])])
-        )
 
     @property
     def quiescent(self) -> bool:
@@ -733,25 +570,3 @@ class Engine:
 
 
 _ENDED = {RunStatus.COMPLETED: "completed", RunStatus.FAILED: "failed", RunStatus.CANCELLED: "cancelled"}
-
-
-def _run_key(run_id: str) -> bytes:
-    try:
-        return ulid_bytes(run_id)
-    except ValueError as error:
-        raise RunNotFoundError(f"{run_id!r:.60} is not a run id") from error
-
-
-def _info(view: Any) -> RunInfo:
-    return RunInfo(
-        view.id,
-        view.function,
-        view.status,
-        view.event_id,
-        view.event_name,
-        view.queued_at,
-        view.started_at,
-        view.ended_at,
-        view.attempt,
-        view.error,
-    )

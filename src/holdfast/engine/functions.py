@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -18,9 +18,6 @@ from holdfast.sdk.app import App
 from holdfast.sdk.events import CronTick, Event, ReceivedEvent, decode_data, explain
 from holdfast.sdk.functions import Function, return_type
 from holdfast.sdk.middleware import Middleware, overrides
-
-if TYPE_CHECKING:
-    from holdfast.engine.live import LiveRun
 
 
 class Registered:
@@ -87,9 +84,8 @@ class Registered:
         return ReceivedEvent(envelope.id, envelope.name, envelope.ts, data)
 
     @staticmethod
-    def event_json(live: LiveRun) -> bytes | None:
+    def event_json(row: EventRow | None) -> bytes | None:
         """The triggering event as expressions see it."""
-        row = live.event_row
         return None if row is None else event_json(row)
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from holdfast.base.clock import Clock
 from holdfast.base.codec import decode_json
 from holdfast.base.errors import EventInvalidError
 from holdfast.base.ids import IdFactory, ulid_text
 from holdfast.base.limits import MAX_EVENT_BYTES, MAX_EVENT_TS, MAX_EVENTS_PER_REQUEST, MIN_EVENT_TS
 from holdfast.core.ingest import Incoming, Match
-from holdfast.core.machine import lookups_of
 from holdfast.core.routing import Router, admits
 from holdfast.core.rows import EventRow
+from holdfast.core.waiting import lookups_of
 from holdfast.sdk.sender import Outgoing
-
-if TYPE_CHECKING:
-    from holdfast.base.clock import Clock
-    from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sqlite import SqliteStore
 
 
 class Intake:

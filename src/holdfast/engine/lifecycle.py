@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from holdfast.base.ids import derived_id, ulid_text
+from holdfast.core.ending import Ending
 from holdfast.core.ingest import Incoming, event_json
-from holdfast.core.machine import Ending
 from holdfast.core.rows import EventRow, RunRow, RunStatus
-
-if TYPE_CHECKING:
-    from holdfast.engine.engine import Engine
-    from holdfast.engine.live import LiveRun
+from holdfast.engine.host import Host
 
 FAILED = "inngest/function.failed"
 FINISHED = "inngest/function.finished"
@@ -24,32 +21,25 @@ _STATUS = {RunStatus.COMPLETED: "Completed", RunStatus.FAILED: "Failed", RunStat
 class Lifecycle:
     """Makes the events of an end. `function.finished` is stored only where something listens: it can be read off the run."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, host: Host) -> None:
+        self._host = host
 
-    def ended(self, live: LiveRun, ending: Ending) -> list[Incoming]:
-        """The events of a run that ended by itself."""
-        wanted = self._wanted(ending.status, live.event_row)
-        if not wanted:
-            return []
-        return self._make(wanted, live.run, live.fn.slug, live.event_row, ending)
-
-    def cancelled(self, run: RunRow, slug: str, event: EventRow | None) -> list[Incoming]:
-        """The events of a cancelled run."""
-        ending = Ending(RunStatus.CANCELLED)
-        return self._make(self._wanted(ending.status, event), run, slug, event, ending)
+    def of(self, run: RunRow, event: EventRow | None, ending: Ending) -> list[Incoming]:
+        """The events of a run that ends so; none for runs that lifecycle events started."""
+        names = self._wanted(ending.status, event)
+        return self._make(names, run, self._host.slug_of(run.function_id), event, ending) if names else []
 
     def _wanted(self, status: RunStatus, event: EventRow | None) -> list[str]:
         if event is not None and event.name in {FAILED, FINISHED, CANCELLED}:
             return []  # no recursion
         names = {RunStatus.FAILED: [FAILED], RunStatus.CANCELLED: [CANCELLED]}.get(status, [])
-        intake = self._engine.intake
-        listened = [FINISHED] if intake.router.candidates(FINISHED) or self._engine.store.wait_paths(FINISHED) else []
+        intake = self._host.intake
+        listened = [FINISHED] if intake.router.candidates(FINISHED) or self._host.store.wait_paths(FINISHED) else []
         return names + listened
 
     def _make(self, names: list[str], run: RunRow, slug: str, event: EventRow | None, ending: Ending) -> list[Incoming]:
-        engine = self._engine
-        now = engine.clock.now()
+        host = self._host
+        now = host.clock.now()
         run_id = ulid_text(run.id)
         trigger = msgspec.Raw(event_json(event)) if event is not None else {}
         data: dict[str, Any] = {
@@ -59,7 +49,7 @@ class Lifecycle:
             "events": [trigger],
             "_inngest": {"status": _STATUS[ending.status]},
         }
-        if (fn := engine.functions.get(slug)) is not None:
+        if (fn := host.functions.get(slug)) is not None:
             data["app_id"] = fn.app.id
         if ending.error is not None:
             data["error"] = msgspec.Raw(_public(ending.error))
@@ -70,7 +60,7 @@ class Lifecycle:
             EventRow(derived_id(now, run.id, name), name, now, now, raw, None if name == FINISHED else run_id)
             for name in names
         ]
-        return [engine.intake.route(row, now) for row in rows]
+        return [host.intake.route(row, now) for row in rows]
 
 
 def _public(error: bytes) -> bytes:

@@ -8,25 +8,24 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast.base.errors import HoldfastError, NonRetriableError, StepError, StepUsageError, Suspended
 from holdfast.base.ids import ulid_text
-from holdfast.core.machine import End, Ending, FailAttempt, Lease, Park
+from holdfast.core.ending import End, Ending
+from holdfast.core.machine import FailAttempt, Lease, Park
 from holdfast.core.plan import STALE, Refused
 from holdfast.core.queue import Leased
 from holdfast.core.rows import AttemptRow, NoteRow, RunStatus, StepKind, StepRow, StepState
 from holdfast.engine import failures
+from holdfast.engine.functions import Registered
+from holdfast.engine.host import Host
 from holdfast.engine.logs import RunLogger
 from holdfast.engine.perform import perform
 from holdfast.engine.tasks import current_run, current_step, is_blocked, waits_inside
 from holdfast.engine.threads import Bridge
+from holdfast.sdk.calls import StepCall
 from holdfast.sdk.context import Context, SyncContext
-
-if TYPE_CHECKING:
-    from holdfast.engine.engine import Engine
-    from holdfast.engine.functions import Registered
-    from holdfast.sdk.steps import StepCall
 
 _log = logging.getLogger("holdfast")
 
@@ -36,11 +35,11 @@ class LiveRun:
 
     __slots__ = (
         "_checking",
+        "_due",
         "_durable",
         "_heap",
-        "_quiet",
         "_logger",
-        "_due",
+        "_quiet",
         "_returning",
         "_seen",
         "_timer",
@@ -49,10 +48,10 @@ class LiveRun:
         "bodies",
         "bridge",
         "calls",
-        "engine",
         "event_row",
         "fn",
         "has_waits",
+        "host",
         "in_step",
         "lease",
         "multi",
@@ -66,8 +65,8 @@ class LiveRun:
         "unwinding",
     )
 
-    def __init__(self, engine: Engine, fn: Registered, leased: Leased, recorded: dict[str, StepRow]) -> None:
-        self.engine = engine
+    def __init__(self, host: Host, fn: Registered, leased: Leased, recorded: dict[str, StepRow]) -> None:
+        self.host = host
         self.fn = fn
         self.run = leased.run
         item = leased.item
@@ -151,7 +150,7 @@ class LiveRun:
 
     def launch(self) -> None:
         """Start the function."""
-        self.root = self.engine.loop.create_task(self._main())
+        self.root = self.host.loop.create_task(self._main())
 
     async def _main(self) -> None:
         current_run.set(self)
@@ -181,11 +180,11 @@ class LiveRun:
                 return await self._wrapped(context, partial(function.fn, context))
             return await function.fn(context)
         context = SyncContext(self, event, [event])
-        self.bridge = Bridge(self.engine.loop)
+        self.bridge = Bridge(self.host.loop)
         current_run.set(None)  # its steps come through the bridge; no task of theirs is the function's
         if self.fn.wrappers:
-            return await self._wrapped(context, partial(self.engine.function_threads.run, function.fn, context))
-        return await self.engine.function_threads.run(function.fn, context)
+            return await self._wrapped(context, partial(self.host.function_threads.run, function.fn, context))
+        return await self.host.function_threads.run(function.fn, context)
 
     async def _wrapped(self, context: Any, call: Callable[[], Awaitable[Any]]) -> Any:
         for wrapper in reversed(self.fn.wrappers):
@@ -203,7 +202,7 @@ class LiveRun:
         if rest:
             await asyncio.wait(rest)
 
-    # -- how it ends -----------------------------------------------------------------------------------------------------
+    # -- how it ends ---------------------------------------------------------------------------------------------------
 
     def _completed(self, result: Any) -> None:
         if self.abandoned:
@@ -218,7 +217,7 @@ class LiveRun:
             return Ending(RunStatus.COMPLETED)
         try:
             output, tag = self.fn.codec.encode(result, f"result of function {self.fn.function.id!r}")
-            self.engine.check_size(output, f"the return value of {self.fn.function.id!r}")
+            self.host.check_size(output, f"the return value of {self.fn.function.id!r}")
         except NonRetriableError as error:
             return Ending(RunStatus.FAILED, error=failures.record(error))
         return Ending(RunStatus.COMPLETED, output, tag)
@@ -240,7 +239,7 @@ class LiveRun:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             error = NonRetriableError(f"the function raised {type(error).__name__}")
         recorded = failures.record(error)
-        now = self.engine.clock.now()
+        now = self.host.clock.now()
         attempt = self.run.attempt
         options = self.fn.function.options
         final = failures.is_final(error) or attempt >= options.retries
@@ -255,11 +254,11 @@ class LiveRun:
             # a step's failure has its own attempts on record
             self._end(Ending(RunStatus.FAILED, error=recorded), None if isinstance(error, StepError) else row)
             return
-        answer = await self.engine.submit(FailAttempt(self.lease, row, None, self.take_logs()))
+        answer = await self.host.submit(FailAttempt(self.lease, row, None, self.take_logs()))
         if not isinstance(answer, Refused):
             await self.hand_back(now + delay)
-            self.engine.timers.arm(now + delay)
-            self.engine.retried(self)
+            self.host.timers.arm(now + delay)
+            self.host.retried(self)
         self.gone()
 
     async def _drop_tasks(self) -> None:
@@ -281,7 +280,7 @@ class LiveRun:
         if ending.error is not None and not ending.fingerprint:
             ending.fingerprint = failures.fingerprint(ending.error)
         self._note_unreached()
-        lifecycle = self.engine.lifecycle.ended(self, ending)
+        lifecycle = self.host.end_events(self.run, self.event_row, ending)
         logs: list[Any] = self.take_logs()
         if attempt is not None:
             logs.append(attempt)
@@ -294,9 +293,9 @@ class LiveRun:
             logs=logs,
             notes=self._note_rows(),
         )
-        plan.then = partial(self.engine.run_ended, self, ending)
+        plan.then = partial(self.host.run_ended, self, ending)
         try:
-            self.engine.submit(plan)
+            self.host.submit(plan)
         except Exception as error:
             _log.warning("run %s ended but could not be recorded: %s", self.run_id, error)
         self.gone()
@@ -311,9 +310,9 @@ class LiveRun:
             for task in list(self.tasks):
                 if task is not self.root and not task.done():
                     task.cancel()
-        self.engine.left(self)
+        self.host.left(self)
 
-    # -- notes -----------------------------------------------------------------------------------------------------------
+    # -- notes ---------------------------------------------------------------------------------------------------------
 
     def _note_unreached(self) -> None:
         unreached = [
@@ -329,11 +328,10 @@ class LiveRun:
             self.notes.append(text)
 
     def _note_rows(self) -> list[NoteRow]:
-        now = self.engine.clock.now()
-        rows = [NoteRow(self.run.id, hash(text) & 0x7FFFFFFF, now, text) for text in self.notes]
-        return rows
+        now = self.host.clock.now()
+        return [NoteRow(self.run.id, hash(text) & 0x7FFFFFFF, now, text) for text in self.notes]
 
-    # -- steps: beginning and releasing ------------------------------------------------------------------------------------
+    # -- steps: beginning and releasing --------------------------------------------------------------------------------
 
     def begin(self, call: StepCall[Any]) -> None:
         """See `StepDriver.begin`."""
@@ -395,7 +393,7 @@ class LiveRun:
         """Wait for this result's turn: results go out in the order of their recording, one when nothing else can move."""
         if not self.multi:
             return
-        future: asyncio.Future[None] = self.engine.loop.create_future()
+        future: asyncio.Future[None] = self.host.loop.create_future()
         heapq.heappush(self._heap, (seq, id(future), future))
         self.check()
         await future
@@ -405,7 +403,7 @@ class LiveRun:
         self._quiet = 0
         if not self._checking and (self._heap or self._durable):
             self._checking = True
-            self.engine.loop.call_soon(self._check)
+            self.host.loop.call_soon(self._check)
 
     def _check(self) -> None:
         self._checking = False
@@ -423,7 +421,7 @@ class LiveRun:
         elif self._durable and not self._returning:
             self._consider_parking()
 
-    # -- waiting durably, in memory or not -----------------------------------------------------------------------------------
+    # -- waiting durably, in memory or not -----------------------------------------------------------------------------
 
     async def wait_durably(self, key: str, due: int | None) -> StepRow | None:
         """Wait until `due` (None is returned) or until the step is resolved from outside (its row is).
@@ -431,7 +429,7 @@ class LiveRun:
         Raises:
             Suspended: the run leaves memory meanwhile.
         """
-        future: asyncio.Future[StepRow | None] = self.engine.loop.create_future()
+        future: asyncio.Future[StepRow | None] = self.host.loop.create_future()
         self._durable[key] = (future, due)
         self.check()
         try:
@@ -473,15 +471,15 @@ class LiveRun:
             # a task that has just ended tells those that wait for it in the loop's next round
             self._quiet += 1
             self._checking = True
-            self.engine.loop.call_soon(self._check)
+            self.host.loop.call_soon(self._check)
             return
-        now = self.engine.clock.now()
+        now = self.host.clock.now()
         due = self._earliest()
-        if self.engine.draining:
+        if self.host.draining:
             self.suspend()
         elif due is not None and due <= now:
             self._fire()
-        elif self.engine.may_linger(now, due, threaded=self.bridge is not None):
+        elif self.host.may_linger(now, due, threaded=self.bridge is not None):
             self._arm()
         else:
             self.suspend()
@@ -499,12 +497,12 @@ class LiveRun:
         if self._timer is not None:
             self._timer.cancel()
         due = self._earliest()
-        linger = self.engine.clock.now() + self.engine.linger_ms
-        self._timer = self.engine.clock.call_at(linger if due is None else min(due, linger), self._fire)
+        linger = self.host.clock.now() + self.host.linger_ms
+        self._timer = self.host.clock.call_at(linger if due is None else min(due, linger), self._fire)
 
     def _fire(self) -> None:
         self._timer = None
-        now = self.engine.clock.now()
+        now = self.host.clock.now()
         for future, due in list(self._durable.values()):
             if due is not None and due <= now and not future.done():
                 future.set_result(None)
@@ -525,7 +523,7 @@ class LiveRun:
         plan = Park(self.lease, self._due, self._seen, self.take_logs(), self._note_rows())
         plan.then = self._parked
         try:
-            self.engine.submit(plan)
+            self.host.submit(plan)
         except HoldfastError as error:
             _log.warning("run %s could not be parked: %s", self.run_id, error)
             self.gone()
@@ -533,16 +531,16 @@ class LiveRun:
     def _parked(self, answer: bool | Refused) -> None:
         self.gone()
         if answer is True:
-            self.engine.timers.arm(self._due)
+            self.host.timers.arm(self._due)
         elif answer is False:
-            self.engine.resume(self.lease)
+            self.host.resume(self.lease)
 
     async def hand_back(self, due: int) -> None:
         """End the lease though the function is still to go on: for a retry, or because the node stops."""
         parked: bool | Refused = False
         while parked is False:
-            parked = await self.engine.submit(
-                Park(self.lease, due, self.engine.woken(self.lease), self.take_logs(), self._note_rows())
+            parked = await self.host.submit(
+                Park(self.lease, due, self.host.woken(self.lease), self.take_logs(), self._note_rows())
             )
 
     def lost(self, answer: Refused) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast.core.rows import LogRow
+from holdfast.engine.host import Run
 from holdfast.engine.tasks import current_step
-
-if TYPE_CHECKING:
-    from holdfast.engine.live import LiveRun
 
 _MAX_LINE = 10_000
 _MAX_BUFFERED = 1000
@@ -19,11 +17,11 @@ _MAX_BUFFERED = 1000
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
     """Adds the run to each record and keeps its lines for the next commit."""
 
-    def __init__(self, live: LiveRun) -> None:
+    def __init__(self, live: Run) -> None:
         super().__init__(logging.getLogger(f"holdfast.run.{live.fn.function.id}"), {})
         self._live = live
         self._lines: list[LogRow] = []
-        self._base = live.engine.clock.now() << 20
+        self._base = live.host.clock.now() << 20
         self._count = 0
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
@@ -38,7 +36,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
             self._count += 1
             text = text.encode(errors="replace").decode()[:_MAX_LINE]
             self._lines.append(
-                LogRow(live.run.id, self._base + self._count, live.engine.clock.now(), level, text, current_step.get())
+                LogRow(live.run.id, self._base + self._count, live.host.clock.now(), level, text, current_step.get())
             )
         super().log(level, msg, *args, **kwargs)
 

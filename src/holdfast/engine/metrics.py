@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-if TYPE_CHECKING:
-    from holdfast.engine.engine import Engine
+from holdfast.engine.host import Host
 
 _BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 3_600_000)
 
@@ -37,8 +35,8 @@ class FunctionCounters:
 class Metrics(Collector):
     """All counters of a node."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self.events = 0
         self.functions: dict[int, FunctionCounters] = {}
 
@@ -53,7 +51,7 @@ class Metrics(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        engine = self._engine
+        host = self._host
         yield CounterMetricFamily("holdfast_events_received", "Events accepted since the start.", value=self.events)
         started = CounterMetricFamily("holdfast_runs_started", "Runs started, by function.", labels=["fn"])
         retried = CounterMetricFamily(
@@ -64,7 +62,7 @@ class Metrics(Collector):
         )
         duration = HistogramMetricFamily("holdfast_run_duration_seconds", "From start to end of a run.", labels=["fn"])
         for function_id, counters in list(self.functions.items()):
-            slug = engine.slug_of(function_id)
+            slug = host.slug_of(function_id)
             started.add_metric([slug], counters.started)
             retried.add_metric([slug], counters.retried)
             for status, count in counters.ended.items():
@@ -72,16 +70,16 @@ class Metrics(Collector):
             duration.add_metric([slug], _cumulative(counters.buckets), counters.total_ms / 1000)
         yield from (started, retried, ended, duration)
         gauges = {
-            "holdfast_runs_in_memory": ("Runs this node holds in memory.", engine.in_flight),
-            "holdfast_run_capacity": ("Runs this node may hold in memory.", engine.capacity),
-            "holdfast_backlog_lanes": ("Lanes with items that wait for a place.", len(engine.store.lanes)),
-            "holdfast_lost_threads": ("Threads still running for steps that timed out.", engine.threads.lost),
-            "holdfast_accepting": ("1 while the store takes writes.", int(engine.problem is None)),
+            "holdfast_runs_in_memory": ("Runs this node holds in memory.", host.in_flight),
+            "holdfast_run_capacity": ("Runs this node may hold in memory.", host.capacity),
+            "holdfast_backlog_lanes": ("Lanes with items that wait for a place.", len(host.store.lanes)),
+            "holdfast_lost_threads": ("Threads still running for steps that timed out.", host.threads.lost),
+            "holdfast_accepting": ("1 while the store takes writes.", int(host.problem is None)),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
-        yield CounterMetricFamily("holdfast_commits", "Group commits since the start.", value=engine.store.group.groups)
-        yield CounterMetricFamily("holdfast_plans", "Plans committed since the start.", value=engine.store.group.plans)
+        yield CounterMetricFamily("holdfast_commits", "Group commits since the start.", value=host.store.group.groups)
+        yield CounterMetricFamily("holdfast_plans", "Plans committed since the start.", value=host.store.group.plans)
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:

@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -15,15 +15,14 @@ from holdfast.base.codec import decode_json, encode_json
 from holdfast.base.errors import NonRetriableError, StepTimeoutError, StepUsageError, Suspended
 from holdfast.base.ids import ulid_text
 from holdfast.core.ingest import Accepted
-from holdfast.core.machine import CHILD_LOOKUP, FailAttempt, Record, RecordSend, Register, TimeOut, wait_lookup
+from holdfast.core.machine import FailAttempt, Record, RecordSend
 from holdfast.core.plan import EventsSince, Refused
 from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState, WaitRow
+from holdfast.core.waiting import CHILD_LOOKUP, Register, TimeOut, wait_lookup
 from holdfast.engine import failures
+from holdfast.engine.host import Run
 from holdfast.engine.tasks import current_step
 from holdfast.sdk.steps import InvokeCall, NowCall, RaceCall, RunCall, SendCall, SleepCall, StepCall, WaitCall
-
-if TYPE_CHECKING:
-    from holdfast.engine.live import LiveRun
 
 _log = logging.getLogger("holdfast")
 
@@ -39,7 +38,7 @@ _KINDS: dict[type[StepCall[Any]], StepKind] = {
 _PLAIN = frozenset({str, int, bool, float, type(None)})
 
 
-async def perform(live: LiveRun, call: StepCall[Any]) -> Any:
+async def perform(live: Run, call: StepCall[Any]) -> Any:
     """The result of a step call, recorded."""
     if live.unwinding or live.abandoned:
         raise Suspended
@@ -51,8 +50,8 @@ async def perform(live: LiveRun, call: StepCall[Any]) -> Any:
         if task is not None:
             live.in_step[task] = call.key
     try:
-        if live.engine.draining and counts:
-            await live.wait_durably(f"$drain:{call.key}", live.engine.clock.now())
+        if live.host.draining and counts:
+            await live.wait_durably(f"$drain:{call.key}", live.host.clock.now())
         row = live.recorded.pop(call.key, None) if live.recorded else None
         if row is None:
             if live.recorded:
@@ -69,7 +68,7 @@ async def perform(live: LiveRun, call: StepCall[Any]) -> Any:
     return result
 
 
-def _note_new(live: LiveRun, call: StepCall[Any]) -> None:
+def _note_new(live: Run, call: StepCall[Any]) -> None:
     if not live.multi and live.replaying:
         behind = min((row for row in live.recorded.values() if row.state != StepState.PENDING), key=lambda row: row.seq)
         live.note(
@@ -78,7 +77,7 @@ def _note_new(live: LiveRun, call: StepCall[Any]) -> None:
         )
 
 
-async def _recorded(live: LiveRun, call: StepCall[Any], row: StepRow) -> Any:
+async def _recorded(live: Run, call: StepCall[Any], row: StepRow) -> Any:
     kind = _KINDS[type(call)]
     if row.kind != kind:
         raise StepUsageError(
@@ -91,39 +90,39 @@ async def _recorded(live: LiveRun, call: StepCall[Any], row: StepRow) -> Any:
     return value_of(live, call, row)
 
 
-def value_of(live: LiveRun, call: StepCall[Any], row: StepRow) -> Any:
+def value_of(live: Run, call: StepCall[Any], row: StepRow) -> Any:
     """What the function gets for a recorded step."""
     if row.state == StepState.FAILED:
         raise failures.step_error(call.key, row.error or b"{}")
     data = row.data
     if type(call) is RunCall:
-        return live.engine.callables.of(call.fn).codec.decode(data or b"null", row.type)
+        return live.host.callables.of(call.fn).codec.decode(data or b"null", row.type)
     if type(call) is WaitCall:
         return None if data is None or data == b"null" else live.fn.received_json(data, call.model)
     if type(call) is InvokeCall:
-        return live.engine.codec(call.result).decode(data or b"null", row.type)
+        return live.host.codec(call.result).decode(data or b"null", row.type)
     return None if data is None else decode_json(data)
 
 
-# -- step.run ------------------------------------------------------------------------------------------------------------
+# -- step.run ------------------------------------------------------------------------------------------------------
 
 
-async def _run(live: LiveRun, call: RunCall[Any], row: StepRow | None) -> Any:
-    engine = live.engine
+async def _run(live: Run, call: RunCall[Any], row: StepRow | None) -> Any:
+    host = live.host
     key = call.key
     attempt = 0
     if row is not None:
         attempt = row.attempt
-        if row.due is not None and row.due > engine.clock.now():
+        if row.due is not None and row.due > host.clock.now():
             await live.wait_durably(key, row.due)
-    info = engine.callables.of(call.fn)
+    info = host.callables.of(call.fn)
     while True:
-        started = engine.clock.now()
+        started = host.clock.now()
         live.bodies[key] = started
         try:
             value = await _body(live, call, info)
             data, tag = info.codec.encode(value, f"step {key!r}")
-            engine.check_size(data, key)
+            host.check_size(data, key)
         except Exception as error:
             failed: Exception | None = error
         except (KeyboardInterrupt, SystemExit) as error:
@@ -136,12 +135,12 @@ async def _run(live: LiveRun, call: RunCall[Any], row: StepRow | None) -> Any:
             live.bodies.pop(key, None)
         if live.abandoned:
             raise Suspended
-        now = engine.clock.now()
+        now = host.clock.now()
         if failed is None:
             done = StepRow(
                 live.run.id, key, 0, StepState.DONE, StepKind.RUN, started, now, attempt, None, data, None, tag
             )
-            answer = await engine.submit(Record(live.lease, done, live.take_logs(), fresh=row is None))
+            answer = await host.submit(Record(live.lease, done, live.take_logs(), fresh=row is None))
             if isinstance(answer, Refused):
                 live.lost(answer)
                 raise Suspended
@@ -157,7 +156,7 @@ async def _run(live: LiveRun, call: RunCall[Any], row: StepRow | None) -> Any:
         await live.wait_durably(key, row.due)
 
 
-async def _body(live: LiveRun, call: RunCall[Any], info: Any) -> Any:
+async def _body(live: Run, call: RunCall[Any], info: Any) -> Any:
     token = current_step.set(call.key)
     try:
         if live.fn.step_wrappers:
@@ -172,7 +171,7 @@ async def _body(live: LiveRun, call: RunCall[Any], info: Any) -> Any:
         current_step.reset(token)
 
 
-def _cancelled(live: LiveRun, key: str) -> Exception:
+def _cancelled(live: Run, key: str) -> Exception:
     """A body was cancelled: by the watch over long steps, which makes it a failed attempt, or with its run."""
     limit = live.timed_out.pop(key, None)
     task = asyncio.current_task()
@@ -182,7 +181,7 @@ def _cancelled(live: LiveRun, key: str) -> Exception:
     return StepTimeoutError(f"step {key!r} took longer than the function's step_timeout of {limit / 1000:g} s")
 
 
-async def _plain_body(live: LiveRun, call: RunCall[Any], info: Any) -> Any:
+async def _plain_body(live: Run, call: RunCall[Any], info: Any) -> Any:
     timeout_ms = call.options.timeout_ms
     if timeout_ms is None:
         return await _execute(live, call, info)
@@ -197,17 +196,17 @@ async def _plain_body(live: LiveRun, call: RunCall[Any], info: Any) -> Any:
         raise
 
 
-async def _execute(live: LiveRun, call: RunCall[Any], info: Any) -> Any:
+async def _execute(live: Run, call: RunCall[Any], info: Any) -> Any:
     if info.is_async:
         return await call.fn(*call.args, **call.kwargs)
     if live.bridge is not None:
         return await live.bridge.execute(partial(call.fn, *call.args, **call.kwargs))
-    value = await live.engine.threads.run(call.fn, *call.args, **call.kwargs)
+    value = await live.host.threads.run(call.fn, *call.args, **call.kwargs)
     return await value if inspect.isawaitable(value) else value
 
 
 async def _attempt_failed(
-    live: LiveRun, call: RunCall[Any], row: StepRow | None, error: Exception, attempt: int, started: int, now: int
+    live: Run, call: RunCall[Any], row: StepRow | None, error: Exception, attempt: int, started: int, now: int
 ) -> StepRow:
     """Record a failed attempt: with the next one due, or as the step's failure."""
     options = live.fn.function.options
@@ -219,7 +218,7 @@ async def _attempt_failed(
     if attempt >= retries or failures.is_final(error):
         logs.append(AttemptRow(run_id, key, attempt, started, now, None, recorded))
         step = StepRow(run_id, key, 0, StepState.FAILED, StepKind.RUN, started, now, attempt, None, None, recorded)
-        answer = await live.engine.submit(Record(live.lease, step, logs, fresh=fresh))
+        answer = await live.host.submit(Record(live.lease, step, logs, fresh=fresh))
     else:
         delay = failures.retry_after_ms(error, now)
         if delay is None:
@@ -228,20 +227,20 @@ async def _attempt_failed(
         first = started if row is None else row.started_at
         step = StepRow(run_id, key, 0, StepState.PENDING, StepKind.RUN, first, None, attempt + 1, due)
         failed = AttemptRow(run_id, key, attempt, started, now, due, recorded)
-        answer: Any = await live.engine.submit(FailAttempt(live.lease, failed, step, logs, fresh=fresh))
-        live.engine.retried(live)
+        answer: Any = await live.host.submit(FailAttempt(live.lease, failed, step, logs, fresh=fresh))
+        live.host.retried(live)
     if isinstance(answer, Refused):
         live.lost(answer)
         raise Suspended
     return step
 
 
-# -- timers, waits, calls to other functions --------------------------------------------------------------------------------
+# -- timers, waits, calls to other functions -----------------------------------------------------------------------
 
 
-async def _sleep(live: LiveRun, call: SleepCall, row: StepRow | None) -> None:
-    engine = live.engine
-    now = engine.clock.now()
+async def _sleep(live: Run, call: SleepCall, row: StepRow | None) -> None:
+    host = live.host
+    now = host.clock.now()
     if row is None:
         due = call.until if call.until is not None else now + (call.duration or 0)
         row = StepRow(
@@ -258,16 +257,16 @@ async def _sleep(live: LiveRun, call: SleepCall, row: StepRow | None) -> None:
         )
         await _register(live, Register(live.lease, row, logs=live.take_logs()))
     due = row.due or 0
-    while engine.clock.now() < due:
+    while host.clock.now() < due:
         await live.wait_durably(call.key, due)
-    done = msgspec.structs.replace(row, state=StepState.DONE, ended_at=engine.clock.now(), due=None, data=b"null")
+    done = msgspec.structs.replace(row, state=StepState.DONE, ended_at=host.clock.now(), due=None, data=b"null")
     await _record(live, Record(live.lease, done, live.take_logs(), fresh=False))
 
 
-async def _wait(live: LiveRun, call: WaitCall[Any], row: StepRow | None) -> Any:
-    engine = live.engine
+async def _wait(live: Run, call: WaitCall[Any], row: StepRow | None) -> Any:
+    host = live.host
     live.has_waits = True
-    now = engine.clock.now()
+    now = host.clock.now()
     if row is None:
         row, plan = _wait_plan(live, call, now)
         await _register(live, plan)
@@ -275,7 +274,7 @@ async def _wait(live: LiveRun, call: WaitCall[Any], row: StepRow | None) -> Any:
     return value_of(live, call, resolved)
 
 
-def _wait_plan(live: LiveRun, call: WaitCall[Any], now: int) -> tuple[StepRow, Register]:
+def _wait_plan(live: Run, call: WaitCall[Any], now: int) -> tuple[StepRow, Register]:
     run_id = live.run.id
     expires = now + call.timeout
     where = list(call.where.items())
@@ -300,7 +299,7 @@ def _wait_plan(live: LiveRun, call: WaitCall[Any], now: int) -> tuple[StepRow, R
         expires,
         encode_json(described, f"step {call.key!r}"),
     )
-    context = live.fn.event_json(live) if expression and "event." in expression else None
+    context = live.fn.event_json(live.event_row) if expression and "event." in expression else None
     wait = WaitRow(run_id, call.key, lookup, expires, expression, context, now)
     lookback = None
     if call.since is not None:
@@ -309,19 +308,19 @@ def _wait_plan(live: LiveRun, call: WaitCall[Any], now: int) -> tuple[StepRow, R
     return step, Register(live.lease, step, wait, lookback=lookback, logs=live.take_logs())
 
 
-async def _invoke(live: LiveRun, call: InvokeCall[Any], row: StepRow | None) -> Any:
-    engine = live.engine
+async def _invoke(live: Run, call: InvokeCall[Any], row: StepRow | None) -> Any:
+    host = live.host
     live.has_waits = True
-    now = engine.clock.now()
+    now = host.clock.now()
     run_id = live.run.id
     if row is None:
-        target = engine.functions.get(call.function)
+        target = host.functions.get(call.function)
         if target is None:
             raise failures.step_error(
                 call.key,
                 encode_json({"name": "Error", "message": f"could not find function with ID: {call.function}"}, "error"),
             )
-        incoming = engine.child(live, call, target)
+        incoming = host.child(live, call, target)
         child = incoming.matches[0].run_id
         expires = now + call.timeout
         described = {"function": call.function, "run_id": ulid_text(child), "timeout_at": expires}
@@ -350,7 +349,7 @@ async def _invoke(live: LiveRun, call: InvokeCall[Any], row: StepRow | None) -> 
     return value_of(live, call, await _outcome(live, call.key, row, None, timed_out))
 
 
-async def _outcome(live: LiveRun, key: str, row: StepRow, data: bytes | None, error: bytes | None) -> StepRow:
+async def _outcome(live: Run, key: str, row: StepRow, data: bytes | None, error: bytes | None) -> StepRow:
     """Wait until a registered step is resolved, or record that its time ran out."""
     early = live.recorded.pop(key, None)
     if early is not None:
@@ -362,13 +361,13 @@ async def _outcome(live: LiveRun, key: str, row: StepRow, data: bytes | None, er
         if resolved is not None:
             await live.released(resolved.seq)
             return resolved
-        if live.engine.clock.now() >= due:
+        if live.host.clock.now() >= due:
             break
     state = StepState.DONE if error is None else StepState.FAILED
     timed_out = msgspec.structs.replace(
-        row, state=state, ended_at=live.engine.clock.now(), due=None, data=data, error=error
+        row, state=state, ended_at=live.host.clock.now(), due=None, data=data, error=error
     )
-    answer = await live.engine.submit(TimeOut(live.lease, timed_out))
+    answer = await live.host.submit(TimeOut(live.lease, timed_out))
     if isinstance(answer, Refused):
         live.lost(answer)
         raise Suspended
@@ -376,16 +375,16 @@ async def _outcome(live: LiveRun, key: str, row: StepRow, data: bytes | None, er
     return answer
 
 
-async def _register(live: LiveRun, plan: Register) -> None:
-    plan.then = live.engine.accepted
-    answer: Accepted | Refused = await live.engine.submit(plan)
+async def _register(live: Run, plan: Register) -> None:
+    plan.then = live.host.accepted
+    answer: Accepted | Refused = await live.host.submit(plan)
     if isinstance(answer, Refused):
         live.lost(answer)
         raise Suspended
 
 
-async def _record(live: LiveRun, plan: Record) -> StepRow:
-    answer: StepRow | Refused = await live.engine.submit(plan)
+async def _record(live: Run, plan: Record) -> StepRow:
+    answer: StepRow | Refused = await live.host.submit(plan)
     if isinstance(answer, Refused):
         live.lost(answer)
         raise Suspended
@@ -393,14 +392,14 @@ async def _record(live: LiveRun, plan: Record) -> StepRow:
     return answer
 
 
-# -- the rest -------------------------------------------------------------------------------------------------------------------
+# -- the rest ------------------------------------------------------------------------------------------------------
 
 
-async def _send(live: LiveRun, call: SendCall, row: StepRow | None) -> list[str]:
-    engine = live.engine
-    now = engine.clock.now()
+async def _send(live: Run, call: SendCall, row: StepRow | None) -> list[str]:
+    host = live.host
+    now = host.clock.now()
     outgoing = [live.fn.app.outgoing(event) for event in call.events]
-    incoming = engine.intake.prepare(outgoing, source=live.run.id)
+    incoming = host.intake.prepare(outgoing, source=live.run.id)
     ids = [ulid_text(one.event.id) for one in incoming]
     step = StepRow(
         live.run.id,
@@ -415,8 +414,8 @@ async def _send(live: LiveRun, call: SendCall, row: StepRow | None) -> list[str]
         encode_json(ids, f"step {call.key!r}"),
     )
     plan = RecordSend(Record(live.lease, step, live.take_logs()), incoming)
-    plan.then = engine.accepted
-    answer = await engine.submit(plan)
+    plan.then = host.accepted
+    answer = await host.submit(plan)
     if isinstance(answer, Refused):
         live.lost(answer)
         raise Suspended
@@ -424,7 +423,7 @@ async def _send(live: LiveRun, call: SendCall, row: StepRow | None) -> list[str]
     return ids
 
 
-async def _race(live: LiveRun, call: RaceCall, row: StepRow | None) -> int:
+async def _race(live: Run, call: RaceCall, row: StepRow | None) -> int:
     tasks = call.tasks
     if not tasks:
         raise StepUsageError(f"race {call.id!r} needs at least one step")
@@ -432,7 +431,7 @@ async def _race(live: LiveRun, call: RaceCall, row: StepRow | None) -> int:
     if live.unwinding or live.abandoned:
         raise Suspended
     winner = next(index for index, task in enumerate(tasks) if task.done())
-    now = live.engine.clock.now()
+    now = live.host.clock.now()
     step = StepRow(live.run.id, call.key, 0, StepState.DONE, StepKind.RACE, now, now, 0, None, str(winner).encode())
     live.calls += 1
     try:
@@ -442,14 +441,14 @@ async def _race(live: LiveRun, call: RaceCall, row: StepRow | None) -> int:
     return winner
 
 
-async def _now(live: LiveRun, call: NowCall, row: StepRow | None) -> int:
-    now = live.engine.clock.now()
+async def _now(live: Run, call: NowCall, row: StepRow | None) -> int:
+    now = live.host.clock.now()
     step = StepRow(live.run.id, call.key, 0, StepState.DONE, StepKind.NOW, now, now, 0, None, str(now).encode())
     await _record(live, Record(live.lease, step, live.take_logs()))
     return now
 
 
-_HANDLERS: dict[type[StepCall[Any]], Callable[[LiveRun, Any, StepRow | None], Awaitable[Any]]] = {
+_HANDLERS: dict[type[StepCall[Any]], Callable[[Run, Any, StepRow | None], Awaitable[Any]]] = {
     RunCall: _run,
     SleepCall: _sleep,
     WaitCall: _wait,

@@ -1,0 +1,172 @@
+"""The end of a run: by itself or by cancellation, with everything that becomes visible with it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from holdfast.core.ingest import Accepted, Incoming, accept, reads_of, resolve
+from holdfast.core.machine import Lease, headline, holds
+from holdfast.core.plan import STALE, ItemsOf, Plan, Read, Refused, Tx, WaitsFor, WaitsOf
+from holdfast.core.rows import (
+    DeadLetterRow,
+    ItemRow,
+    LogRow,
+    NoteRow,
+    RunRow,
+    RunStatus,
+    StepKind,
+    StepRow,
+    StepState,
+    WaitRow,
+)
+from holdfast.core.waiting import CHILD_LOOKUP
+
+replace = msgspec.structs.replace
+
+
+class Ending(msgspec.Struct, gc=False):
+    """How a run ended."""
+
+    status: RunStatus
+    output: bytes | None = None
+    """JSON of the return value."""
+    type: str | None = None
+    error: bytes | None = None
+    """JSON {name, message, stack} of the final failure."""
+    fingerprint: str = ""
+
+
+class End(Plan[Accepted]):
+    """End a run: status, output, dead letter, lifecycle events and the caller's result, in one commit."""
+
+    __slots__ = ("ending", "invoked", "lease", "lifecycle", "logs", "notes", "waits")
+
+    def __init__(
+        self,
+        lease: Lease,
+        ending: Ending,
+        *,
+        invoked: bool = False,
+        waits: bool = False,
+        lifecycle: Sequence[Incoming] = (),
+        logs: Sequence[LogRow] = (),
+        notes: Sequence[NoteRow] = (),
+    ) -> None:
+        self.then = None
+        self.lease = lease
+        self.ending = ending
+        self.invoked = invoked
+        """Whether another run may wait for its result."""
+        self.waits = waits
+        """Whether it may have open waits of its own."""
+        self.lifecycle = lifecycle
+        self.logs = logs
+        self.notes = notes
+
+    def reads(self) -> Iterable[Read]:
+        lease = self.lease
+        reads: list[Read] = [(ItemRow, lease.item_id), (RunRow, lease.run_id)]
+        if self.waits:
+            reads.append(WaitsOf(lease.run_id))
+        if self.invoked:
+            reads.append(WaitsFor((CHILD_LOOKUP + lease.run_id.hex(),)))
+        if self.lifecycle:
+            reads.extend(reads_of(self.lifecycle))
+        return reads
+
+    def decide(self, tx: Tx) -> Accepted | Refused:
+        lease = self.lease
+        run = tx.get(RunRow, lease.run_id)
+        if holds(tx, lease) is None or run is None:
+            return STALE
+        out = Accepted.empty()
+        for line in self.logs:
+            tx.put(line)
+        for note in self.notes:
+            tx.put(note)
+        finish(tx, run, self.ending, out, waits=self.waits, invoked=self.invoked)
+        for incoming in self.lifecycle:
+            accept(tx, incoming, out)
+        return out
+
+
+def finish(tx: Tx, run: RunRow, ending: Ending, out: Accepted, *, waits: bool, invoked: bool) -> None:
+    """Write the end of a run; shared by ending and cancelling."""
+    now = tx.now
+    error = headline(ending.error) if ending.error else run.error if ending.status == RunStatus.COMPLETED else None
+    tx.put(replace(run, status=ending.status, ended_at=now, error=error))
+    tx.delete(ItemRow, run.id)
+    if ending.output is not None or ending.error is not None:
+        started = run.queued_at if run.started_at is None else run.started_at
+        tx.put(
+            StepRow(
+                run.id,
+                "",
+                run.steps + 1,
+                StepState.FAILED if ending.error else StepState.DONE,
+                StepKind.END,
+                started,
+                now,
+                run.attempt,
+                None,
+                ending.output,
+                ending.error,
+                ending.type,
+            )
+        )
+    if ending.status == RunStatus.FAILED:
+        tx.put(DeadLetterRow(run.id, run.function_id, now, ending.fingerprint, error or "failed"))
+    if waits:
+        for wait in tx.find(WaitsOf(run.id)):
+            tx.delete(WaitRow, (wait.run_id, wait.key))
+    if invoked:
+        for wait in tx.find(WaitsFor((CHILD_LOOKUP + run.id.hex(),))):
+            if ending.status == RunStatus.COMPLETED:
+                resolve(tx, wait, ending.output or b"null", None, out)
+            else:
+                resolve(tx, wait, None, ending.error or CANCELLED_CHILD, out)
+
+
+CANCELLED_CHILD = msgspec.json.encode(
+    {
+        "name": "RunCancelledError",
+        "message": "the invoked run was cancelled",
+        "chain": ["holdfast.base.errors.RunCancelledError"],
+    }
+)
+
+
+class Cancel(Plan[Accepted | None]):
+    """Cancel a run. None: there is no such run, or it has ended."""
+
+    __slots__ = ("lifecycle", "run_id")
+
+    def __init__(self, run_id: bytes, lifecycle: Sequence[Incoming] = ()) -> None:
+        self.then = None
+        self.run_id = run_id
+        self.lifecycle = lifecycle
+
+    def reads(self) -> Iterable[Read]:
+        run_id = self.run_id
+        return [
+            (RunRow, run_id),
+            (ItemRow, run_id),
+            ItemsOf(run_id),
+            WaitsOf(run_id),
+            WaitsFor((CHILD_LOOKUP + run_id.hex(),)),
+            *reads_of(self.lifecycle),
+        ]
+
+    def decide(self, tx: Tx) -> Accepted | None:
+        run = tx.get(RunRow, self.run_id)
+        if run is None or run.ended_at is not None:
+            return None
+        out = Accepted.empty()
+        for item in tx.find(ItemsOf(self.run_id)):
+            tx.delete(ItemRow, item.id)
+        finish(tx, run, Ending(RunStatus.CANCELLED), out, waits=True, invoked=True)
+        for incoming in self.lifecycle:
+            accept(tx, incoming, out)
+        return out

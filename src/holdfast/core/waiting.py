@@ -1,0 +1,130 @@
+"""Steps that wait: for an event, a moment, or the result of another run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from holdfast.core.ingest import Accepted, Incoming, event_json, matches, reads_of, resolve, start_run
+from holdfast.core.machine import Lease, holds
+from holdfast.core.plan import STALE, EventsSince, Plan, Read, Refused, Tx
+from holdfast.core.rows import EventRow, ItemRow, LogRow, RunRow, StepRow, StepState, WaitRow
+
+CHILD_LOOKUP = "inngest/function.finished\0run\0"
+"""Prefix of the lookup under which an invoking step waits for its run; followed by the run's id in hex."""
+
+
+class Register(Plan[Accepted]):
+    """Register something a run waits for: a timer, an event, the result of a run it invokes."""
+
+    __slots__ = ("child", "lease", "logs", "lookback", "step", "wait")
+
+    def __init__(
+        self,
+        lease: Lease,
+        step: StepRow,
+        wait: WaitRow | None = None,
+        *,
+        child: Incoming | None = None,
+        lookback: EventsSince | None = None,
+        logs: Sequence[LogRow] = (),
+    ) -> None:
+        self.then = None
+        self.lease = lease
+        self.step = step
+        self.wait = wait
+        self.child = child
+        """The invoked run's event; its one match is the run."""
+        self.lookback = lookback
+        """Earlier events that may satisfy the wait as well."""
+        self.logs = logs
+
+    def reads(self) -> Iterable[Read]:
+        reads: list[Read] = [(ItemRow, self.lease.item_id), (RunRow, self.lease.run_id)]
+        if self.lookback is not None:
+            reads.append(self.lookback)
+        if self.child is not None:
+            reads.extend(reads_of([self.child]))
+        return reads
+
+    def decide(self, tx: Tx) -> Accepted | Refused:
+        if holds(tx, self.lease) is None:
+            return STALE
+        out = Accepted.empty()
+        tx.insert(self.step)
+        for line in self.logs:
+            tx.put(line)
+        if self.wait is not None:
+            tx.insert(self.wait)
+            if self.lookback is not None:
+                self._look_back(tx, self.wait, self.lookback, out)
+        if self.child is not None:
+            tx.insert(self.child.event)
+            start_run(tx, self.child.matches[0], self.child.event, 0, out.leased)
+        return out
+
+    def _look_back(self, tx: Tx, wait: WaitRow, lookback: EventsSince, out: Accepted) -> None:
+        run = tx.get(RunRow, wait.run_id)
+        for event in tx.find(lookback):
+            if run is not None and event.id == run.event_id:
+                continue
+            if wait.lookup in lookups_of(event, {wait.lookup.split("\0")[1]} if "\0" in wait.lookup else {""}):
+                body = event_json(event)
+                if matches(wait, body) and resolve(tx, wait, body, None, out):
+                    return
+
+
+def lookups_of(event: EventRow, paths: Iterable[str]) -> tuple[str, ...]:
+    """The lookups under which waits for an event would be registered, given the paths in use for its name."""
+    out = []
+    data = None
+    for path in paths:
+        if not path:
+            out.append(event.name)
+            continue
+        if data is None:
+            data = msgspec.json.decode(event.data)
+        value = data
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None or isinstance(value, str | int | float | bool):
+            out.append(wait_lookup(event.name, path, value))
+    return tuple(out)
+
+
+def wait_lookup(name: str, path: str, value: object) -> str:
+    """The lookup of a wait for an event whose data has a value at a path. 1 and 1.0 are the same value."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"{name}\0{path}\0{msgspec.json.encode(value).decode()}"
+
+
+class TimeOut(Plan[StepRow]):
+    """A wait's time has run out: recorded as its result, unless what it waits for came first."""
+
+    __slots__ = ("lease", "step")
+
+    def __init__(self, lease: Lease, step: StepRow) -> None:
+        self.then = None
+        self.lease = lease
+        self.step = step
+        """The step with its time-out result."""
+
+    def reads(self) -> Iterable[Read]:
+        key = (self.lease.run_id, self.step.key)
+        return ((ItemRow, self.lease.item_id), (RunRow, self.lease.run_id), (WaitRow, key), (StepRow, key))
+
+    def decide(self, tx: Tx) -> StepRow | Refused:
+        run = tx.get(RunRow, self.lease.run_id)
+        if holds(tx, self.lease) is None or run is None:
+            return STALE
+        key = (self.lease.run_id, self.step.key)
+        current = tx.get(StepRow, key)
+        if current is not None and current.state != StepState.PENDING:
+            return current
+        run.steps += 1
+        self.step.seq = run.steps
+        tx.delete(WaitRow, key)
+        tx.put(self.step)
+        return self.step

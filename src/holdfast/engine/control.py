@@ -1,0 +1,243 @@
+"""Answering for runs: starting, reading, cancelling, and starting again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from holdfast.base.errors import (
+    ConfigurationError,
+    HoldfastError,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+)
+from holdfast.base.ids import ulid_bytes, ulid_text
+from holdfast.core.ending import Cancel, Ending
+from holdfast.core.ingest import Accepted, Ingest, Match
+from holdfast.core.plan import Refused
+from holdfast.core.queue import Leased
+from holdfast.core.restart import Discard, Restart, Write
+from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepRow
+from holdfast.engine.crons import tick
+from holdfast.engine.host import Host
+from holdfast.engine.notices import Notice
+from holdfast.sdk.sender import Outgoing, RunInfo
+from holdfast.store.reads import RunFilter
+
+
+class RunControl:
+    """What can be asked of a node about its runs. The engine offers these methods as its own."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
+
+    def announce(self, run_id: bytes) -> None:
+        """A run has ended: whoever waits for its result may look."""
+        for waiter in self._waiters.pop(run_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def close(self, error: HoldfastError) -> None:
+        """Nobody will be told any more."""
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
+
+    async def start(self, function: str, event: Outgoing) -> str:
+        """See `Control.start`."""
+        fn = self._host.functions.get(function)
+        if fn is None:
+            raise ConfigurationError(
+                f"there is no function {function!r} here; known are: {', '.join(sorted(self._host.functions)) or 'none'}"
+            )
+        now = self._host.clock.now()
+        incoming = self._host.intake.prepare([event])[0]
+        incoming.matches = [Match(self._host.ids.new(now + 1), fn.id, fn.version, str(fn.id))]
+        incoming.filtered = ()
+        plan = Ingest([incoming], len(event.data) + 256)
+        plan.then = self._host.accepted
+        accepted = await self._host.submit(plan)
+        if isinstance(accepted, Refused):
+            raise HoldfastError(f"the run of {function!r} could not be started: {accepted.reason}")
+        return ulid_text(accepted.runs[0])
+
+    async def result(self, run_id: str, timeout: float | None) -> bytes:
+        """See `Control.result`."""
+        raw = _run_key(run_id)
+        waiter: asyncio.Future[None] = self._host.loop.create_future()
+        self._waiters.setdefault(raw, []).append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    outcome = self._outcome(raw)
+                    if outcome is not None:
+                        return outcome
+                    await waiter
+                    waiter = self._host.loop.create_future()
+                    self._waiters.setdefault(raw, []).append(waiter)
+        finally:
+            waiting = self._waiters.get(raw)
+            if waiting is not None:
+                if waiter in waiting:
+                    waiting.remove(waiter)
+                if not waiting:
+                    del self._waiters[raw]
+
+    def _outcome(self, raw: bytes) -> bytes | None:
+        rows = self._host.store.fetch([(RunRow, raw), (StepRow, (raw, ""))])
+        run = rows.get(RunRow, raw)
+        if run is None:
+            raise RunNotFoundError(f"there is no run {ulid_text(raw)}; it may have been removed by retention")
+        if run.ended_at is None:
+            return None
+        end = rows.get(StepRow, (raw, ""))
+        if run.status == RunStatus.COMPLETED:
+            return (end.data if end is not None else None) or b"null"
+        if run.status == RunStatus.CANCELLED:
+            raise RunCancelledError(f"run {ulid_text(raw)} was cancelled")
+        error = msgspec.json.decode(end.error) if end is not None and end.error else {}
+        raise RunFailedError(ulid_text(raw), error.get("name", "Error"), error.get("message", ""), error.get("stack"))
+
+    async def run_info(self, run_id: str) -> RunInfo:
+        """See `Control.run_info`."""
+        view = await self._host.reader.run_view(run_id)
+        if view is None:
+            raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
+        return _info(view)
+
+    async def list_runs(
+        self, *, status: str | None = None, function: str | None = None, limit: int = 100
+    ) -> AsyncIterator[RunInfo]:
+        """See `Control.list_runs`."""
+        cursor: str | None = None
+        left = limit
+        where = RunFilter(status=(status,) if status else (), function=function)
+        while left > 0:
+            views, cursor = await self._host.reader.runs(where, limit=min(left, 100), cursor=cursor)
+            for view in views:
+                yield _info(view)
+            left -= len(views)
+            if cursor is None:
+                return
+
+    async def cancel(self, run_id: str) -> bool:
+        """See `Control.cancel`."""
+        raw = _run_key(run_id)
+        rows = self._host.store.fetch([(RunRow, raw)])
+        run = rows.get(RunRow, raw)
+        if run is None:
+            raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
+        event = self._host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
+        plan = Cancel(raw, self._host.end_events(run, event, Ending(RunStatus.CANCELLED)))
+        plan.then = lambda answer: self._cancelled(run, answer)
+        return await self._host.submit(plan) is not None
+
+    def _cancelled(self, run: RunRow, accepted: Accepted | None) -> None:
+        if accepted is None:
+            return
+        live = self._host.run_in_memory(run.id)
+        if live is not None:
+            live.abandon()
+        self._host.accepted(accepted)
+        self._host.ended(run, RunStatus.CANCELLED)
+
+    async def rerun(self, run_id: str) -> str:
+        """A new run of the same function for the same event, from the beginning.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            ConfigurationError: its function is not part of this app any more, or the run has not ended.
+        """
+        return await self._restart(run_id, redrive=False)
+
+    async def redrive(self, run_id: str) -> str:
+        """A new run that goes on where a dead letter stopped; twice gives the same run. Errors as for `rerun`."""
+        return await self._restart(run_id, redrive=True)
+
+    async def _restart(self, run_id: str, *, redrive: bool) -> str:
+        raw = _run_key(run_id)
+        run = self._host.store.fetch([(RunRow, raw)]).get(RunRow, raw)
+        if run is None:
+            raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
+        fn = self._host.function_by_id(run.function_id)
+        if fn is None:
+            raise ConfigurationError(
+                f"function {self._host.slug_of(run.function_id)!r} is not part of the running app; start the app that has it"
+            )
+        origin = 3 if redrive else 2
+        match = Match(
+            self._host.ids.new(self._host.clock.now() + 1), fn.id, fn.version, str(fn.id), origin=origin, parent_id=raw
+        )
+        plan = Restart(raw, match, redrive=redrive)
+        plan.then = self._restarted
+        answer = await self._host.submit(plan)
+        if isinstance(answer, Refused):
+            raise ConfigurationError(f"run {run_id} can't be {'redriven' if redrive else 'rerun'}: {answer.reason}")
+        if self._host.notices.wanted:
+            self._host.notices.publish(Notice("dead", run_id, run.function_id))
+        return ulid_text(answer[0])
+
+    def _restarted(self, answer: tuple[bytes, list[Leased]] | Refused) -> None:
+        if not isinstance(answer, Refused):
+            for leased in answer[1]:
+                self._host.launch(leased)
+            if self._host.store.backlog():
+                self._claim()
+
+    async def discard(self, run_id: str) -> bool:
+        """Set a dead letter aside for good; False when there is none."""
+        done = await self._host.submit(Discard(_run_key(run_id)))
+        if done and self._host.notices.wanted:
+            self._host.notices.publish(Notice("dead", run_id))
+        return done is True
+
+    async def run_cron(self, slug: str, schedule: str) -> str:
+        """Fire a schedule now, beside its occurrences; the run's id.
+
+        Raises:
+            ConfigurationError: there is no such function or schedule here.
+        """
+        fn = self._host.functions.get(slug)
+        if fn is None or all(trigger.cron != schedule for trigger in fn.function.triggers):
+            raise ConfigurationError(f"function {slug!r} has no schedule {schedule!r} here")
+        plan = Ingest([tick(self._host, fn, schedule, self._host.clock.now())], 256)
+        plan.then = self._host.accepted
+        accepted = await self._host.submit(plan)
+        if isinstance(accepted, Refused):
+            raise HoldfastError(f"{slug!r} could not be started: {accepted.reason}")
+        return ulid_text(accepted.runs[0])
+
+    async def audit(self, actor: str, action: str, target: str, detail: str = "") -> None:
+        """Append to the audit log."""
+        now = self._host.clock.now()
+        await self._host.submit(
+            Write([AuditRow(self._host.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000])])
+        )
+
+
+def _run_key(run_id: str) -> bytes:
+    try:
+        return ulid_bytes(run_id)
+    except ValueError as error:
+        raise RunNotFoundError(f"{run_id!r:.60} is not a run id") from error
+
+
+def _info(view: Any) -> RunInfo:
+    return RunInfo(
+        view.id,
+        view.function,
+        view.status,
+        view.event_id,
+        view.event_name,
+        view.queued_at,
+        view.started_at,
+        view.ended_at,
+        view.attempt,
+        view.error,
+    )
