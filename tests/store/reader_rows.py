@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from holdfast.base.ids import IdFactory, ulid_text
-from holdfast.core.machine import Write
+from holdfast.core.plan import Plan, Tx
 from holdfast.core.rows import (
     DeadLetterRow,
     EventRow,
@@ -42,6 +42,23 @@ class SetClock:
         raise AssertionError("nothing here waits for a moment")
 
 
+class Put(Plan[None]):
+    """Rows to be written as they are, in one commit."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self, *rows: Row) -> None:
+        self.then = None
+        self.rows = rows
+
+    def reads(self):
+        return ()
+
+    def decide(self, tx: Tx) -> None:
+        for row in self.rows:
+            tx.put(row)
+
+
 class Shelf:
     """The store, its reader, and short ways of putting rows in."""
 
@@ -63,7 +80,7 @@ class Shelf:
 
     async def write(self, *rows: Row) -> None:
         for start in range(0, len(rows), 1000):
-            await self.store.submit(Write(rows[start : start + 1000]))
+            await self.store.submit(Put(*rows[start : start + 1000]))
 
     def event(self, name: str = "shop/order.paid", at: int = NOW, **more: object) -> EventRow:
         return EventRow(**{"id": self.ids.new(at), "name": name, "ts": at, "received_at": at, "data": b"{}", **more})

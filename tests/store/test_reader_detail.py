@@ -7,9 +7,11 @@ import json
 import pytest
 from reader_rows import HOUR, MINUTE, NOW, shelf, text
 
+from holdfast.core.ending import End, Ending
 from holdfast.core.ingest import Incoming, Ingest, Match
-from holdfast.core.machine import End, Ending, FailAttempt, Lease, Park, Record, Register, Restart
+from holdfast.core.machine import FailAttempt, Lease, Park, Record
 from holdfast.core.queue import Claim
+from holdfast.core.restart import Restart
 from holdfast.core.rows import (
     AttemptRow,
     AuditRow,
@@ -24,6 +26,7 @@ from holdfast.core.rows import (
     StepState,
     WaitRow,
 )
+from holdfast.core.waiting import Register
 from holdfast.store.reads import AttemptView, CronView, LogView, QueueView, RunFilter, SkipView, WaitView
 from holdfast.store.sqlite.reading import listing
 

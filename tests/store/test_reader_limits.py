@@ -7,11 +7,10 @@ import sqlite3
 import threading
 
 import pytest
-from reader_rows import NOW, SetClock, shelf, text
+from reader_rows import NOW, Put, SetClock, shelf, text
 
 from holdfast.base.clock import monotonic
 from holdfast.base.errors import StoreError
-from holdfast.core.machine import Write
 from holdfast.core.rows import RunStatus
 from holdfast.store.reads import Reader, RunFilter
 from holdfast.store.sqlite.reader import SqliteReader
@@ -178,7 +177,7 @@ async def test_committed_rows_are_seen_at_once_while_the_writer_writes(tmp_path)
             for _ in range(300):
                 event = one.event()
                 runs = [one.run(event, status=RunStatus.COMPLETED) for _ in range(2)]
-                await one.store.submit(Write([event, *runs]))
+                await one.store.submit(Put(event, *runs))
                 answered += 1
                 if answered % 10 == 0:
                     assert len(await one.reader.event_runs(text(event.id))) == 2
