@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from server_kit import Running, Start
+
+from holdfast.server import connections
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +58,13 @@ class Line:
                 return await self.reader.read(1) == b""
             except ConnectionError:
                 return True
+
+    async def ended(self) -> bool:
+        """Whether the server closes the connection, after whatever it says."""
+        async with asyncio.timeout(15):
+            with contextlib.suppress(ConnectionError):
+                await self.reader.read()
+        return True
 
     async def close(self) -> None:
         self.writer.close()
@@ -228,3 +238,63 @@ async def test_websockets_are_refused(start: Start):
             async with asyncio.timeout(15):
                 answer = await line.reader.readline()
             assert b"101" not in answer
+
+
+class TestHeads:
+    async def test_a_head_that_never_ends_is_given_up(self, start: Start, monkeypatch):
+        monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+        async with start() as server:
+            for begin in (b"", b"POST /e/k HT", b"POST /e/k HTTP/1.1\r\nHost: localhost\r\nX: y"):
+                async with Line.to(server) as line:
+                    await line.send(begin)
+                    assert await line.closed()
+            await nothing_is_kept(server)
+
+    async def test_the_next_head_on_a_connection_as_well(self, start: Start, monkeypatch):
+        monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+        async with start() as server:
+            async with Line.to(server) as line:
+                await line.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await line.answer())[0] == 200
+                await line.send(b"GET /health HTTP/1.1\r\nHost:")
+                assert await line.closed()
+
+    async def test_a_long_answer_is_not_a_late_head(self, start: Start, monkeypatch):
+        monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+        async with start() as server:
+            async with Line.to(server) as line:
+                await line.send(post(length=len(EVENT)))
+                await asyncio.sleep(0.5)
+                await line.send(EVENT)
+                assert (await line.answer())[0] == 200
+
+    @pytest.mark.parametrize(
+        "begin",
+        [b"GET /" + b"x" * 30_000, b"GET / HTTP/1.1\r\nX: " + b"y" * 30_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 5000],
+        ids=["address", "one header", "many headers"],
+    )
+    async def test_a_head_that_is_too_large_is_refused(self, start: Start, begin):
+        async with start() as server:
+            async with Line.to(server) as line:
+                with contextlib.suppress(ConnectionError):
+                    await line.send(begin, *[begin[-6:] * 5000] * 10)
+                async with asyncio.timeout(15):
+                    with contextlib.suppress(ConnectionError):
+                        answer = await line.reader.read()
+                        assert not answer or b" 431 " in answer.partition(b"\r\n")[0]
+            await nothing_is_kept(server)
+
+    async def test_trailers_are_bounded(self, start: Start):
+        async with start() as server:
+            async with Line.to(server) as line:
+                await line.send(post(b"Transfer-Encoding: chunked\r\n"), b"1\r\n[\r\n0\r\n")
+                with contextlib.suppress(ConnectionError):
+                    await line.send(*[b"a: " + b"b" * 10_000 + b"\r\n"] * 20)
+                assert await line.ended()
+            await nothing_is_kept(server)
+
+    async def test_a_large_but_bounded_head_is_fine(self, start: Start):
+        async with start() as server:
+            async with Line.to(server) as line:
+                await line.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 30_000 + b"\r\n\r\n")
+                assert (await line.answer())[0] == 200

@@ -235,7 +235,7 @@ class _Exchange:
         return message
 
     async def _discard(self) -> None:
-        """Read on for a moment, keeping nothing: a client that is still sending then gets the answer and not a reset."""
+        """Read on for a moment, keeping nothing: a client that still sends then gets the answer and not a reset."""
         left = self._gate._settings.max_request_bytes
         try:
             async with asyncio.timeout(_DISCARD_SECONDS):

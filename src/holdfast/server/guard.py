@@ -33,5 +33,8 @@ class SessionGuard:
     def actor(self, request: Request) -> str:
         return identity_of(request.scope).actor
 
+    def logout_path(self, request: Request) -> str | None:
+        return "/logout" if identity_of(request.scope).via == "session" else None
+
     def can_change(self, request: Request) -> bool:
         return identity_of(request.scope).via != "public"

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from holdfast.base.errors import ConfigurationError
 from holdfast.engine.engine import Engine
 from holdfast.server.app import build_app
+from holdfast.server.connections import BoundedProtocol
 from holdfast.server.settings import ServerSettings
 
 _BACKLOG = 2048
@@ -161,7 +162,7 @@ def _refusal(host: str, port: int, error: OSError) -> str:
 def _config(app: Starlette, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         # its access log would have event keys in it, and logging belongs to the program that embeds us
