@@ -9,8 +9,6 @@ import re
 from functools import lru_cache
 from typing import Any
 
-import cel
-
 from holdfast.base.errors import ConfigurationError
 
 MAX_EXPRESSION_LENGTH = 4096
@@ -28,6 +26,9 @@ class Expression:
         if len(source) > MAX_EXPRESSION_LENGTH:
             raise ConfigurationError(f"expression is longer than {MAX_EXPRESSION_LENGTH} characters")
         self.source = source
+        # imported here: the package brings a command line of its own along, 75 ms that most programs don't need
+        import cel
+
         try:
             self._program = cel.compile(source)
         except Exception as error:
