@@ -34,7 +34,7 @@ def test_help_names_every_command_and_each_explains_itself(cli: Cli) -> None:
 
 def test_help_imports_no_command(cli: Cli) -> None:
     code = "import sys; from holdfast.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n" \
-        "print([m for m in sys.modules if m.startswith(('holdfast.cli.', 'holdfast.server', 'holdfast.engine', 'starlette', 'rich'))])"
+        "print([m for m in sys.modules if m.startswith(('holdfast.cli.', 'holdfast.server', 'holdfast.engine', 'starlette', 'rich', 'cel', 'prompt_toolkit', 'uvicorn', 'jinja2'))])"
     result = cli.run_python(code)
     assert result.out.splitlines()[-1] == "['holdfast.cli.commands']"
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.base.version import __version__
-from holdfast.cli.loading import CANDIDATES, Loaded
+from holdfast.cli.loading import CANDIDATES, Loaded, shown_path
 from holdfast.cli.settings import ProcessSettings
 from holdfast.dashboard.humanize import plural
 from holdfast.dashboard.samples import sample
@@ -88,7 +88,7 @@ def first_event(apps: Sequence[App]) -> str | None:
 def reloaded(loaded: Loaded, changed: Sequence[str]) -> str:
     """The line after a reload."""
     functions = sum(len(app.functions) for app in loaded.apps)
-    because = f"{changed[0]} changed" if len(changed) == 1 else f"{plural(len(changed), 'file')} changed"
+    because = f"{shown_path(changed[0])} changed" if len(changed) == 1 else f"{plural(len(changed), 'file')} changed"
     return f"Reloaded, {because}: {plural(len(loaded.apps), 'app')}, {plural(functions, 'function')}."
 
 

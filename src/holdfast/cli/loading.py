@@ -218,7 +218,7 @@ def explain(target: str, error: BaseException, what: str = "can't be loaded") ->
     """The failure in the user's own frames: what, where, and the line."""
     files = [frame.filename for frame in extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
-        where = f"{_relative(error.filename)}:{error.lineno}"
+        where = f"{shown_path(error.filename)}:{error.lineno}"
         text = f"{target} {what}: {where}: {type(error).__name__}: {error.msg}\n    {(error.text or '').strip()}"
         return TargetError(text, [*files, error.filename])
     if isinstance(error, ConfigurationError):
@@ -242,7 +242,7 @@ def _frames(traceback: TracebackType | None) -> list[tuple[str, str, str]]:
     """Where, function and line of the user's own frames; of all frames when none is the user's."""
     linecache.checkcache()
     found = [
-        (frame.filename, f"{_relative(frame.filename)}:{frame.lineno}", frame.name, (frame.line or "").strip())
+        (frame.filename, f"{shown_path(frame.filename)}:{frame.lineno}", frame.name, (frame.line or "").strip())
         for frame in extract_tb(traceback)
         if not frame.filename.startswith("<frozen")
     ]
@@ -256,7 +256,8 @@ def _is_users(path: Path) -> bool:
     return not any(path.is_relative_to(Path(prefix).resolve() / "lib") for prefix in (sys.prefix, sys.base_prefix))
 
 
-def _relative(filename: str) -> str:
+def shown_path(filename: str) -> str:
+    """A file as people write it: relative to the working directory where it is below."""
     try:
         return str(Path(filename).resolve().relative_to(Path.cwd()))
     except ValueError:

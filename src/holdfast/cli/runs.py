@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -22,6 +23,8 @@ STATUSES = ("QUEUED", "RUNNING", "WAITING", "COMPLETED", "FAILED", "CANCELLED", 
 
 T = TypeVar("T")
 _REFRESH_SECONDS = 1.0
+_PAUSE = threading.Event()
+"""Never set: waiting for it is a pause that Ctrl-C ends."""
 _PAGE = 100
 
 
@@ -71,7 +74,7 @@ def command(
     if as_json:
         click.echo(msgspec.json.encode(list_runs(api, msgspec.Raw, where, limit)))
     elif watch:
-        _follow(lambda: (runs_table(list_runs(api, Run, where, limit), _now()), False))
+        _follow_list(lambda: list_runs(api, Run, where, limit))
     else:
         found = list_runs(api, Run, where, limit)
         if found:
@@ -97,31 +100,52 @@ def list_runs(api: ServerApi, kind: type[T], where: Mapping[str, Any], limit: in
 def _one(api: ServerApi, run_id: str, *, watch: bool, as_json: bool) -> None:
     path = f"/v1/runs/{quote(run_id, safe='')}/steps"
 
-    def render() -> tuple[RenderableType, bool]:
-        history = api.get(path, History).data
-        return history_view(history, _now()), history.run.ended
-
     if as_json:
         click.echo(msgspec.json.encode(api.get(path, msgspec.Raw).data))
     elif watch:
-        _follow(render)
+        _follow_one(lambda: api.get(path, History).data)
     else:
-        out().print(render()[0])
+        out().print(history_view(api.get(path, History).data, _now()))
 
 
-def _follow(render: Callable[[], tuple[RenderableType, bool]]) -> None:
-    """Show what `render` gives anew each second, until it says that it is the last or the user has seen enough."""
-    pause = threading.Event()
-    try:
-        with Live(console=out(), auto_refresh=False, vertical_overflow="visible") as live:
-            while True:
-                view, last = render()
-                live.update(view, refresh=True)
-                if last:
-                    return
-                pause.wait(_REFRESH_SECONDS)
-    except KeyboardInterrupt:
-        return
+def _follow_list(read: Callable[[], list[Run]]) -> None:
+    with _view() as show:
+        while True:
+            runs = read()
+            show(runs, runs_table(runs, _now()))
+            _PAUSE.wait(_REFRESH_SECONDS)
+
+
+def _follow_one(read: Callable[[], History]) -> None:
+    with _view() as show:
+        history = read()
+        while not history.run.ended:
+            show([history.run], history_view(history, _now()))
+            _PAUSE.wait(_REFRESH_SECONDS)
+            history = read()
+        show([history.run], history_view(history, _now()))
+    if not out().is_terminal:
+        out().print(history_view(history, _now()))
+
+
+@contextmanager
+def _view() -> Iterator[Callable[[Sequence[Run], RenderableType], None]]:
+    """Shows what is given to it: in place on a terminal, as a line for each change elsewhere; Ctrl-C ends it."""
+    with suppress(KeyboardInterrupt):
+        if out().is_terminal:
+            with Live(console=out(), auto_refresh=False, vertical_overflow="visible") as live:
+                yield lambda _runs, view: live.update(view, refresh=True)
+        else:
+            known: dict[str, str] = {}
+            yield lambda runs, _view: _print_changes(runs, known)
+
+
+def _print_changes(runs: Sequence[Run], known: dict[str, str]) -> None:
+    for run in reversed(runs):
+        line = f"{run.run_id}  {run.status.upper():<9}  {run.function}  {run.error or ''}".rstrip()
+        if known.get(run.run_id) != line:
+            known[run.run_id] = line
+            click.echo(line)
 
 
 def _now() -> int:

@@ -8,10 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+import msgspec
 
 from holdfast.base.clock import to_ms
 from holdfast.cli.api import ServerApi, url_option
 from holdfast.cli.commands import Problem
+
+_KINDS = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
 
 
 @click.command("send")
@@ -59,31 +69,24 @@ def command(
     click.echo(f"  {api.url}/events/{internal_id}")
 
 
-def _data(text: str) -> dict[str, Any]:
-    source = "DATA"
+def _data(text: str) -> msgspec.Raw:
+    """The data as it was written, so that no number is changed on the way."""
+    source, raw = "DATA", text.encode(errors="surrogateescape")
     if text == "-":
-        source, text = "standard input", sys.stdin.read()
+        source, raw = "standard input", sys.stdin.buffer.read()
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise Problem(f"{source} is not JSON: {error}{_quoting(text)}") from None
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Problem(f"{source} is not JSON: {error}{_quoting(raw)}") from None
     if not isinstance(value, dict):
-        kinds = {
-            list: "an array",
-            str: "a string",
-            int: "a number",
-            float: "a number",
-            bool: "a boolean",
-            type(None): "null",
-        }
-        raise Problem(f'{source} must be a JSON object such as {{"order_id": "o1"}}, not {kinds[type(value)]}')
-    return value
+        raise Problem(f'{source} must be a JSON object such as {{"order_id": "o1"}}, not {_KINDS[type(value)]}')
+    return msgspec.Raw(raw)
 
 
-def _quoting(text: str) -> str:
-    if text.startswith("{") and '"' not in text:
-        return " (the shell took the double quotes away: put single quotes around the whole)"
-    return f", in {text[:60]!r}" if text else " (it is empty)"
+def _quoting(raw: bytes) -> str:
+    if raw.startswith(b"{") and b'"' not in raw and len(raw) > 2:
+        return " (did the shell take the double quotes away? Put single quotes around the whole)"
+    return f", in {raw[:60].decode(errors='replace')!r}" if raw else " (it is empty)"
 
 
 def _moment(text: str) -> int:

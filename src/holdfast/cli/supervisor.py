@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ import msgspec
 
 from holdfast.base.clock import SystemClock, monotonic
 from holdfast.cli.console import say
+from holdfast.cli.loading import CANDIDATES
 from holdfast.cli.settings import ProcessSettings
 from holdfast.cli.watching import SourceWatch
 
@@ -118,7 +119,7 @@ class Supervisor:
     def __init__(self, settings: ProcessSettings, sock: socket.socket) -> None:
         self._settings = settings
         self._sock = sock
-        self._watch = SourceWatch([Path.cwd(), *(Path(t.partition(":")[0]).resolve().parent for t in settings.targets)])
+        self._watch = SourceWatch(_directories(settings.targets))
         self._child: _Child | None = None
         self._greeted = False
         self._problem: str | None = None
@@ -273,6 +274,12 @@ class Supervisor:
         select.select(waited, [], [], _TICK)
         with suppress(BlockingIOError):
             os.read(self._wakeup, 4096)
+
+
+def _directories(targets: Sequence[str]) -> list[Path]:
+    """Where a change may matter before anything has been imported."""
+    names = [target.partition(":")[0] for target in targets] or CANDIDATES
+    return [Path.cwd(), *{Path(name).resolve().parent for name in names}]
 
 
 def _ended(code: int) -> str:
