@@ -115,10 +115,11 @@ def power_cut(database: Path, keep: random.Random | None = None) -> int:
         if log.exists():
             entries = _entries(log.read_bytes())
             unsynced += len(entries)
-            with path.open("r+b") as file:
-                _restore(file, entries)
-                if keep is not None:
-                    _keep_some(file, entries, keep)
+            if entries:
+                with path.open("r+b") as file:
+                    _restore(file, entries)
+                    if keep is not None:
+                        _keep_some(file, entries, keep)
             log.unlink()
     database.with_name(database.name + "-shm").unlink(missing_ok=True)
     return unsynced

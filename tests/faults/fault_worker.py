@@ -98,10 +98,13 @@ def watch_commits(engine: Engine, config: dict[str, Any], aim: Aim) -> None:
 
 async def as_client(app: App, engine: Engine, ledger: Ledger, path: Path) -> None:
     """Send what has no answer yet, wait for all work, cure and redrive what died, and wait again."""
+    answered = [line["id"] for line in ledger.lines() if line["what"] == "acknowledged"]
     for event, key in [(Order(n=1), "order-1"), (Order(n=1), "order-1"), (Report(n=1), "report-1"), (Doom(n=1), "doom-1")]:
-        if not ledger.has("acknowledged", id=key) or key == "order-1":
-            await app.send(event, id=key)
-            ledger.write("acknowledged", id=key, event=event.__holdfast_event__)
+        if key in answered:
+            answered.remove(key)
+            continue
+        await app.send(event, id=key)
+        ledger.write("acknowledged", id=key, event=event.__holdfast_event__)
     await quiet(engine, path)
     ledger.write("cured")
     await redrive_all(engine, ledger, path)
