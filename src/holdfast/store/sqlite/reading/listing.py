@@ -20,7 +20,6 @@ CLOCK_SKEW_MS = 5_000
 """How far the time in an id may be from that of its row: the id is made before the commit, and clocks are set."""
 _RARE_EVENT = 2000
 """Up to so many events of a name, their runs are found through them; past that, by walking the newest runs."""
-_FEW_FUNCTIONS = 50
 _LIVE = {
     "QUEUED": "r.started_at IS NULL",
     "RUNNING": f"r.started_at IS NOT NULL AND {sql.ACTIVE}",
@@ -111,7 +110,6 @@ def sources(conn: sqlite3.Connection, where: RunFilter, before: bytes | None) ->
     if functions is not None and not functions:
         return []
     common = [*_common(where), *_between(where, before, "r.id")]
-    few = functions is not None and len(functions) <= _FEW_FUNCTIONS
     of_functions = [] if functions is None else [_one_of("r.function_id", functions)]
     narrow = _narrow(conn, where)
     if narrow is not None:
@@ -119,15 +117,12 @@ def sources(conn: sqlite3.Connection, where: RunFilter, before: bytes | None) ->
         return [Source(rows.also(condition)) for rows in narrow]
     if where.event is not None:
         common.append(Condition(sql.HAS_EVENT_NAME, (where.event,)))
-    if few and functions is not None:
-        walks = [Condition(sql.RUNS_OF_FUNCTION, (one,)) for one in functions]
-    else:
-        walks = [Condition(sql.ALL_RUNS).also(of_functions)]
+    walk = Condition(sql.ALL_RUNS if functions is None else sql.RUNS_BY_FUNCTION).also([*of_functions, *common])
     if not where.status:
-        return [Source(rows.also(common)) for rows in walks]
+        return [Source(walk)]
     return [
         *_live_sources(where.status, [*_between(where, before, "q.id"), *common, *of_functions]),
-        *(Source(rows.also([Condition("r.status = 2"), *common])) for rows in walks if "COMPLETED" in where.status),
+        *([Source(walk.also([Condition("r.status = 2")]))] if "COMPLETED" in where.status else []),
         *(
             Source(Condition(sql.RUNS_OF_STATUS, (int(status),)).also([*common, *of_functions]))
             for name, status in _ENDED.items()

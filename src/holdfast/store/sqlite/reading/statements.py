@@ -29,8 +29,9 @@ RUNS_BY_ID = RUN_VIEW + "WHERE r.id IN ({marks})"
 CHILDREN = RUN_VIEW + "WHERE r.parent_id = ? ORDER BY r.id LIMIT ?"
 RUNS_OF_EVENT = RUN_VIEW + "WHERE r.event_id = ? ORDER BY r.id LIMIT ?"
 
-ALL_RUNS = "FROM runs r NOT INDEXED WHERE TRUE"
-RUNS_OF_FUNCTION = "FROM runs r INDEXED BY runs_by_function WHERE r.function_id = ?"
+ALL_RUNS = "FROM runs r WHERE TRUE"
+# for each function SQLite leaves the index at the first run that is too old for the page
+RUNS_BY_FUNCTION = "FROM runs r INDEXED BY runs_by_function WHERE TRUE"
 # the index is partial: its own condition has to stand in the statement
 RUNS_OF_STATUS = "FROM runs r INDEXED BY runs_not_completed WHERE r.status > 2 AND r.status = ?"
 RUNS_BY_EVENT_ID = "FROM runs r INDEXED BY runs_by_event WHERE r.event_id = ?"
@@ -75,7 +76,7 @@ AHEAD = "SELECT count(*) FROM queue INDEXED BY queue_ready WHERE state = 0 AND l
 _EVENT = "SELECT id, key, name, ts, received_at, data, meta, source FROM events"
 EVENT = f"{_EVENT} WHERE id = ?"
 EVENTS_BY_ID = _EVENT + " WHERE id IN ({marks}) ORDER BY id DESC"
-ALL_EVENTS = "FROM events NOT INDEXED WHERE TRUE"
+ALL_EVENTS = "FROM events WHERE TRUE"
 EVENTS_NAMED = "FROM events INDEXED BY events_by_name WHERE name = ?"
 EVENT_IDS = "SELECT id, length(data) {source} ORDER BY id DESC LIMIT ?"
 NOT_INTERNAL = "name NOT LIKE 'inngest/%'"
@@ -150,7 +151,7 @@ SELECT r.function_id, count(*), count(*) FILTER (WHERE q.run_id >= ?1) FROM queu
 WHERE q.lane = ?2 GROUP BY 1
 """
 SLICE = """
-SELECT count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status = 4), count(*) FROM runs NOT INDEXED
+SELECT count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status = 4), count(*) FROM runs
 WHERE id >= ? AND id < ?
 """
 FAILURES_BY_SLICE = "SELECT (at - ?1) / ?2, count(*) FROM dead_letters WHERE at >= ?1 GROUP BY 1"
