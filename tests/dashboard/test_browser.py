@@ -42,7 +42,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             "sleeper": server.send("test/sleep"), "held": server.send("test/hold", {"gate": "always"}),
             "waits": server.send("shop/order.paid", {"order_id": "waits"}), "later": server.send("shop/order.paid", {"order_id": "later"}),
             "done": server.send("shop/order.paid", {"order_id": "done"}), "hello": server.send("test/hello", {"n": 1}),
-            "flaky": server.send("shop/order.paid", {"order_id": "flaky"}), "dead": server.send("shop/order.paid", {"order_id": "declined"}),
+            "flaky": server.send("shop/order.paid", {"order_id": "flaky-again"}), "dead": server.send("shop/order.paid", {"order_id": "declined"}),
         }
         for name in ("many", "long", "evil", "dead"):
             server.end(server.named[name])

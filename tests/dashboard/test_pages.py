@@ -389,23 +389,22 @@ def test_everything_works_below_a_prefix(tmp_path: Path):
         run = server.send("test/hello")
         server.end(run)
         seen, todo = set(), ["/jobs/holdfast/"]
-        client = httpx.Client(base_url=server.url.removesuffix("/jobs/holdfast"), timeout=20)
-        while todo:
-            path = todo.pop()
-            seen.add(path)
-            answer = client.get(path)
-            assert answer.status_code == 200, path
-            if "html" not in answer.headers["content-type"]:
-                continue
-            for tag, attrs in Page(answer.text).tags:
-                address = attrs.get("href") or attrs.get("src") or attrs.get("action") or attrs.get("data-stream")
-                if address and not address.startswith("#"):
-                    assert address.startswith("/jobs/holdfast"), f"{address} in {path} leaves the prefix"
-                    clean = address.partition("#")[0]
-                    if tag in {"a", "link", "script"} and clean not in seen and len(seen) < 60:
-                        todo.append(clean)
-        assert f"/jobs/holdfast/runs/{run}" in seen
-        token = re.search(r'csrf_token" value="([^"]+)', client.get("/jobs/holdfast/events/send").text)[1]
-        answer = client.post("/jobs/holdfast/events/send", data={"csrf_token": token, "name": "a/b", "data": "{}", "id": ""})
-        assert answer.headers["location"].startswith("/jobs/holdfast/events/")
-        client.close()
+        with httpx.Client(base_url=server.url.removesuffix("/jobs/holdfast"), timeout=20) as client:
+            while todo:
+                path = todo.pop()
+                seen.add(path)
+                answer = client.get(path)
+                assert answer.status_code == 200, path
+                if "html" not in answer.headers["content-type"]:
+                    continue
+                for tag, attrs in Page(answer.text).tags:
+                    address = attrs.get("href") or attrs.get("src") or attrs.get("action") or attrs.get("data-stream")
+                    if address and not address.startswith(("#", "data:")):
+                        assert address.startswith("/jobs/holdfast"), f"{address} in {path} leaves the prefix"
+                        clean = address.partition("#")[0]
+                        if tag in {"a", "link", "script"} and clean not in seen and len(seen) < 60:
+                            todo.append(clean)
+            assert f"/jobs/holdfast/runs/{run}" in seen
+            token = re.search(r'csrf_token" value="([^"]+)', client.get("/jobs/holdfast/events/send").text)[1]
+            answer = client.post("/jobs/holdfast/events/send", data={"csrf_token": token, "name": "a/b", "data": "{}", "id": ""})
+            assert answer.headers["location"].startswith("/jobs/holdfast/events/")

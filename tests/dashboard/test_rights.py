@@ -27,6 +27,9 @@ class Visitor:
     def actor(self, request: Request) -> str:
         return "visitor"
 
+    def logout_path(self, request: Request) -> str | None:
+        return "/leave"
+
     def can_change(self, request: Request) -> bool:
         return False
 
@@ -44,6 +47,7 @@ async def test_a_visitor_sees_everything_and_changes_nothing(tmp_path: Path):
                     '<form action="/events/send" method="post"', ""
                 ), f"{path} offers a change"
                 assert "<button class=\"button button-strong\">" not in answer.text.partition('method="post"')[2].partition("</form>")[0]
+                assert 'href="/leave"' in answer.text
                 assert "4242" not in answer.text, f"{path} shows what is masked"
             refused = await client.post(f"/runs/{run}/rerun", data={"csrf_token": "token"})
             assert refused.status_code == 403

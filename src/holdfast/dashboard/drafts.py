@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 
 import msgspec
 from pydantic import ValidationError
 
-from holdfast.base.codec import decode_json
+from holdfast.base.codec import decode_json, encode_json
 from holdfast.base.errors import EventInvalidError
 from holdfast.base.limits import MAX_EVENT_BYTES, event_name_problem
+from holdfast.dashboard.samples import sample
 from holdfast.sdk.app import App, nearest
 from holdfast.sdk.events import Event, decode_data, explain
 from holdfast.sdk.sender import Outgoing
@@ -74,6 +76,24 @@ def model_of(apps: Mapping[str, App], name: str) -> type[Event] | None:
 def declared(apps: Mapping[str, App]) -> list[str]:
     """Names of all declared events that may be sent, sorted."""
     return sorted({name for app in apps.values() for name in app.events if event_name_problem(name, sent=True) is None})
+
+
+def command(name: str, data: bytes) -> str:
+    """The command that sends an event from a terminal."""
+    return f"holdfast send {shlex.quote(name)} {shlex.quote(data.decode())}"
+
+
+def example(apps: Mapping[str, App]) -> str:
+    """A command to begin with: it sends an event that a function here listens to, where there is one."""
+    listened = [
+        (trigger.event, trigger.model)
+        for app in apps.values() for function in app.functions.values() for trigger in function.triggers
+        if trigger.event and "*" not in trigger.event and event_name_problem(trigger.event, sent=True) is None
+    ]
+    # typed events first: their example is one that will be accepted
+    for name, model in sorted(listened, key=lambda pair: (pair[1] is None, len(pair[0]))):
+        return command(name, b"{}" if model is None else encode_json(sample(model), name))
+    return command("shop/order.paid", b'{"order_id":"o1"}')
 
 
 def _refuse_near_miss(apps: Mapping[str, App], name: str) -> None:

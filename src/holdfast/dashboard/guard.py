@@ -33,6 +33,10 @@ class Guard(Protocol):
         """Who asks, for the audit log."""
         ...
 
+    def logout_path(self, request: Request) -> str | None:
+        """Where this viewer logs out, below the prefix; None when nobody is logged in."""
+        ...
+
     def can_change(self, request: Request) -> bool:
         """Whether this viewer may change anything; without it, pages show no buttons and changes answer 403."""
         ...

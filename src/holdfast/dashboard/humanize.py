@@ -32,6 +32,11 @@ def duration(ms: float) -> str:
     raise AssertionError(ms)
 
 
+def offset(ms: int) -> str:
+    """A place on a run's own clock: `+0 ms`, `+1.2 s`."""
+    return "+0 ms" if ms <= 0 else "+" + duration(ms)
+
+
 def coarse(ms: float) -> str:
     """A span in one unit: `12 s`, `4 min`, `3 h`, `6 d`."""
     seconds = int(abs(ms)) // _SECOND

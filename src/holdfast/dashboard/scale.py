@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -11,7 +12,6 @@ from holdfast.dashboard import humanize
 FOLD_SHARE = 0.92
 """Idle time is folded when it takes more than this share of the axis."""
 _MIN_GAP_SHARE = 0.04
-_GAP_BUDGET = 36.0
 _MAX_TICKS = 6
 _TICK_ROOM = 13.0
 """Percent that a label takes."""
@@ -67,13 +67,14 @@ class Scale:
         """Labels counted from the start of the axis; on a folded axis, where execution resumes."""
         if not self.folded:
             return _linear_ticks(self.end - self.start)
-        marks = [self.start, *(at for at, x in self._points[1:-1] if any(abs(x - gap.x - gap.width) < 1e-6 for gap in self.gaps))]
+        resumes = {round(gap.x + gap.width, 6) for gap in self.gaps}
+        marks = [self.start, *(at for at, x in self._points[1:-1] if round(x, 6) in resumes)]
         out: list[Tick] = []
         for moment in marks:
             x = self.x(moment)
             if (out and x - out[-1].x < _TICK_ROOM) or x > 100 - _TICK_ROOM:
                 continue
-            out.append(Tick(x, "0" if moment == self.start else "+" + humanize.duration(moment - self.start), "start"))
+            out.append(Tick(x, "0" if moment == self.start else humanize.offset(moment - self.start), "start"))
         return tuple(out)
 
 
@@ -83,31 +84,41 @@ def linear(start: int, end: int) -> Scale:
 
 
 def folded(start: int, end: int, busy: Iterable[tuple[int, int]]) -> Scale:
-    """An axis on which long stretches outside `busy` are narrow; a linear one when there are none worth folding."""
+    """An axis on which long stretches outside `busy` are narrow; a linear one when there are none worth folding.
+
+    Each stretch, busy or not, is as wide as the logarithm of its length, so that neither a week of waiting nor a
+    millisecond of work takes all of the axis.
+    """
     end = max(end, start + 1)
     total = end - start
     gaps = [(a, b) for a, b in _gaps(start, end, busy) if b - a > total * _MIN_GAP_SHARE]
     idle = sum(b - a for a, b in gaps)
-    if not gaps or idle < total * FOLD_SHARE:
+    if not gaps or idle < total * FOLD_SHARE or idle == total:
         return linear(start, end)
-    gap_width = min(14.0, _GAP_BUDGET / len(gaps))
-    busy_total = total - idle
-    if not busy_total:
-        return linear(start, end)
-    per_ms = (100.0 - gap_width * len(gaps)) / busy_total
-    points, shown = [(start, 0.0)], []
-    at, x = start, 0.0
+    stretches = _stretches(start, end, gaps)
+    weight = 100.0 / sum(math.log2(1 + b - a) for a, b, _ in stretches)
+    points, shown, x = [(start, 0.0)], [], 0.0
+    for a, b, idle_here in stretches:
+        width = math.log2(1 + b - a) * weight
+        if idle_here:
+            shown.append(Gap(x, width, humanize.coarse(b - a) if b - a >= 1000 else humanize.duration(b - a), humanize.duration(b - a)))
+        x += width
+        points.append((b, x))
+    return Scale(points, shown)
+
+
+def _stretches(start: int, end: int, gaps: Sequence[tuple[int, int]]) -> list[tuple[int, int, bool]]:
+    """The axis cut at the gaps: (start, end, whether it is a gap)."""
+    out: list[tuple[int, int, bool]] = []
+    at = start
     for a, b in gaps:
         if a > at:
-            x += (a - at) * per_ms
-            points.append((a, x))
-        shown.append(Gap(x, gap_width, humanize.coarse(b - a) if b - a >= 1000 else humanize.duration(b - a), humanize.duration(b - a)))
-        x += gap_width
-        points.append((b, x))
+            out.append((at, a, False))
+        out.append((a, b, True))
         at = b
     if at < end:
-        points.append((end, 100.0))
-    return Scale(points, shown)
+        out.append((at, end, False))
+    return out
 
 
 def _gaps(start: int, end: int, busy: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from holdfast.base.clock import iso
 from holdfast.base.errors import HoldfastError, OverloadedError, RunNotFoundError, StoreError
 from holdfast.dashboard import assets, humanize, payload, status, words
+from holdfast.dashboard.drafts import example
 from holdfast.dashboard.forms import Form, read_form
 from holdfast.dashboard.guard import CSRF_FIELD, Guard
 from holdfast.dashboard.icons import LOGO, icon
@@ -89,7 +90,7 @@ class Site:
             time=lambda moment, style="ago": time_tag(moment, now, style),
             csrf=Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, self.guard.csrf_token(request)),
             can_change=self.guard.can_change(request), actor=self.guard.actor(request), dead_badge=await self._dead_badge(),
-            engine_status=self.engine.status(), **view,
+            logout=self.guard.logout_path(request), engine_status=self.engine.status(), example=example(self.engine.apps), **view,
         )
         return self._answer(request, html, fragment=fragment, clear_said=said is not None, status_code=status_code)
 
@@ -180,7 +181,7 @@ def _environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )
     env.filters.update(
-        duration=humanize.duration, number=humanize.number, compact=humanize.compact, size=humanize.size,
+        duration=humanize.duration, offset=humanize.offset, number=humanize.number, compact=humanize.compact, size=humanize.size,
         percent=humanize.percent, clock=humanize.clock, absolute=humanize.absolute, dict_with=lambda base, **more: {**base, **more},
     )
     env.globals.update(

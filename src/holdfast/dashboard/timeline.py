@@ -80,7 +80,7 @@ def build(detail: RunDetail, now: int, *, show_all: bool = False, fold_idle: boo
         selected: Key of a step that must be among the rows.
     """
     steps = [(index, step) for index, step in enumerate(detail.steps) if step.kind != "end"]
-    steps.sort(key=lambda pair: (first_start(pair[1]), pair[1].seq))
+    steps.sort(key=lambda pair: (first_start(pair[1]), pair[1].state == "pending", pair[1].seq))
     kept, hidden, hidden_at = _keep(steps, selected, show_all=show_all)
     live = detail.run.status in ACTIVE
     rows = [_run_row(detail, now), *(_step_row(index, step, now, live=live) for index, step in kept)]
@@ -133,7 +133,7 @@ def _run_row(detail: RunDetail, now: int) -> TimelineRow:
     if started > run.queued_at:
         segments.append(_segment("queue", run.queued_at, started, "in the queue"))
     if run.started_at is not None:
-        tone = {"COMPLETED": "ok", "FAILED": "bad", "CANCELLED": "idle", "SKIPPED": "idle"}.get(run.status, "run")
+        tone = {"COMPLETED": "ok", "FAILED": "bad", "CANCELLED": "idle", "SKIPPED": "idle", "WAITING": "wait"}.get(run.status, "run")
         failed, resumed = _attempt_segments(detail.function_attempts, end, now)
         if failed:
             segments.extend(failed)

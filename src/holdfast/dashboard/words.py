@@ -37,11 +37,15 @@ def _ending(detail: RunDetail) -> str:
     if run.status == "COMPLETED":
         return f"Completed{took}, {humanize.plural(run.steps, 'step')} recorded."
     if run.status == "FAILED":
-        why = f": {run.error}" if run.error else "."
+        why = f": {_short(run.error)}" if run.error else "."
         return f"Failed after {humanize.duration(run.duration_ms)}{why}" if run.duration_ms is not None else f"Failed before it started{why}"
     if run.status == "CANCELLED":
         return "Cancelled before it started." if run.started_at is None else f"Cancelled after {humanize.duration(run.duration_ms or 0)}."
     return "Skipped: it was not to run."
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 240 else text[:239] + "…"
 
 
 def _place(detail: RunDetail, queue: QueueView | None, now: int, has_steps: bool) -> str | None:

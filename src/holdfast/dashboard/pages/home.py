@@ -67,7 +67,9 @@ def tiles(overview: Overview, chosen: Period, now: int) -> list[Tile]:
 
 def per_minute(rate: float) -> str:
     """A rate that may be far below one: `0.03`, `4.2`, `1,250`."""
-    return f"{rate:.2g}" if rate < 10 else humanize.compact(round(rate))
+    if 0 < rate < 0.01:
+        return "<0.01"
+    return f"{rate:.2f}" if 0 < rate < 1 else f"{rate:.1f}".removesuffix(".0") if rate < 10 else humanize.compact(round(rate))
 
 
 def by_trouble(stats: Any) -> list[FunctionStats]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.base.errors import EventInvalidError, OverloadedError, StoreError
+from holdfast.dashboard import drafts
 from holdfast.dashboard.drafts import declared, draft, model_of, object_bytes
 from holdfast.dashboard.forms import Form
-from holdfast.dashboard.payload import inline, pretty
+from holdfast.dashboard.payload import pretty
 from holdfast.dashboard.samples import sample_text
 from holdfast.dashboard.site import Site
+
+_LONGEST_COMMAND = 1000
 
 
 async def show(site: Site, request: Request) -> Response:
@@ -50,10 +51,10 @@ async def form_page(
 def command(name: str, data: str) -> str:
     """The command that sends the same."""
     try:
-        text = inline(object_bytes(data, name), 400)
+        raw = object_bytes(data, name)
     except EventInvalidError:
-        text = "{...}"
-    return f"holdfast send {shlex.quote(name or 'shop/order.paid')} {shlex.quote(text)}"
+        raw = b"{...}"
+    return drafts.command(name or "shop/order.paid", raw if len(raw) <= _LONGEST_COMMAND else b"{...}")
 
 
 async def prefill(site: Site, name: str, event_id: str) -> str:
