@@ -48,7 +48,11 @@ def runs_chart(overview: Overview) -> RunsChart:
             if value:
                 height = 100 * value / top
                 y -= height
-                bars.append(Bar(round(slot * width + width * 0.1, 3), round(y, 3), round(width * 0.8, 3), round(height, 3), tone))
+                bars.append(
+                    Bar(
+                        round(slot * width + width * 0.1, 3), round(y, 3), round(width * 0.8, 3), round(height, 3), tone
+                    )
+                )
     starts = tuple(bucket[0] for bucket in overview.buckets)
     return RunsChart(tuple(bars), top, starts, series, {name: sum(values) for name, values in series.items()})
 

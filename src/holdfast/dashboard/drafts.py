@@ -52,7 +52,7 @@ def object_bytes(text: str, what: str) -> bytes:
     except (msgspec.DecodeError, RecursionError) as error:
         raise EventInvalidError(f"{what}: the data is not JSON: {_locate(text.strip(), str(error))}") from error
     if not isinstance(value, dict):
-        raise EventInvalidError(f"{what}: the data must be an object like {{\"order_id\": \"o1\"}}, not {_kind(value)}")
+        raise EventInvalidError(f'{what}: the data must be an object like {{"order_id": "o1"}}, not {_kind(value)}')
     return msgspec.json.format(raw, indent=-1)
 
 
@@ -87,7 +87,9 @@ def example(apps: Mapping[str, App]) -> str:
     """A command to begin with: it sends an event that a function here listens to, where there is one."""
     listened = [
         (trigger.event, trigger.model)
-        for app in apps.values() for function in app.functions.values() for trigger in function.triggers
+        for app in apps.values()
+        for function in app.functions.values()
+        for trigger in function.triggers
         if trigger.event and "*" not in trigger.event and event_name_problem(trigger.event, sent=True) is None
     ]
     # typed events first: their example is one that will be accepted

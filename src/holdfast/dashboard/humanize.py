@@ -22,7 +22,10 @@ def duration(ms: float) -> str:
     if ms < _MINUTE:
         return f"{ms / _SECOND:.1f}".removesuffix(".0") + " s"
     for unit, size, lower, lower_size in (
-        ("min", _MINUTE, "s", _SECOND), ("h", _HOUR, "min", _MINUTE), ("d", _DAY, "h", _HOUR), ("y", _YEAR, "d", _DAY),
+        ("min", _MINUTE, "s", _SECOND),
+        ("h", _HOUR, "min", _MINUTE),
+        ("d", _DAY, "h", _HOUR),
+        ("y", _YEAR, "d", _DAY),
     ):
         limit = {"min": _HOUR, "h": _DAY, "d": _YEAR, "y": float("inf")}[unit]
         if ms < limit:
@@ -81,7 +84,7 @@ def number(value: int) -> str:
 def compact(value: float) -> str:
     """At most four characters for a tile: `950`, `12.3k`, `4.1M`."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size * 10 or (value >= size and size > 1e3):
+        if value >= size * 10 or (value >= size > 1e3):
             scaled = value / size
             return (f"{scaled:.1f}" if scaled < 100 else f"{scaled:.0f}").removesuffix(".0") + unit
     return number(int(value)) if value == int(value) else f"{value:.1f}"

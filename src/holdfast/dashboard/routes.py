@@ -11,7 +11,19 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from holdfast.dashboard.assets import Assets
 from holdfast.dashboard.guard import Guard
-from holdfast.dashboard.pages import audit, crons, dead_letters, event, events, function, functions, home, run, runs, send
+from holdfast.dashboard.pages import (
+    audit,
+    crons,
+    dead_letters,
+    event,
+    events,
+    function,
+    functions,
+    home,
+    run,
+    runs,
+    send,
+)
 from holdfast.dashboard.payload import Mask
 from holdfast.dashboard.site import Change, Handler, Site, changing, reading
 from holdfast.dashboard.stream import stream

@@ -10,8 +10,13 @@ from holdfast.sdk.events import Event
 
 _MAX_DEPTH = 6
 _FORMATS = {
-    "date-time": "2026-01-01T12:00:00Z", "date": "2026-01-01", "time": "12:00:00", "email": "ada@example.com",
-    "uri": "https://example.com/", "uuid": "00000000-0000-4000-8000-000000000000", "duration": "PT1H",
+    "date-time": "2026-01-01T12:00:00Z",
+    "date": "2026-01-01",
+    "time": "12:00:00",
+    "email": "ada@example.com",
+    "uri": "https://example.com/",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+    "duration": "PT1H",
 }
 
 
@@ -52,7 +57,9 @@ def _plain(schema: dict[str, Any], defs: dict[str, Any], name: str, depth: int) 
     if kind == "array":
         return [_value(schema["items"], defs, name, depth + 1)] if isinstance(schema.get("items"), dict) else []
     if kind == "string":
-        return _FORMATS.get(schema.get("format", ""), "ada@example.com" if "email" in name.lower() else f"{name or 'text'}-1")
+        return _FORMATS.get(
+            schema.get("format", ""), "ada@example.com" if "email" in name.lower() else f"{name or 'text'}-1"
+        )
     if kind in {"integer", "number"}:
         low = schema.get("minimum", schema.get("exclusiveMinimum"))
         return 1 if low is None else low + (1 if "exclusiveMinimum" in schema else 0)

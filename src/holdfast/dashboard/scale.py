@@ -101,7 +101,14 @@ def folded(start: int, end: int, busy: Iterable[tuple[int, int]]) -> Scale:
     for a, b, idle_here in stretches:
         width = math.log2(1 + b - a) * weight
         if idle_here:
-            shown.append(Gap(x, width, humanize.coarse(b - a) if b - a >= 1000 else humanize.duration(b - a), humanize.duration(b - a)))
+            shown.append(
+                Gap(
+                    x,
+                    width,
+                    humanize.coarse(b - a) if b - a >= 1000 else humanize.duration(b - a),
+                    humanize.duration(b - a),
+                )
+            )
         x += width
         points.append((b, x))
     return Scale(points, shown)

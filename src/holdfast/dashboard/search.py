@@ -17,12 +17,28 @@ from holdfast.store.reads import RunFilter
 
 _TERM = re.compile(r'(?:(?P<key>[A-Za-z_]+)(?P<op>[:~]))?(?P<value>"(?:[^"\\]|\\.)*"|\S+)')
 _KEYS = {
-    "status": "status", "fn": "function", "function": "function", "app": "app", "event": "event", "id": "id",
-    "event_id": "event_id", "since": "since", "until": "until", "error": "error", "parent": "parent",
+    "status": "status",
+    "fn": "function",
+    "function": "function",
+    "app": "app",
+    "event": "event",
+    "id": "id",
+    "event_id": "event_id",
+    "since": "since",
+    "until": "until",
+    "error": "error",
+    "parent": "parent",
 }
 _SPELLING = {
-    "status": "status:", "function": "fn:", "app": "app:", "event": "event:", "event_id": "event_id:",
-    "error": "error~", "since": "since:", "until": "until:", "parent": "parent:",
+    "status": "status:",
+    "function": "fn:",
+    "app": "app:",
+    "event": "event:",
+    "event_id": "event_id:",
+    "error": "error~",
+    "since": "since:",
+    "until": "until:",
+    "parent": "parent:",
 }
 KEYS_TEXT = "status: fn: app: event: id: error~ since:"
 """What the box understands, for hints and messages."""
@@ -53,7 +69,9 @@ class RunQuery(msgspec.Struct, frozen=True):
         terms = []
         for name, value in self.params().items():
             shown = value.lower() if name == "status" else value
-            quoted = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"' if re.search(r'[\s"]', shown) else shown
+            quoted = (
+                '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"' if re.search(r'[\s"]', shown) else shown
+            )
             terms.append(_SPELLING[name] + quoted)
         return " ".join(terms)
 
@@ -64,9 +82,15 @@ class RunQuery(msgspec.Struct, frozen=True):
             ConfigurationError: `since` or `until` is not a time.
         """
         return RunFilter(
-            status=self.status, function=self.function or None, app=self.app or None, event=self.event or None,
-            event_id=self.event_id or None, error=self.error or None, parent=self.parent or None,
-            since=moment(self.since, now) if self.since else None, until=moment(self.until, now) if self.until else None,
+            status=self.status,
+            function=self.function or None,
+            app=self.app or None,
+            event=self.event or None,
+            event_id=self.event_id or None,
+            error=self.error or None,
+            parent=self.parent or None,
+            since=moment(self.since, now) if self.since else None,
+            until=moment(self.until, now) if self.until else None,
         )
 
     def only_status(self, *status: str) -> RunQuery:
@@ -197,4 +221,8 @@ def _unquote(value: str) -> str:
 def known_from(functions: Sequence[tuple[str, str]], events: Sequence[str]) -> Known:
     """Names to recognise, from (app, slug) pairs and event names."""
     slugs = {slug for _, slug in functions}
-    return Known(frozenset(slugs | {slug.removeprefix(f"{app}-") for app, slug in functions}), frozenset(events), frozenset(a for a, _ in functions))
+    return Known(
+        frozenset(slugs | {slug.removeprefix(f"{app}-") for app, slug in functions}),
+        frozenset(events),
+        frozenset(a for a, _ in functions),
+    )

@@ -59,11 +59,24 @@ class Site:
     def url(request: Request, path: str, **params: object) -> str:
         """An address of the dashboard, wherever it is mounted."""
         query = urlencode({key: value for key, value in params.items() if value not in {None, ""}})
-        return str(request.scope.get("root_path", "")).rstrip("/") + quote(path, safe="/%:@+,~!$&'()*;=-._") + (f"?{query}" if query else "")
+        return (
+            str(request.scope.get("root_path", "")).rstrip("/")
+            + quote(path, safe="/%:@+,~!$&'()*;=-._")
+            + (f"?{query}" if query else "")
+        )
 
     async def page(
-        self, request: Request, template: str, *, title: str, section: str = "", live: str = "", live_id: str = "",
-        every: int | None = None, status_code: int = 200, **view: Any,
+        self,
+        request: Request,
+        template: str,
+        *,
+        title: str,
+        section: str = "",
+        live: str = "",
+        live_id: str = "",
+        every: int | None = None,
+        status_code: int = 200,
+        **view: Any,
     ) -> Response:
         """Render a page, or only what changes of it when the browser asks for the fragment.
 
@@ -83,21 +96,38 @@ class Site:
         said = None if fragment else _said(request)
         html = self._templates.get_template(template).render(
             layout="layout/fragment.html" if fragment else "layout/page.html",
-            title=title, section=section, live=live, live_id=live_id, every=every, now=now, said=said, request=request,
+            title=title,
+            section=section,
+            live=live,
+            live_id=live_id,
+            every=every,
+            now=now,
+            said=said,
+            request=request,
             url=lambda path, **params: self.url(request, path, **params),
             periods_href=lambda key: f"{request.url.path}?period={key}",
             static=lambda name: self.url(request, f"/static/{self.version}/{name}"),
             time=lambda moment, style="ago": time_tag(moment, now, style),
-            csrf=Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, self.guard.csrf_token(request)),
-            can_change=self.guard.can_change(request), actor=self.guard.actor(request), dead_badge=await self._dead_badge(),
-            logout=self.guard.logout_path(request), engine_status=self.engine.status(), example=example(self.engine.apps), **view,
+            csrf=Markup('<input type="hidden" name="{}" value="{}">').format(
+                CSRF_FIELD, self.guard.csrf_token(request)
+            ),
+            can_change=self.guard.can_change(request),
+            actor=self.guard.actor(request),
+            dead_badge=await self._dead_badge(),
+            logout=self.guard.logout_path(request),
+            engine_status=self.engine.status(),
+            example=example(self.engine.apps),
+            **view,
         )
         return self._answer(request, html, fragment=fragment, clear_said=said is not None, status_code=status_code)
 
     def _answer(self, request: Request, html: str, *, fragment: bool, clear_said: bool, status_code: int) -> Response:
         headers = {
-            "Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store", "Vary": "X-Fragment, Cookie",
-            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin",
+            "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+            "Cache-Control": "no-store",
+            "Vary": "X-Fragment, Cookie",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "same-origin",
         }
         if fragment:
             # times that pass are no news: the browser counts them on by itself
@@ -116,7 +146,12 @@ class Site:
         response = RedirectResponse(address, status_code=303)
         if said:
             response.set_cookie(
-                SAID_COOKIE, quote(f"{tone} {said}"[:1500]), max_age=60, path=self.url(request, "/"), httponly=True, samesite="lax",
+                SAID_COOKIE,
+                quote(f"{tone} {said}"[:1500]),
+                max_age=60,
+                path=self.url(request, "/"),
+                httponly=True,
+                samesite="lax",
                 secure=request.url.scheme == "https",
             )
         return response
@@ -127,7 +162,9 @@ class Site:
 
     async def problem(self, request: Request, status_code: int, title: str, sentence: str) -> Response:
         """A page that says what is wrong and where to go on."""
-        return await self.page(request, "problem.html", title=title, status_code=status_code, sentence=sentence, code=status_code)
+        return await self.page(
+            request, "problem.html", title=title, status_code=status_code, sentence=sentence, code=status_code
+        )
 
 
 def reading(site: Site, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -137,9 +174,13 @@ def reading(site: Site, handler: Handler) -> Callable[[Request], Awaitable[Respo
         try:
             return await handler(site, request)
         except RunNotFoundError as error:
-            return await site.problem(request, 404, "Not found", f"{error}. Runs are removed when their retention is over.")
+            return await site.problem(
+                request, 404, "Not found", f"{error}. Runs are removed when their retention is over."
+            )
         except HTTPException as error:
-            return await site.problem(request, error.status_code, "Not found" if error.status_code == 404 else "Not possible", error.detail)
+            return await site.problem(
+                request, error.status_code, "Not found" if error.status_code == 404 else "Not possible", error.detail
+            )
         except StoreError as error:
             return _plain(503, f"The store can't be read now: {error}. The page can be reloaded in a moment.")
 
@@ -158,9 +199,15 @@ def changing(site: Site, handler: Change) -> Callable[[Request], Awaitable[Respo
         except RunNotFoundError as error:
             return await site.problem(request, 404, "Not found", f"{error}.")
         except OverloadedError as error:
-            return _plain(503, f"{error}. Nothing was changed; try again in {error.retry_after:g} s.", {"Retry-After": f"{error.retry_after:.0f}"})
+            return _plain(
+                503,
+                f"{error}. Nothing was changed; try again in {error.retry_after:g} s.",
+                {"Retry-After": f"{error.retry_after:.0f}"},
+            )
         except HoldfastError as error:
-            return await site.problem(request, 503 if isinstance(error, StoreError) else 400, "That did not work", f"{error}")
+            return await site.problem(
+                request, 503 if isinstance(error, StoreError) else 400, "That did not work", f"{error}"
+            )
 
     return endpoint
 
@@ -168,8 +215,12 @@ def changing(site: Site, handler: Change) -> Callable[[Request], Awaitable[Respo
 def time_tag(moment: int | None, now: int, style: str = "ago") -> Markup:
     """A moment as a `<time>` element that scripts keep current: relative (`ago`), of the day (`clock`) or in full (`full`)."""
     if moment is None:
-        return Markup('<span class="none">–</span>')
-    text = {"ago": lambda: humanize.ago(moment, now), "clock": lambda: humanize.clock(moment), "full": lambda: humanize.absolute(moment)}[style]()
+        return Markup('<span class="none">&ndash;</span>')
+    text = {
+        "ago": lambda: humanize.ago(moment, now),
+        "clock": lambda: humanize.clock(moment),
+        "full": lambda: humanize.absolute(moment),
+    }[style]()
     return Markup('<time datetime="{}" data-at="{}" data-style="{}" title="{}">{}</time>').format(
         iso(moment), moment, style, humanize.absolute(moment), text
     )
@@ -177,17 +228,35 @@ def time_tag(moment: int | None, now: int, style: str = "ago") -> Markup:
 
 def _environment() -> Environment:
     env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     env.filters.update(
-        duration=humanize.duration, offset=humanize.offset, number=humanize.number, compact=humanize.compact, size=humanize.size,
-        percent=humanize.percent, clock=humanize.clock, absolute=humanize.absolute, dict_with=lambda base, **more: {**base, **more},
+        duration=humanize.duration,
+        offset=humanize.offset,
+        number=humanize.number,
+        compact=humanize.compact,
+        size=humanize.size,
+        percent=humanize.percent,
+        clock=humanize.clock,
+        absolute=humanize.absolute,
+        dict_with=lambda base, **more: {**base, **more},
     )
     env.globals.update(
-        icon=icon, LOGO=LOGO, plural=humanize.plural, run_status=status.run_status, step_status=status.step_status,
-        RUN_STATUSES=status.RUN_STATUSES, LETTER_STATES=status.LETTER_STATES, ACTIVE=status.ACTIVE, KIND_LABELS=status.KIND_LABELS,
-        trigger_words=words.trigger, escape=escape,
+        icon=icon,
+        LOGO=LOGO,
+        plural=humanize.plural,
+        run_status=status.run_status,
+        step_status=status.step_status,
+        RUN_STATUSES=status.RUN_STATUSES,
+        LETTER_STATES=status.LETTER_STATES,
+        ACTIVE=status.ACTIVE,
+        KIND_LABELS=status.KIND_LABELS,
+        trigger_words=words.trigger,
+        escape=escape,
     )
     env.globals["ui"] = env.get_template("macros.html").module
     return env

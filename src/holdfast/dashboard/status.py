@@ -36,8 +36,17 @@ LETTER_STATES: dict[str, Status] = {
 }
 
 KIND_LABELS = {
-    "run": "step", "sleep": "sleep", "wait_event": "wait for event", "wait_signal": "wait for signal", "invoke": "invoke",
-    "send": "send events", "race": "race", "now": "time", "end": "end", "fetch": "fetch", "ai": "AI call",
+    "run": "step",
+    "sleep": "sleep",
+    "wait_event": "wait for event",
+    "wait_signal": "wait for signal",
+    "invoke": "invoke",
+    "send": "send events",
+    "race": "race",
+    "now": "time",
+    "end": "end",
+    "fetch": "fetch",
+    "ai": "AI call",
 }
 
 

@@ -55,7 +55,8 @@ class _Pending:
 async def stream(site: Site, request: Request) -> Response:
     """`GET /stream`: one connection per tab."""
     return StreamingResponse(
-        messages(site.engine), media_type="text/event-stream",
+        messages(site.engine),
+        media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"},
     )
 

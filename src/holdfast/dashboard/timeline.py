@@ -69,7 +69,9 @@ class Timeline(msgspec.Struct, frozen=True):
     end: int
 
 
-def build(detail: RunDetail, now: int, *, show_all: bool = False, fold_idle: bool = True, selected: str | None = None) -> Timeline:
+def build(
+    detail: RunDetail, now: int, *, show_all: bool = False, fold_idle: bool = True, selected: str | None = None
+) -> Timeline:
     """Lay a run out.
 
     Args:
@@ -133,7 +135,9 @@ def _run_row(detail: RunDetail, now: int) -> TimelineRow:
     if started > run.queued_at:
         segments.append(_segment("queue", run.queued_at, started, "in the queue"))
     if run.started_at is not None:
-        tone = {"COMPLETED": "ok", "FAILED": "bad", "CANCELLED": "idle", "SKIPPED": "idle", "WAITING": "wait"}.get(run.status, "run")
+        tone = {"COMPLETED": "ok", "FAILED": "bad", "CANCELLED": "idle", "SKIPPED": "idle", "WAITING": "wait"}.get(
+            run.status, "run"
+        )
         failed, resumed = _attempt_segments(detail.function_attempts, end, now)
         if failed:
             segments.extend(failed)
@@ -142,8 +146,14 @@ def _run_row(detail: RunDetail, now: int) -> TimelineRow:
         else:
             segments.append(_segment(tone, started, max(end, started), "running"))
     return TimelineRow(
-        key="", name=run.function_name, kind="run", status=detail_status(detail), duration=humanize.duration(end - run.queued_at),
-        attempts=len(detail.function_attempts) + (1 if live or run.status == "COMPLETED" else 0), segments=tuple(segments), index=-1,
+        key="",
+        name=run.function_name,
+        kind="run",
+        status=detail_status(detail),
+        duration=humanize.duration(end - run.queued_at),
+        attempts=len(detail.function_attempts) + (1 if live or run.status == "COMPLETED" else 0),
+        segments=tuple(segments),
+        index=-1,
     )
 
 
@@ -162,8 +172,14 @@ def _step_row(index: int, step: StepView, now: int, *, live: bool) -> TimelineRo
             segments.append(_segment("run", resumed, end, "running", open_=True))
     tries = len(step.attempts) + (1 if step.state == "done" else 0)
     return TimelineRow(
-        key=step.key, name=step.name, kind=KIND_LABELS.get(step.kind, step.kind), status=step_status(step, now),
-        duration=humanize.duration(end - first_start(step)), attempts=tries, segments=tuple(segments), index=index,
+        key=step.key,
+        name=step.name,
+        kind=KIND_LABELS.get(step.kind, step.kind),
+        status=step_status(step, now),
+        duration=humanize.duration(end - first_start(step)),
+        attempts=tries,
+        segments=tuple(segments),
+        index=index,
     )
 
 

@@ -27,7 +27,9 @@ def standing(detail: RunDetail, now: int, retries: int | None = None) -> list[st
     place = _place(detail, detail.queue, now, bool(sentences))
     if detail.queue is not None and detail.queue.crashes:
         times = humanize.plural(detail.queue.crashes, "time")
-        sentences.append(f"The process executing it died {times} in a row without recording progress; it is tried alone.")
+        sentences.append(
+            f"The process executing it died {times} in a row without recording progress; it is tried alone."
+        )
     return ([place] if place else []) + sentences or ["Between two steps."]
 
 
@@ -38,9 +40,17 @@ def _ending(detail: RunDetail) -> str:
         return f"Completed{took}, {humanize.plural(run.steps, 'step')} recorded."
     if run.status == "FAILED":
         why = f": {_short(run.error)}" if run.error else "."
-        return f"Failed after {humanize.duration(run.duration_ms)}{why}" if run.duration_ms is not None else f"Failed before it started{why}"
+        return (
+            f"Failed after {humanize.duration(run.duration_ms)}{why}"
+            if run.duration_ms is not None
+            else f"Failed before it started{why}"
+        )
     if run.status == "CANCELLED":
-        return "Cancelled before it started." if run.started_at is None else f"Cancelled after {humanize.duration(run.duration_ms or 0)}."
+        return (
+            "Cancelled before it started."
+            if run.started_at is None
+            else f"Cancelled after {humanize.duration(run.duration_ms or 0)}."
+        )
     return "Skipped: it was not to run."
 
 
@@ -61,7 +71,9 @@ def _place(detail: RunDetail, queue: QueueView | None, now: int, has_steps: bool
         if detail.function_attempts:
             last = detail.function_attempts[-1]
             return f"Attempt {last.attempt + 1} failed with {last.error.get('name', 'an error')}; tries again {_when(queue.due, now)}."
-        return f"Starts {_when(queue.due, now)}." if detail.run.started_at is None else f"Goes on {_when(queue.due, now)}."
+        return (
+            f"Starts {_when(queue.due, now)}." if detail.run.started_at is None else f"Goes on {_when(queue.due, now)}."
+        )
     return None
 
 
@@ -71,17 +83,23 @@ def _pending(step: StepView, now: int, retries: int | None) -> str | None:
     what = waits_for(step)
     if step.kind == "sleep":
         due = step.due or _int(what.get("until"))
-        return f"Sleeps in '{step.name}'" + (f" until {humanize.absolute(due)} ({humanize.ago(due, now)})." if due else ".")
+        return f"Sleeps in '{step.name}'" + (
+            f" until {humanize.absolute(due)} ({humanize.ago(due, now)})." if due else "."
+        )
     if step.kind == "wait_event":
         return f"Waits in '{step.name}' for event {what.get('event', '?')}{matching(what)}{_expiry(step, what, now)}."
     if step.kind == "wait_signal":
         return f"Waits in '{step.name}' for signal {what.get('signal', '?')}{_expiry(step, what, now)}."
     if step.kind == "invoke":
-        return f"Waits in '{step.name}' for the run of {what.get('function', '?')} it invoked{_expiry(step, what, now)}."
+        return (
+            f"Waits in '{step.name}' for the run of {what.get('function', '?')} it invoked{_expiry(step, what, now)}."
+        )
     if step.attempts:
         last = step.attempts[-1]
         of = f" of {retries + 1}" if retries is not None else ""
-        again = f"tries again {_when(step.due, now)}" if step.due is not None and step.due > now else "is being tried again"
+        again = (
+            f"tries again {_when(step.due, now)}" if step.due is not None and step.due > now else "is being tried again"
+        )
         return f"Step '{step.name}' failed with {last.error.get('name', 'an error')} (attempt {last.attempt + 1}{of}) and {again}."
     return f"Executes step '{step.name}' for {humanize.duration(now - step.started_at)}."
 
@@ -134,7 +152,12 @@ def schedule(text: str) -> str:
         if minute.startswith("*/") and minute[2:].isdecimal():
             return f"every {minute[2:]} minutes"
         return f"every hour at :{int(minute):02d}" if minute.isdecimal() else parsed.fields
-    if minute.isdecimal() and (day, month, weekday) == ("*", "*", "*") and hour.startswith("*/") and hour[2:].isdecimal():
+    if (
+        minute.isdecimal()
+        and (day, month, weekday) == ("*", "*", "*")
+        and hour.startswith("*/")
+        and hour[2:].isdecimal()
+    ):
         return f"every {hour[2:]} hours at :{int(minute):02d}"
     if not (minute.isdecimal() and hour.isdecimal() and month == "*"):
         return parsed.fields

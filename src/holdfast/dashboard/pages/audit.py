@@ -13,5 +13,11 @@ _ENTRIES = 300
 async def show(site: Site, request: Request) -> Response:
     entries = await site.reader.audit(limit=_ENTRIES)
     return await site.page(
-        request, "audit.html", title="Audit log", section="audit", live="run event dead function", entries=entries, cap=_ENTRIES,
+        request,
+        "audit.html",
+        title="Audit log",
+        section="audit",
+        live="run event dead function",
+        entries=entries,
+        cap=_ENTRIES,
     )

@@ -32,8 +32,15 @@ async def show(site: Site, request: Request) -> Response:
     crons, functions = await site.reader.crons(), await site.reader.functions()
     names = {f.slug: f.name for f in functions}
     return await site.page(
-        request, "crons.html", title="Crons", section="crons", live="run function", every=30_000, names=names,
-        lines=lines(crons, site.now()), runnable={slug for f in functions if (slug := f.slug) and f.app in site.engine.apps},
+        request,
+        "crons.html",
+        title="Crons",
+        section="crons",
+        live="run function",
+        every=30_000,
+        names=names,
+        lines=lines(crons, site.now()),
+        runnable={slug for f in functions if (slug := f.slug) and f.app in site.engine.apps},
     )
 
 
@@ -46,7 +53,9 @@ def lines(crons: Sequence[CronView], now: int) -> list[CronLine]:
         while len(moments) < NEXT:
             moments.append(schedule.after(moments[-1]))
         zone = schedule.zone.key
-        out.append(CronLine(cron, words.schedule(cron.schedule), zone, tuple((m, humanize.absolute(m, zone)) for m in moments)))
+        out.append(
+            CronLine(cron, words.schedule(cron.schedule), zone, tuple((m, humanize.absolute(m, zone)) for m in moments))
+        )
     return out
 
 
@@ -57,4 +66,6 @@ async def run_now(site: Site, request: Request, form: Form) -> Response:
         raise HTTPException(404, f"There is no schedule '{schedule[:120]}' of '{function[:120]}'.")
     run_id = await site.engine.run_cron(function, schedule)
     await site.engine.audit(site.guard.actor(request), "cron.run", function, f"{schedule} as {run_id}")
-    return site.redirect(request, site.url(request, f"/runs/{run_id}"), "Fired now. Its regular occurrences are not affected.")
+    return site.redirect(
+        request, site.url(request, f"/runs/{run_id}"), "Fired now. Its regular occurrences are not affected."
+    )

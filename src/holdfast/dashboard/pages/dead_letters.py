@@ -42,12 +42,25 @@ async def show(site: Site, request: Request) -> Response:
     cursor = params.get("cursor") or None
     (scanned, more), (letters, older) = await asyncio.gather(
         site.reader.dead_letters(state=state, limit=SCAN),
-        site.reader.dead_letters(state=state, function=function or None, fingerprint=fingerprint or None, limit=PAGE, cursor=cursor),
+        site.reader.dead_letters(
+            state=state, function=function or None, fingerprint=fingerprint or None, limit=PAGE, cursor=cursor
+        ),
     )
     return await site.page(
-        request, "dead_letters.html", title="Dead letters", section="dead", live="dead run", state=state, states=STATES,
-        groups=group(scanned), scan=SCAN if more else None, letters=letters, older=older, fingerprint=fingerprint,
-        function=function, cursor=cursor,
+        request,
+        "dead_letters.html",
+        title="Dead letters",
+        section="dead",
+        live="dead run",
+        state=state,
+        states=STATES,
+        groups=group(scanned),
+        scan=SCAN if more else None,
+        letters=letters,
+        older=older,
+        fingerprint=fingerprint,
+        function=function,
+        cursor=cursor,
     )
 
 
@@ -58,8 +71,14 @@ def group(letters: Sequence[DeadLetterView]) -> list[Group]:
         found.setdefault((letter.function, letter.fingerprint), []).append(letter)
     groups = [
         Group(
-            fingerprint, function, members[0].function_name, members[0].error, len(members),
-            min(m.at for m in members), max(m.at for m in members), tuple(m.run_id for m in members),
+            fingerprint,
+            function,
+            members[0].function_name,
+            members[0].error,
+            len(members),
+            min(m.at for m in members),
+            max(m.at for m in members),
+            tuple(m.run_id for m in members),
         )
         for (function, fingerprint), members in found.items()
     ]
@@ -78,7 +97,9 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
         done += 1
         await site.engine.audit(site.guard.actor(request), "run.redrive", run_id, f"as {last}")
     if done == 1 and not refused:
-        return site.redirect(request, site.url(request, f"/runs/{last}"), "Redriven, as this new run. Finished steps were kept.")
+        return site.redirect(
+            request, site.url(request, f"/runs/{last}"), "Redriven, as this new run. Finished steps were kept."
+        )
     return _answer(site, request, done, "redriven", refused)
 
 
@@ -111,4 +132,6 @@ def _answer(site: Site, request: Request, done: int, verb: str, refused: str) ->
     said = f"{humanize.plural(done, 'dead letter')} {verb}." if done else "Nothing was changed."
     if refused:
         said += f" {refused}"
-    return site.redirect(request, site.url(request, "/dead-letters"), said, tone="ok" if done and not refused else "bad")
+    return site.redirect(
+        request, site.url(request, "/dead-letters"), said, tone="ok" if done and not refused else "bad"
+    )

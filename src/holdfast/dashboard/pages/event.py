@@ -17,7 +17,13 @@ from holdfast.store.reads import EventView
 async def show(site: Site, request: Request) -> Response:
     event = await _event(site, request)
     return await site.page(
-        request, "event.html", title=event.name, section="events", live="run", line=await line(site, event), event=event,
+        request,
+        "event.html",
+        title=event.name,
+        section="events",
+        live="run",
+        line=await line(site, event),
+        event=event,
         meta=site.show(encode_json(event.meta, "meta")) if event.meta else None,
     )
 
@@ -31,5 +37,7 @@ async def _event(site: Site, request: Request) -> EventView:
     event_id: str = request.path_params["event_id"]
     event = await site.reader.event(event_id.upper()) if is_id(event_id) else None
     if event is None:
-        raise HTTPException(404, f"There is no event {event_id[:60]}. It may have been removed when its retention was over.")
+        raise HTTPException(
+            404, f"There is no event {event_id[:60]}. It may have been removed when its retention was over."
+        )
     return event

@@ -29,17 +29,30 @@ async def show(site: Site, request: Request) -> Response:
     params = request.query_params
     name, cursor, internal = params.get("name", "").strip(), params.get("cursor") or None, params.get("internal") == "1"
     (found, older), names = await asyncio.gather(
-        site.reader.events(name=name or None, limit=PAGE, cursor=cursor, internal=internal or name.startswith("inngest/")),
+        site.reader.events(
+            name=name or None, limit=PAGE, cursor=cursor, internal=internal or name.startswith("inngest/")
+        ),
         site.reader.event_names(),
     )
     lines = await asyncio.gather(*(line(site, event) for event in found))
     return await site.page(
-        request, "events.html", title="Events", section="events", live="" if cursor else "event run", lines=lines, older=older,
-        cursor=cursor, name=name, internal=internal, event_names=names,
+        request,
+        "events.html",
+        title="Events",
+        section="events",
+        live="" if cursor else "event run",
+        lines=lines,
+        older=older,
+        cursor=cursor,
+        name=name,
+        internal=internal,
+        event_names=names,
     )
 
 
 async def line(site: Site, event: EventView) -> EventLine:
     """An event with its consequences."""
-    runs, skips = await asyncio.gather(site.reader.event_runs(event.internal_id), site.reader.event_skips(event.internal_id))
+    runs, skips = await asyncio.gather(
+        site.reader.event_runs(event.internal_id), site.reader.event_skips(event.internal_id)
+    )
     return EventLine(event, site.show(event.data), runs, skips)

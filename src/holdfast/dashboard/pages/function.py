@@ -46,21 +46,43 @@ async def invoke(site: Site, request: Request, form: Form) -> Response:
 
 
 async def _page(
-    site: Site, request: Request, function: FunctionView, *, data: str | None = None, problem: str = "", status_code: int = 200
+    site: Site,
+    request: Request,
+    function: FunctionView,
+    *,
+    data: str | None = None,
+    problem: str = "",
+    status_code: int = 200,
 ) -> Response:
     chosen = period(request)
     since = site.now() - chosen.ms
     stats, (runs, older), crons = await asyncio.gather(
-        site.reader.stats(since=since), site.reader.runs(RunFilter(function=function.slug), limit=_LAST_RUNS), site.reader.crons()
+        site.reader.stats(since=since),
+        site.reader.runs(RunFilter(function=function.slug), limit=_LAST_RUNS),
+        site.reader.crons(),
     )
     model = model_of(site.engine.apps, invoke_name(function))
     return await site.page(
-        request, "function.html", title=function.name, section="functions", live="run function", status_code=status_code,
-        function=function, stats=next((s for s in stats if s.function_id == function.id), None), runs=runs, older=older,
-        crons=[(cron, schedule(cron.schedule)) for cron in crons if cron.function == function.slug], period=chosen, periods=PERIODS,
-        triggers=_triggers(function), settings=settings(function), config=site.show(encode_json(function.config, "configuration")),
-        data=data if data is not None else (sample_text(model) if model is not None else "{}"), problem=problem,
-        invoke_name=invoke_name(function), runnable=function.app in site.engine.apps and not function.archived,
+        request,
+        "function.html",
+        title=function.name,
+        section="functions",
+        live="run function",
+        status_code=status_code,
+        function=function,
+        stats=next((s for s in stats if s.function_id == function.id), None),
+        runs=runs,
+        older=older,
+        crons=[(cron, schedule(cron.schedule)) for cron in crons if cron.function == function.slug],
+        period=chosen,
+        periods=PERIODS,
+        triggers=_triggers(function),
+        settings=settings(function),
+        config=site.show(encode_json(function.config, "configuration")),
+        data=data if data is not None else (sample_text(model) if model is not None else "{}"),
+        problem=problem,
+        invoke_name=invoke_name(function),
+        runnable=function.app in site.engine.apps and not function.archived,
     )
 
 
@@ -87,9 +109,19 @@ def invoke_name(function: FunctionView) -> str:
 
 
 _LABELS = {
-    "retries": "Retries", "backoff": "Backoff", "stepTimeout": "Step timeout", "concurrency": "Concurrency", "throttle": "Throttle",
-    "rateLimit": "Rate limit", "debounce": "Debounce", "batchEvents": "Batching", "priority": "Priority", "singleton": "Singleton",
-    "idempotency": "Idempotency", "cancel": "Cancelled by", "timeouts": "Timeouts",
+    "retries": "Retries",
+    "backoff": "Backoff",
+    "stepTimeout": "Step timeout",
+    "concurrency": "Concurrency",
+    "throttle": "Throttle",
+    "rateLimit": "Rate limit",
+    "debounce": "Debounce",
+    "batchEvents": "Batching",
+    "priority": "Priority",
+    "singleton": "Singleton",
+    "idempotency": "Idempotency",
+    "cancel": "Cancelled by",
+    "timeouts": "Timeouts",
 }
 
 

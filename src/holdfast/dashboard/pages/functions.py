@@ -17,6 +17,13 @@ async def show(site: Site, request: Request) -> Response:
     by_id = {s.function_id: s for s in stats}
     listed = sorted(functions, key=lambda f: (f.archived, f.app, f.slug))
     return await site.page(
-        request, "functions.html", title="Functions", section="functions", live="run function", period=chosen, periods=PERIODS,
-        lines=[(f, by_id.get(f.id)) for f in listed], many_apps=len({f.app for f in functions}) > 1,
+        request,
+        "functions.html",
+        title="Functions",
+        section="functions",
+        live="run function",
+        period=chosen,
+        periods=PERIODS,
+        lines=[(f, by_id.get(f.id)) for f in listed],
+        many_apps=len({f.app for f in functions}) > 1,
     )

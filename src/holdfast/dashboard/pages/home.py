@@ -35,15 +35,28 @@ async def show(site: Site, request: Request) -> Response:
     chosen = period(request)
     since = now - chosen.ms
     overview, stats, functions = await asyncio.gather(
-        site.reader.overview(since=since, now=now, slices=SLICES), site.reader.stats(since=since), site.reader.functions()
+        site.reader.overview(since=since, now=now, slices=SLICES),
+        site.reader.stats(since=since),
+        site.reader.functions(),
     )
     status = site.engine.status()
     return await site.page(
-        request, "home.html", title="Overview", section="home", live="run event dead function", every=15_000,
-        period=chosen, periods=PERIODS, overview=overview, tiles=tiles(overview, chosen, now),
+        request,
+        "home.html",
+        title="Overview",
+        section="home",
+        live="run event dead function",
+        every=15_000,
+        period=chosen,
+        periods=PERIODS,
+        overview=overview,
+        tiles=tiles(overview, chosen, now),
         chart=runs_chart(overview),
-        stats=by_trouble(stats), any_functions=any(not f.archived for f in functions), any_events=overview.events > 0 or any(s.started for s in stats),
-        health=health(overview, status, now), status=status,
+        stats=by_trouble(stats),
+        any_functions=any(not f.archived for f in functions),
+        any_events=overview.events > 0 or any(s.started for s in stats),
+        health=health(overview, status, now),
+        status=status,
     )
 
 
@@ -55,13 +68,55 @@ def tiles(overview: Overview, chosen: Period, now: int) -> list[Tile]:
         oldest = f"oldest for {humanize.coarse(now - overview.oldest_ready_at)}"
     since = {"since": chosen.key}
     return [
-        Tile("Running", humanize.compact(overview.running), "executing now", "/runs", {"status": "RUNNING"}, "run" if overview.running else ""),
+        Tile(
+            "Running",
+            humanize.compact(overview.running),
+            "executing now",
+            "/runs",
+            {"status": "RUNNING"},
+            "run" if overview.running else "",
+        ),
         Tile("Queued", humanize.compact(overview.queued), "not started yet", "/runs", {"status": "QUEUED"}, ""),
-        Tile("Waiting", humanize.compact(overview.waiting), "for time or event", "/runs", {"status": "WAITING"}, "wait" if overview.waiting else ""),
-        Tile("Failed", humanize.compact(overview.failed), f"last {chosen.label}", "/runs", {"status": "FAILED", **since}, "bad" if overview.failed else ""),
-        Tile("Dead letters", humanize.compact(overview.dead), "redrive or discard", "/dead-letters", {}, "bad" if overview.dead else ""),
-        Tile("Backlog", humanize.compact(overview.backlog), oldest or "no free place", "/runs", {"status": "QUEUED"}, "retry" if oldest else ""),
-        Tile("Events / min", per_minute(overview.events / minutes), f"{humanize.compact(overview.events)} in {chosen.label}", "/events", {}, ""),
+        Tile(
+            "Waiting",
+            humanize.compact(overview.waiting),
+            "for time or event",
+            "/runs",
+            {"status": "WAITING"},
+            "wait" if overview.waiting else "",
+        ),
+        Tile(
+            "Failed",
+            humanize.compact(overview.failed),
+            f"last {chosen.label}",
+            "/runs",
+            {"status": "FAILED", **since},
+            "bad" if overview.failed else "",
+        ),
+        Tile(
+            "Dead letters",
+            humanize.compact(overview.dead),
+            "redrive or discard",
+            "/dead-letters",
+            {},
+            "bad" if overview.dead else "",
+        ),
+        Tile(
+            "Backlog",
+            humanize.compact(overview.backlog),
+            oldest or "no free place",
+            "/runs",
+            {"status": "QUEUED"},
+            "retry" if oldest else "",
+        ),
+        Tile(
+            "Events / min",
+            per_minute(overview.events / minutes),
+            f"{humanize.compact(overview.events)} in {chosen.label}",
+            "/events",
+            {},
+            "",
+        ),
     ]
 
 
@@ -69,7 +124,13 @@ def per_minute(rate: float) -> str:
     """A rate that may be far below one: `0.03`, `4.2`, `1,250`."""
     if 0 < rate < 0.01:
         return "<0.01"
-    return f"{rate:.2f}" if 0 < rate < 1 else f"{rate:.1f}".removesuffix(".0") if rate < 10 else humanize.compact(round(rate))
+    return (
+        f"{rate:.2f}"
+        if 0 < rate < 1
+        else f"{rate:.1f}".removesuffix(".0")
+        if rate < 10
+        else humanize.compact(round(rate))
+    )
 
 
 def by_trouble(stats: Any) -> list[FunctionStats]:
@@ -81,10 +142,16 @@ def health(overview: Overview, status: dict[str, Any], now: int) -> list[tuple[s
     """(what, value, hint) lines about engine and store."""
     delay = 0 if overview.oldest_ready_at is None else max(0, now - overview.oldest_ready_at)
     timers = humanize.plural(overview.timers, "timer")
-    next_timer = f"next {humanize.ago(overview.next_timer_at, now)}" if overview.next_timer_at is not None else "none set"
+    next_timer = (
+        f"next {humanize.ago(overview.next_timer_at, now)}" if overview.next_timer_at is not None else "none set"
+    )
     return [
         ("Store", humanize.size(overview.store_bytes), str(status.get("store_url", ""))),
-        ("In flight", f"{humanize.number(int(status.get('in_flight', 0)))} of {humanize.number(int(status.get('capacity', 0)))}", f"places on node {status.get('node', '')}"),
+        (
+            "In flight",
+            f"{humanize.number(int(status.get('in_flight', 0)))} of {humanize.number(int(status.get('capacity', 0)))}",
+            f"places on node {status.get('node', '')}",
+        ),
         ("Queue delay", humanize.duration(delay), "age of the oldest ready item"),
         ("Timers", timers, next_timer),
         ("Accepting", "yes" if status.get("accepting") else "no", "new events"),

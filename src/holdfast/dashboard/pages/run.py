@@ -38,17 +38,36 @@ async def show(site: Site, request: Request) -> Response:
     entries = history(detail)
     log_lines = detail.logs if params.get("logs") == "all" else detail.logs[-_LOG_LINES:]
     return await site.page(
-        request, "run.html", title=f"{detail.run.function_name} · {detail.run.id[-6:]}", section="runs", live="run dead",
-        live_id=detail.run.id, every=ACTIVE_REFRESH_MS if active else None, detail=detail, run=detail.run, function=function,
-        letter=letter, shown_status=detail_status(detail), standing=words.standing(detail, now, _retries(function)), active=active,
+        request,
+        "run.html",
+        title=f"{detail.run.function_name} · {detail.run.id[-6:]}",
+        section="runs",
+        live="run dead",
+        live_id=detail.run.id,
+        every=ACTIVE_REFRESH_MS if active else None,
+        detail=detail,
+        run=detail.run,
+        function=function,
+        letter=letter,
+        shown_status=detail_status(detail),
+        standing=words.standing(detail, now, _retries(function)),
+        active=active,
         line=timeline.build(detail, now, show_all=show_all, fold_idle=fold_idle, selected=params.get("step")),
         state={key: value for key in ("show", "idle", "step", "logs", "history") if (value := params.get(key))},
-        step=step, first_start=timeline.first_start(step) if step is not None else 0, step_place=detail.steps.index(step) if step is not None else -1,
+        step=step,
+        first_start=timeline.first_start(step) if step is not None else 0,
+        step_place=detail.steps.index(step) if step is not None else -1,
         step_data=site.show(step.data) if step is not None else None,
-        step_logs=[line for line in detail.logs if step is not None and line.step in {step.key, step.name}][-_LOG_LINES:],
+        step_logs=[line for line in detail.logs if step is not None and line.step in {step.key, step.name}][
+            -_LOG_LINES:
+        ],
         waits=words.waits_for(step) if step is not None and step.state == "pending" else {},
-        output=site.show(detail.output), event_data=site.show(detail.event.data) if detail.event is not None else None,
-        history=entries if params.get("history") == "all" else entries[-_HISTORY:], history_total=len(entries), log_lines=log_lines, hidden_logs=len(detail.logs) - len(log_lines),
+        output=site.show(detail.output),
+        event_data=site.show(detail.event.data) if detail.event is not None else None,
+        history=entries if params.get("history") == "all" else entries[-_HISTORY:],
+        history_total=len(entries),
+        log_lines=log_lines,
+        hidden_logs=len(detail.logs) - len(log_lines),
     )
 
 
@@ -61,7 +80,9 @@ async def raw(site: Site, request: Request) -> Response:
     elif part.startswith("steps/") and part[6:].isdecimal() and int(part[6:]) < len(detail.steps):
         data = detail.steps[int(part[6:])].data
     else:
-        raise HTTPException(404, f"A run has no document '{part[:60]}.json'; there are output.json and steps/<number>.json.")
+        raise HTTPException(
+            404, f"A run has no document '{part[:60]}.json'; there are output.json and steps/<number>.json."
+        )
     if data is None:
         raise HTTPException(404, "There is nothing there yet.")
     return json_document(data, site.mask)
@@ -70,8 +91,13 @@ async def raw(site: Site, request: Request) -> Response:
 def json_document(data: bytes, mask: payload.Mask | None) -> Response:
     """JSON to look at or save, never run by a browser."""
     return Response(
-        mask(data) if mask is not None else data, media_type="application/json",
-        headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'; sandbox"},
+        mask(data) if mask is not None else data,
+        media_type="application/json",
+        headers={
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+        },
     )
 
 
@@ -80,7 +106,11 @@ async def cancel(site: Site, request: Request, form: Form) -> Response:
     done = await site.engine.cancel(run_id)
     if done:
         await site.engine.audit(site.guard.actor(request), "run.cancel", run_id)
-    said = "Cancelled. A step in flight finishes, its result is dropped." if done else "It had ended already; nothing was changed."
+    said = (
+        "Cancelled. A step in flight finishes, its result is dropped."
+        if done
+        else "It had ended already; nothing was changed."
+    )
     return site.redirect(request, site.url(request, f"/runs/{run_id}"), said, tone="ok" if done else "bad")
 
 
@@ -88,7 +118,9 @@ async def rerun(site: Site, request: Request, form: Form) -> Response:
     run_id = _run_id(request)
     new = await site.engine.rerun(run_id)
     await site.engine.audit(site.guard.actor(request), "run.rerun", run_id, f"as {new}")
-    return site.redirect(request, site.url(request, f"/runs/{new}"), "Started again, as this new run. The old one stays as it was.")
+    return site.redirect(
+        request, site.url(request, f"/runs/{new}"), "Started again, as this new run. The old one stays as it was."
+    )
 
 
 async def redrive(site: Site, request: Request, form: Form) -> Response:
@@ -96,9 +128,13 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
     try:
         new = await site.engine.redrive(run_id)
     except HoldfastError as error:
-        return site.redirect(request, site.url(request, f"/runs/{run_id}"), f"It can't be redriven: {error}.", tone="bad")
+        return site.redirect(
+            request, site.url(request, f"/runs/{run_id}"), f"It can't be redriven: {error}.", tone="bad"
+        )
     await site.engine.audit(site.guard.actor(request), "run.redrive", run_id, f"as {new}")
-    return site.redirect(request, site.url(request, f"/runs/{new}"), "Redriven, as this new run. Finished steps were kept.")
+    return site.redirect(
+        request, site.url(request, f"/runs/{new}"), "Redriven, as this new run. Finished steps were kept."
+    )
 
 
 def _run_id(request: Request) -> str:
@@ -127,10 +163,21 @@ def with_running(detail: RunDetail, running: Mapping[str, int]) -> RunDetail:
     known = {step.key for step in detail.steps}
     added = [
         StepView(
-            key=key, name=key, kind="run", state="pending", seq=1 << 40, started_at=started, ended_at=None, attempt=0, due=None,
-            data=None, error=None, attempts=(),
+            key=key,
+            name=key,
+            kind="run",
+            state="pending",
+            seq=1 << 40,
+            started_at=started,
+            ended_at=None,
+            attempt=0,
+            due=None,
+            data=None,
+            error=None,
+            attempts=(),
         )
-        for key, started in running.items() if key not in known
+        for key, started in running.items()
+        if key not in known
     ]
     return msgspec.structs.replace(detail, steps=(*detail.steps, *added)) if added else detail
 
@@ -138,5 +185,3 @@ def with_running(detail: RunDetail, running: Mapping[str, int]) -> RunDetail:
 def _retries(function: FunctionView | None) -> int | None:
     value = function.config.get("retries") if function is not None else None
     return value if isinstance(value, int) else None
-
-

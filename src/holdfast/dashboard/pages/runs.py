@@ -14,13 +14,15 @@ from holdfast.dashboard import humanize
 from holdfast.dashboard.forms import Form
 from holdfast.dashboard.search import Known, RunQuery, from_params, known_from, parse
 from holdfast.dashboard.site import Site
-from holdfast.store.reads import RunView
 
 PAGE = 50
 COUNT_CAP = 10_000
 BULK_LIMIT = 1000
 TABS = (
-    ("All", ()), ("Active", ("QUEUED", "RUNNING", "WAITING")), ("Completed", ("COMPLETED",)), ("Failed", ("FAILED",)),
+    ("All", ()),
+    ("Active", ("QUEUED", "RUNNING", "WAITING")),
+    ("Completed", ("COMPLETED",)),
+    ("Failed", ("FAILED",)),
     ("Cancelled", ("CANCELLED",)),
 )
 _FINE_TABS = {"QUEUED": "Queued", "RUNNING": "Running", "WAITING": "Waiting", "SKIPPED": "Skipped"}
@@ -43,13 +45,29 @@ async def show(site: Site, request: Request) -> Response:
     query, problem = from_params(request.query_params)
     cursor = request.query_params.get("cursor") or None
     (found, older), tabs, functions, names = await asyncio.gather(
-        site.reader.runs(query.where(now), limit=PAGE, cursor=cursor), count_tabs(site, query, now),
-        site.reader.functions(), site.reader.event_names(),
+        site.reader.runs(query.where(now), limit=PAGE, cursor=cursor),
+        count_tabs(site, query, now),
+        site.reader.functions(),
+        site.reader.event_names(),
     )
     return await site.page(
-        request, "runs.html", title="Runs", section="runs", live="" if cursor else "run dead", query=query, problem=problem,
-        text=query.text(), runs=found, older=older, cursor=cursor, tabs=tabs, functions=functions, event_names=names,
-        apps=sorted({f.app for f in functions}), params=query.params(), filtered=bool(query.params()),
+        request,
+        "runs.html",
+        title="Runs",
+        section="runs",
+        live="" if cursor else "run dead",
+        query=query,
+        problem=problem,
+        text=query.text(),
+        runs=found,
+        older=older,
+        cursor=cursor,
+        tabs=tabs,
+        functions=functions,
+        event_names=names,
+        apps=sorted({f.app for f in functions}),
+        params=query.params(),
+        filtered=bool(query.params()),
     )
 
 
@@ -61,7 +79,9 @@ async def search(site: Site, request: Request) -> Response:
     if parsed.jump is not None:
         return await _jump(site, request, parsed.jump)
     if parsed.problem is not None:
-        return site.redirect(request, site.url(request, "/runs", **parsed.query.params()), f"{parsed.problem}.", tone="bad")
+        return site.redirect(
+            request, site.url(request, "/runs", **parsed.query.params()), f"{parsed.problem}.", tone="bad"
+        )
     return site.redirect(request, site.url(request, "/runs", **parsed.query.params()))
 
 
@@ -86,8 +106,10 @@ async def count_tabs(site: Site, query: RunQuery, now: int) -> list[Tab]:
     )
     return [
         Tab(
-            label, humanize.number(count) if count < COUNT_CAP else f"{humanize.number(COUNT_CAP)}+",
-            query.only_status(*status).params(), set(status) == set(query.status),
+            label,
+            humanize.number(count) if count < COUNT_CAP else f"{humanize.number(COUNT_CAP)}+",
+            query.only_status(*status).params(),
+            set(status) == set(query.status),
         )
         for (label, status), count in zip(tabs, counts, strict=True)
     ]
@@ -105,8 +127,16 @@ async def bulk(site: Site, request: Request, form: Form) -> Response:
     if form.get("confirmed") != "yes":
         views = [view for run_id in ids[:20] if (view := await site.reader.run_view(run_id)) is not None]
         return await site.page(
-            request, "confirm.html", title=f"{ACTIONS[action][0]} runs", section="runs", action=action, verb=ACTIONS[action][0],
-            ids=ids, views=views, back=back, back_field=form.get("back"),
+            request,
+            "confirm.html",
+            title=f"{ACTIONS[action][0]} runs",
+            section="runs",
+            action=action,
+            verb=ACTIONS[action][0],
+            ids=ids,
+            views=views,
+            back=back,
+            back_field=form.get("back"),
         )
     done, refused = 0, []
     for run_id in ids:
@@ -127,17 +157,12 @@ async def _apply(site: Site, request: Request, action: str, run_id: str) -> int:
     else:
         changed = await (site.engine.rerun(run_id) if action == "rerun" else site.engine.redrive(run_id))
     if changed:
-        await site.engine.audit(site.guard.actor(request), f"run.{action}", run_id, "" if changed is True else f"as {changed}")
+        await site.engine.audit(
+            site.guard.actor(request), f"run.{action}", run_id, "" if changed is True else f"as {changed}"
+        )
     return int(bool(changed))
 
 
 def _back(site: Site, request: Request, query: str) -> str:
     """The list with the filter that was set; only its query is taken from the form, so that it leads nowhere else."""
     return site.url(request, "/runs") + (f"?{query}" if query and "\n" not in query and "\r" not in query else "")
-
-
-def can(action: str, run: RunView) -> bool:
-    """Whether an action makes sense for a run."""
-    if action == "cancel":
-        return run.status in {"QUEUED", "RUNNING", "WAITING"}
-    return run.status in {"FAILED"} if action == "redrive" else True

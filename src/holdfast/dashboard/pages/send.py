@@ -29,11 +29,25 @@ async def send(site: Site, request: Request, form: Form) -> Response:
         outgoing = draft(site.engine.apps, name, data, event_id)
         sent = (await site.engine.send([outgoing]))[0]
     except EventInvalidError as error:
-        return await form_page(site, request, name=name, data=data, event_id=event_id, problem=f"{error}.", status_code=error.status)
+        return await form_page(
+            site, request, name=name, data=data, event_id=event_id, problem=f"{error}.", status_code=error.status
+        )
     except (OverloadedError, StoreError) as error:
-        return await form_page(site, request, name=name, data=data, event_id=event_id, problem=f"{error} Nothing was accepted.", status_code=503)
+        return await form_page(
+            site,
+            request,
+            name=name,
+            data=data,
+            event_id=event_id,
+            problem=f"{error} Nothing was accepted.",
+            status_code=503,
+        )
     await site.engine.audit(site.guard.actor(request), "event.send", sent.id, outgoing.name)
-    said = f"'{outgoing.name}' is on disk." if not sent.duplicate else "This id was accepted before: the functions it had started were not started again."
+    said = (
+        f"'{outgoing.name}' is on disk."
+        if not sent.duplicate
+        else "This id was accepted before: the functions it had started were not started again."
+    )
     return site.redirect(request, site.url(request, f"/events/{sent.id}"), said)
 
 
@@ -41,10 +55,24 @@ async def form_page(
     site: Site, request: Request, *, name: str, data: str, event_id: str = "", problem: str = "", status_code: int = 200
 ) -> Response:
     """The form, with what was typed."""
-    known = list(dict.fromkeys([*declared(site.engine.apps), *(n for n in await site.reader.event_names() if not n.startswith("inngest/"))]))
+    known = list(
+        dict.fromkeys(
+            [*declared(site.engine.apps), *(n for n in await site.reader.event_names() if not n.startswith("inngest/"))]
+        )
+    )
     return await site.page(
-        request, "send.html", title="Send an event", section="events", status_code=status_code, name=name, data=data,
-        event_id=event_id, problem=problem, known=known, command=command(name, data), typed=model_of(site.engine.apps, name) is not None,
+        request,
+        "send.html",
+        title="Send an event",
+        section="events",
+        status_code=status_code,
+        name=name,
+        data=data,
+        event_id=event_id,
+        problem=problem,
+        known=known,
+        command=command(name, data),
+        typed=model_of(site.engine.apps, name) is not None,
     )
 
 
