@@ -198,6 +198,13 @@ class TestChanges:
             run = (await get(server, f"/v1/runs/{new}"))["data"]
             assert (run["original_run_id"], run["origin"], run["parent_run_id"]) == (old, "rerun", None)
 
+    async def test_a_run_that_has_not_ended_is_not_run_again(self, start: Start):
+        async with start() as server:
+            run_id = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
+            response = await server.http.post(f"/v1/runs/{run_id}/rerun")
+            assert (response.status_code, response.json()["code"]) == (409, "not_possible")
+            assert len((await get(server, "/v1/runs"))["data"]) == 1
+
     async def test_redriving_twice_runs_once(self, start: Start):
         async with start() as server:
             dead = await failed_run(server)
@@ -458,6 +465,9 @@ class TestReference:
         async with start(bearer(), **PRODUCTION) as server:
             document = await get(server, "/openapi.json")
             validate(document)
+            refused = document["paths"]["/e/{key}"]["post"]["responses"]["401"]["content"]["application/json"]["schema"]
+            body = (await server.http.post("/e/wrong", json={"name": "a"})).json()
+            jsonschema.Draft202012Validator({**refused, "components": document["components"]}).validate(body)
             open_calls = {path for path, item in document["paths"].items() for call in item.values() if not call["security"]}
             assert open_calls == {"/health", "/e/{key}"}
             assert EVENT_KEY not in (await server.http.get("/docs")).text

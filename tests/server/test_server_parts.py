@@ -73,6 +73,16 @@ class TestSettings:
         with pytest.raises(ConfigurationError, match="INNGEST_EVENT_KEY and INNGEST_SIGNING_KEY"):
             ServerSettings.from_environment({"INNGEST_EVENT_KEY": " ", "INNGEST_SIGNING_KEY": ""}, mode="start")
 
+    @pytest.mark.parametrize("address", ["8288", "localhost", "localhost:", ":8288", "localhost:x", "localhost:99999", ""])
+    def test_an_address_must_have_a_host_and_a_port(self, address):
+        with pytest.raises(ConfigurationError, match="write it as '127.0.0.1:8288'"):
+            ServerSettings.at(address)
+
+    def test_an_address(self, monkeypatch):
+        monkeypatch.delenv("HOLDFAST_DASHBOARD_PASSWORD", raising=False)
+        assert (ServerSettings.at("[::1]:80").host, ServerSettings.at("[::1]:80").port) == ("::1", 80)
+        assert ServerSettings.at("localhost:0").open
+
     @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("[::1]", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False), ("x.example", False)])
     def test_loopback(self, host, expected):
         assert is_loopback(host) is expected

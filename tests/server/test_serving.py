@@ -35,14 +35,6 @@ async def test_an_address_that_is_not_ours_is_a_sentence(host, message):
         bind(host, 0)
 
 
-@pytest.mark.parametrize("address", ["8288", "localhost", "localhost:", ":x", "localhost:99999"])
-async def test_an_address_must_have_a_host_and_a_port(tmp_path, address):
-    async with build_engine([make_app()], f"sqlite:///{tmp_path}/a.db") as engine:
-        with pytest.raises(ConfigurationError, match="write it as '127.0.0.1:8288'"):
-            async with serving(engine, address):
-                pytest.fail("it must not begin")
-
-
 async def test_an_app_serves_itself(tmp_path):
     app = make_app()
     port = _free_port()

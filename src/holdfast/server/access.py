@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from typing import Literal
 from urllib.parse import quote, urlsplit
@@ -200,6 +201,7 @@ def _hostname(host: str) -> str:
     return host.partition(":")[0].rstrip(".").lower()
 
 
+@lru_cache(maxsize=256)
 def _is_local_name(host: str) -> bool:
     """Names that no page elsewhere can make its own: this machine's, and addresses written as numbers."""
     if host == "localhost" or host.endswith(".localhost") or host in _CONTAINER_HOSTS:

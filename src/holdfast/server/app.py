@@ -27,7 +27,7 @@ from holdfast.server.openapi import openapi_document
 from holdfast.server.operation import Answer, Api, Handler, Operation, Param, json_response
 from holdfast.server.pages import Login, docs_page, render, style_sheet
 from holdfast.server.settings import ServerSettings
-from holdfast.server.shapes import Accepted
+from holdfast.server.shapes import Accepted, KeyRefused
 
 _EVENT_SCHEMA = {
     "type": "object",
@@ -140,7 +140,7 @@ _SEND = Operation(
     answers={
         200: Answer("They are on disk.", Accepted, envelope=False),
         400: Answer("One is not acceptable; `error` says why.", Accepted, envelope=False),
-        401: Answer("The event key is not known.", Accepted, envelope=False),
+        401: Answer("The event key is not known.", KeyRefused, envelope=False),
         413: Answer("The body is too large.", Accepted, envelope=False),
         503: Answer("Too much is in memory; try again after the time in `Retry-After`.", Accepted, envelope=False),
         507: Answer("The disk is full.", Accepted, envelope=False),
@@ -164,7 +164,13 @@ _REFERENCE = (
         answers={200: Answer("A page.", None, media_type="text/html")},
     ),
 )
-OPERATIONS = (_SEND, *rest_events.OPERATIONS, *rest_runs.OPERATIONS, *_REFERENCE)
+_GROUPS = ("Events", "Runs", "Dead letters", "Functions", "Server")
+OPERATIONS = tuple(
+    sorted(
+        (_SEND, *rest_events.OPERATIONS, *rest_runs.OPERATIONS, *_REFERENCE),
+        key=lambda operation: _GROUPS.index(operation.group),
+    )
+)
 """All of the API, in the order of its reference."""
 
 

@@ -75,7 +75,7 @@ def check_content(scope: Scope) -> None:
             )
 
 
-async def read_body(scope: Scope, receive: Receive, cap: int, budget: Budget, timeout: float) -> bytes:  # noqa: ASYNC109 - it is answered with a status
+async def read_body(scope: Scope, receive: Receive, cap: int, budget: Budget, timeout: float) -> bytes:
     """The whole body. The caller gives its bytes back to the budget when it is done with them.
 
     Args:

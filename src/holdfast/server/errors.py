@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from holdfast.base.errors import (
+    ConfigurationError,
     EventInvalidError,
     HoldfastError,
     OverloadedError,
@@ -98,4 +99,6 @@ def api_error(error: HoldfastError) -> ApiError:
         status, retry_after = 503, 1.0
     else:
         status = 409
-    return ApiError(status, str(error), error.code, retry_after=retry_after)
+    # what was set up wrongly is not the client's to mend: to it, the request is just not possible
+    code = "not_possible" if isinstance(error, ConfigurationError) else error.code
+    return ApiError(status, str(error), code, retry_after=retry_after)

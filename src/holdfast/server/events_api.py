@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from holdfast.base.errors import EventInvalidError, HoldfastError
@@ -17,9 +18,11 @@ from holdfast.server.errors import ApiError, api_error
 from holdfast.server.ingest import parse_events
 from holdfast.server.seed import Seed
 from holdfast.server.settings import ServerSettings
+from holdfast.server.shapes import KeyRefused
 
 SEED_HEADER = b"x-inngest-event-id-seed"
 _JSON = (b"content-type", b"application/json")
+_KEY_REFUSED = msgspec.json.encode(KeyRefused())
 _EXPOSED = (b"access-control-expose-headers", b"Link, Mcp-Session-Id")
 
 
@@ -50,7 +53,7 @@ class EventsApi:
                 await _answer(
                     send,
                     401,
-                    b'{"status":401,"message":"","error":"Event key not found"}',
+                    _KEY_REFUSED,
                     [*cors, _JSON, (b"connection", b"close")],
                 )
                 return

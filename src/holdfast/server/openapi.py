@@ -161,4 +161,4 @@ def curl_text(operation: Operation, base: str, *, keys: bool) -> str:
         parts.append("-H 'content-type: application/json'")
         parts.append("-d '" + msgspec.json.encode(operation.example).decode() + "'")
     parts.append(f'"{base}{path}"')
-    return " ".join(parts)
+    return " \\\n  ".join([" ".join(parts[:2]), *parts[2:]]) if len(parts) > 3 else " ".join(parts)

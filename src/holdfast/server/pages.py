@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -22,6 +24,7 @@ from holdfast.server.sessions import COOKIE, LoginBrake
 
 _HERE = Path(__file__).parent
 _CSS = (_HERE / "static" / "login.css").read_bytes()
+_BACKTICKS = re.compile(r"`([^`]+)`")
 _templates = Environment(
     loader=FileSystemLoader(_HERE / "templates"),
     autoescape=True,
@@ -30,6 +33,7 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.globals["schema_text"] = schema_text
+_templates.filters["code"] = lambda text: Markup(_BACKTICKS.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped first
 _templates.globals["version"] = __version__
 
 

@@ -58,19 +58,18 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    engine: Engine, where: ServerSettings | str, *, sockets: Sequence[socket.socket] = ()
+    engine: Engine, settings: ServerSettings, *, sockets: Sequence[socket.socket] = ()
 ) -> AsyncIterator[Serving]:
     """Serve for as long as the block lasts. Leaving it answers the requests in flight and ends streams.
 
     Args:
         engine: A running engine; stop it after this.
-        where: Where to listen, keys and limits; or `host:port`, with the other settings from the environment.
+        settings: Where to listen, keys and limits.
         sockets: Listening already, instead of host and port of the settings. They are closed at the end.
 
     Raises:
         ConfigurationError: the address is in use or not to be had.
     """
-    settings = _settings(where) if isinstance(where, str) else where
     bound = list(sockets) or [bind(settings.host, settings.port)]
     host, port = bound[0].getsockname()[:2]
     app = build_app(engine, replace(settings, port=port))
@@ -111,13 +110,6 @@ async def serve(
     """
     async with serving(engine, settings, sockets=sockets):
         await (stop or asyncio.Event()).wait()
-
-
-def _settings(address: str) -> ServerSettings:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigurationError(f"{address!r} is no address to serve on; write it as '127.0.0.1:8288'")
-    return ServerSettings.from_environment(host=host.strip("[]"), port=int(port))
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -140,6 +140,22 @@ class ServerSettings:
         }
         return cls(**{**found, **{name: value for name, value in given.items() if value is not None}})
 
+    @classmethod
+    def at(cls, address: str, **given: Any) -> ServerSettings:
+        """Settings from the environment for a server at `host:port`, such as `127.0.0.1:8288` or `[::1]:8288`.
+
+        Args:
+            address: Where to listen.
+            **given: Fields that win over the environment, unless None.
+
+        Raises:
+            ConfigurationError: it is no address, or as for the class itself.
+        """
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise ConfigurationError(f"{address!r} is no address to serve on; write it as '127.0.0.1:8288'")
+        return cls.from_environment(host=host.strip("[]"), port=int(port), **given)
+
 
 def _items(text: str) -> tuple[str, ...]:
     return tuple(item for part in text.split(",") if (item := part.strip()))

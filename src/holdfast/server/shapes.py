@@ -195,6 +195,15 @@ class Accepted(Struct, frozen=True):
     ]
     status: int
     error: Annotated[str | None, Meta(description="What is wrong with the first event that is not acceptable.")] = None
+    code: Annotated[str | None, Meta(description="A stable name of that, for programs.")] = None
+
+
+class KeyRefused(Struct, frozen=True):
+    """The answer to an event key that is not known."""
+
+    status: int = 401
+    message: str = ""
+    error: str = "Event key not found"
 
 
 class Health(Struct, frozen=True):
