@@ -61,13 +61,13 @@ async def test_a_run_cancelled_before_its_first_line_leaves_memory(tmp_path: Pat
         started.append(True)
 
     async with build_engine([app], f"sqlite:///{tmp_path}/t.db") as engine:
-        launched = engine._launch
+        launched = engine.launch
 
         def launch_and_cancel(leased) -> None:
             launched(leased)
             engine.live[leased.run.id].abandon()
 
-        engine._launch = launch_and_cancel
+        engine.launch = launch_and_cancel
         await app.start(fn, Go())
         await asyncio.sleep(0.02)
         assert engine.in_flight == 0

@@ -22,15 +22,13 @@ def kill(engine: Engine) -> None:
         app.unbind(engine)
     engine.crons.stop()
     engine.timers.cancel()
-    engine._watch.cancel()
+    for watch in engine._watches:
+        watch.stop()
     for live in list(engine.live.values()):
         live.abandon()
     error = NotRunningError("the engine died before it could answer; whether this was recorded is not known")
     engine.store.group.kill(error)
-    for waiters in engine._waiters.values():
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
+    engine.control.close(error)
 
 
 async def reap(engine: Engine, seconds: float = 10.0) -> None:
