@@ -26,7 +26,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         live = self._live
-        if live.replaying:
+        if live.recorded:  # pending steps included: the code before them was logged when they began
             return
         if len(self._lines) < _MAX_BUFFERED:
             try:
