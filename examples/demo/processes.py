@@ -17,7 +17,7 @@ import httpx
 from .waiting import until
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
 
@@ -91,10 +91,14 @@ class Storefront:
             self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - it takes a moment, and the command is ours
                 self._command, cwd=ROOT, env=self._environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
-        if not await until(self._answers, START_SECONDS):
+        await until(self._answers_or_ended, START_SECONDS)
+        if not await self._answers():
             await self.stop()
             tail = self._log.read_text(errors="replace")[-2000:]
             raise StartError(f"the storefront did not come up; the end of {self._log}:\n{tail}")
+
+    async def _answers_or_ended(self) -> bool:
+        return await self._answers() or self._process is None or self._process.poll() is not None
 
     async def _answers(self) -> bool:
         if self._process is None or self._process.poll() is not None:

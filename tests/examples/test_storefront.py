@@ -280,14 +280,15 @@ async def test_a6_bad_sign_ups_are_refused_with_the_field(shop):
 async def test_p9_answers_come_at_once_with_the_mail_server_hanging(shop):
     shop.inbox.hold()
     orders = [await shop.traffic.place_order(f"c{n}@example.test") for n in range(40)]
-    shop.traffic.slowest = 0
+    seconds = []
     for start in range(0, 40, 10):
         batch = orders[start : start + 10]
         paid = [shop.traffic.pay(order) for order in batch]
         answers = await asyncio.gather(*paid, *(shop.traffic.sign_up(order.email, "C") for order in batch))
         assert {answer.status for answer in answers} == {200, 202}
+        seconds += [answer.seconds for answer in answers]
     assert await until(lambda: shop.inbox.held >= 20, 20)
-    assert shop.traffic.slowest < 0.5
+    assert sorted(seconds)[len(seconds) * 99 // 100 - 1] < 0.5
     shop.inbox.release()
 
 
