@@ -12,6 +12,8 @@ from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.sdk.app import App
 from holdfast.sdk.http_sender import HttpSender
 from holdfast.sdk.sender import Sender
+from holdfast.server.serve import serving
+from holdfast.server.settings import ServerSettings
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.reader import SqliteReader
 
@@ -74,9 +76,6 @@ async def embedded(
         if serve is None:
             yield app
         else:
-            from holdfast.server.serve import serving
-            from holdfast.server.settings import ServerSettings
-
             host, _, port = serve.rpartition(":")
             async with serving(engine, ServerSettings.from_environment(mode=mode, host=host, port=int(port))):
                 yield app

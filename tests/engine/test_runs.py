@@ -687,3 +687,73 @@ async def test_errors_are_recorded_whatever_their_text(engine_for, query):
 
 def test_suspended_is_not_an_exception_that_user_code_catches_by_accident():
     assert not issubclass(Suspended, Exception)
+
+
+async def test_a_failing_lifespan_gives_the_store_back(engine_for, database):
+    from contextlib import asynccontextmanager
+
+    @asynccontextmanager
+    async def lifespan(app: App):
+        raise LookupError("no database")
+        yield
+
+    broken = App("t", lifespan=lifespan)
+    with pytest.raises(LookupError):
+        async with engine_for(broken):
+            pass
+    async with engine_for(App("t")):
+        pass
+
+
+async def test_a_fork_of_a_running_engine_is_refused_in_the_child(engine_for):
+    import os
+
+    app = App("t")
+    async with engine_for(app):
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                await app.send(Go())
+                answer = b"accepted"
+            except NotRunningError as error:
+                answer = str(error).encode()
+            os.write(writer, answer)
+            os._exit(0)
+        os.close(writer)
+        answer = b""
+        while part := os.read(reader, 4096):
+            answer += part
+        os.waitpid(pid, 0)
+        assert b"forked from one with a running engine" in answer
+        await app.send(Go())
+
+
+async def test_a_sleep_outside_steps_is_noted_on_the_run(engine_for, query):
+    app = App("t")
+
+    @app.function(Go)
+    async def fn(ctx: Context[Go]) -> None:
+        await asyncio.sleep(2.2)
+
+    async with engine_for(app):
+        await (await app.start(fn, Go())).result(timeout=10)
+    assert any("asyncio.sleep" in row[0] for row in query("SELECT text FROM notes"))
+
+
+async def test_a_blocked_loop_is_reported_with_the_line_it_stands_on(engine_for, caplog, monkeypatch):
+    import time
+
+    from holdfast.engine import watch
+
+    monkeypatch.setattr(watch, "BLOCKED_SECONDS", 0.5)
+    app = App("t")
+
+    @app.function(Go)
+    async def fn(ctx: Context[Go]) -> None:
+        time.sleep(2.6)  # the very thing to be reported
+
+    async with engine_for(app):
+        await (await app.start(fn, Go())).result(timeout=10)
+    (record,) = [r for r in caplog.records if "has been blocked" in r.getMessage()]
+    assert "time.sleep(2.6)" in record.getMessage()

@@ -188,7 +188,7 @@ class RunControl:
             for leased in answer[1]:
                 self._host.launch(leased)
             if self._host.store.backlog():
-                self._claim()
+                self._host.claim()
 
     async def discard(self, run_id: str) -> bool:
         """Set a dead letter aside for good; False when there is none."""

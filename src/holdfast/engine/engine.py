@@ -40,6 +40,7 @@ from holdfast.engine.notices import Notice, Notices
 from holdfast.engine.tasks import TaskFactory
 from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
+from holdfast.engine.watch import LoopWatch, RunWatch, refuse_after_fork
 from holdfast.sdk.app import App
 from holdfast.sdk.outgoing import payload
 from holdfast.sdk.sender import Outgoing, Sent
@@ -148,8 +149,14 @@ class Engine:
         """
         self.loop = asyncio.get_running_loop()
         self._factory = TaskFactory(self.loop)
-        await self._register()
-        self.timers = Timers(self.clock, self._claim)
+        try:
+            await self._register()
+        except BaseException:
+            await self._leave()
+            await self.reader.close()
+            await self.store.abandon()
+            raise
+        self.timers = Timers(self.clock, self.claim)
         self.store.start(self.room, frozenset(self._by_id))
         self._factory.install()
         self.running = True
@@ -164,8 +171,11 @@ class Engine:
         self.timers.arm(self.store.next_timer())
         self._retention = Timers(self.clock, self._prune)
         self._retention.arm(self.clock.now() + self.options.prune_every_ms)
-        self._watch_steps()
-        self._claim()
+        self._watches = (LoopWatch(self.loop), RunWatch(self.loop, self.clock.now, lambda: list(self.live.values())))
+        for watch in self._watches:
+            watch.start()
+        refuse_after_fork(self.store.group)
+        self.claim()
 
     async def _register(self) -> None:
         registrations, sources = [], []
@@ -195,6 +205,10 @@ class Engine:
         self._lifespans.append(manager)
         return value
 
+    async def _leave(self) -> None:
+        for manager in reversed(self._lifespans):
+            await manager.__aexit__(None, None, None)
+
     async def stop(self, *, drain_seconds: float | None = None) -> None:
         """Take no more work, let step bodies finish and be recorded, hand the rest back, close the store."""
         if not self.running:
@@ -204,7 +218,8 @@ class Engine:
             app.unbind(self)
         self.crons.stop()
         self.timers.cancel()
-        self._watch.cancel()
+        for watch in self._watches:
+            watch.stop()
         if self._pruning is not None:
             await self._pruning
         self._retention.cancel()
@@ -215,9 +230,9 @@ class Engine:
         self._factory.remove()
         self.threads.close()
         self.function_threads.close()
+        await self.reader.close()
         await self.store.close()
-        for manager in reversed(self._lifespans):
-            await manager.__aexit__(None, None, None)
+        await self._leave()
         self.control.close(NotRunningError("the engine stopped; the run goes on when it is started again"))
 
     async def _drained(self, seconds: float) -> None:
@@ -257,16 +272,6 @@ class Engine:
             _log.warning("retention: %s", error)
         finally:
             self._retention.arm(self.clock.now() + self.options.prune_every_ms)
-
-    def _watch_steps(self) -> None:
-        """Cancel step bodies that have run past their function's `step_timeout`; looked at once a second."""
-        self._watch = self.loop.call_later(1.0, self._watch_steps)
-        now = self.clock.now()
-        for live in list(self.live.values()):
-            limit = live.fn.function.options.step_timeout_ms
-            for key, started in list(live.bodies.items()):
-                if now - started > limit:
-                    live.time_out(key, limit)
 
     # -- what the node is --------------------------------------------------------------------------------------------
 
@@ -319,7 +324,8 @@ class Engine:
         """
         if len(data) > MAX_STEP_OUTPUT_BYTES:
             raise NotSerializableError(
-                f"step {key!r} returned {len(data)} bytes of JSON, {MAX_STEP_OUTPUT_BYTES} are allowed; store it elsewhere and return a reference"
+                f"step {key!r} returned {len(data)} bytes of JSON, {MAX_STEP_OUTPUT_BYTES} are allowed; "
+                "store it elsewhere and return a reference"
             )
 
     # -- accepting events --------------------------------------------------------------------------------------------
@@ -374,7 +380,7 @@ class Engine:
             if live is not None:
                 live.resolved(resolved.step)
         if accepted.runs and self.room() > 0 and self.store.backlog():
-            self._claim()
+            self.claim()
 
     # -- executing ---------------------------------------------------------------------------------------------------
 
@@ -402,7 +408,7 @@ class Engine:
             steps = [step for step in rows.find(StepsOf(one.run.id)) if step.kind != StepKind.END]
             live.restore(steps)
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
         """Take from the store what is due, as much as fits."""
         if self._claiming:
             self._claim_again = True
@@ -438,7 +444,7 @@ class Engine:
         self.timers.arm(self.store.next_timer())
         if self._claim_again:
             self._claim_again = False
-            self._claim()
+            self.claim()
 
     def _condemn(self, leased: Leased) -> None:
         """A run that took the process down too often fails for good."""
@@ -473,9 +479,9 @@ class Engine:
             del self.live[live.run.id]
         if live.run.id in self._suspects:
             self._suspects.discard(live.run.id)
-            self._claim()
+            self.claim()
         elif self.store.lanes and self.store.backlog():
-            self._claim()
+            self.claim()
         if not self.live and self._idle:
             waiters, self._idle = self._idle, []
             for waiter in waiters:
@@ -554,9 +560,9 @@ class Engine:
 
     @property
     def next_due(self) -> int | None:
-        """When the first run goes on by itself. Schedules and housekeeping are not counted."""
+        """When the first run goes on by itself, as the store has it. Schedules and housekeeping are not counted."""
         moments = [live.next_due for live in self.live.values()]
-        return min((due for due in (self.timers.due, *moments) if due is not None), default=None)
+        return min((due for due in (self.store.next_timer(), *moments) if due is not None), default=None)
 
     async def idle(self) -> None:
         """Wait until no run is in memory and nothing is being written; for tests and scripts."""

@@ -106,7 +106,7 @@ class Callee:
         target = (
             fn
             if inspect.isroutine(fn) or inspect.isclass(fn)
-            else getattr(fn, "func", getattr(type(fn), "__call__", fn))
+            else getattr(fn, "func", fn.__call__)
         )
         self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(target)
         annotation = inner if inspect.isclass(inner) else return_type(target if inner is fn else inner)

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
+from zlib import crc32
 
 from holdfast.base.errors import HoldfastError, NonRetriableError, StepError, StepUsageError, Suspended
 from holdfast.base.ids import ulid_text
@@ -329,7 +330,7 @@ class LiveRun:
 
     def _note_rows(self) -> list[NoteRow]:
         now = self.host.clock.now()
-        return [NoteRow(self.run.id, hash(text) & 0x7FFFFFFF, now, text) for text in self.notes]
+        return [NoteRow(self.run.id, crc32(text.encode()), now, text) for text in self.notes]
 
     # -- steps: beginning and releasing --------------------------------------------------------------------------------
 

@@ -215,6 +215,7 @@ async def _attempt_failed(
     run_id, key = live.run.id, call.key
     fresh = row is None
     logs: list[Any] = live.take_logs()
+    answer: Any
     if attempt >= retries or failures.is_final(error):
         logs.append(AttemptRow(run_id, key, attempt, started, now, None, recorded))
         step = StepRow(run_id, key, 0, StepState.FAILED, StepKind.RUN, started, now, attempt, None, None, recorded)
@@ -227,7 +228,7 @@ async def _attempt_failed(
         first = started if row is None else row.started_at
         step = StepRow(run_id, key, 0, StepState.PENDING, StepKind.RUN, first, None, attempt + 1, due)
         failed = AttemptRow(run_id, key, attempt, started, now, due, recorded)
-        answer: Any = await live.host.submit(FailAttempt(live.lease, failed, step, logs, fresh=fresh))
+        answer = await live.host.submit(FailAttempt(live.lease, failed, step, logs, fresh=fresh))
         live.host.retried(live)
     if isinstance(answer, Refused):
         live.lost(answer)

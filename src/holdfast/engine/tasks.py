@@ -97,3 +97,8 @@ def _innermost_file(coro: Any) -> str:
 def _sleeps(coro: Any) -> bool:
     frames = _chain(coro)
     return bool(frames) and frames[-1].co_name == "sleep"
+
+
+def sleeps_outside_steps(task: asyncio.Task[Any]) -> bool:
+    """Whether a function's own code, outside its steps, is in asyncio.sleep."""
+    return not task.done() and _sleeps(task.get_coro())

@@ -14,6 +14,7 @@ from holdfast.base.errors import NotRunningError, OverloadedError, StoreFailedEr
 from holdfast.core.plan import DUPLICATE, Plan, Read, Refused, Tx
 
 A = TypeVar("A")
+T = TypeVar("T")
 
 MAX_GROUP_PLANS = 1000
 EARLY_GROUP_PLANS = 64
@@ -64,6 +65,7 @@ class GroupCommit:
         self._closed: BaseException | None = None
         self._killed = False
         self._idle: list[asyncio.Future[None]] = []
+        self._jobs: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
         self.groups = 0
         """Groups committed so far."""
         self.plans = 0
@@ -102,7 +104,16 @@ class GroupCommit:
     @property
     def busy(self) -> bool:
         """Whether anything is waiting or being synced."""
-        return bool(self._pending) or self._committing is not None
+        return bool(self._pending or self._jobs) or self._committing is not None
+
+    async def between_groups(self, job: Callable[[], T]) -> T:
+        """Run a short piece of work on the writing connection while no group is open, before the next one begins."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.append((job, future))
+        if self._committing is None and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+        return await future
 
     @property
     def closed(self) -> BaseException | None:
@@ -146,7 +157,12 @@ class GroupCommit:
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._committing is not None or not self._pending:
+        if self._committing is not None:
+            return
+        if self._jobs:
+            _run_job(*self._jobs.popleft())
+        if not self._pending:
+            self._next()
             return
         group = self._take()
         self._committing = group
@@ -262,7 +278,7 @@ class GroupCommit:
         self._next()
 
     def _next(self) -> None:
-        if self._pending:
+        if self._pending or self._jobs:
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._flush)
@@ -286,6 +302,15 @@ def _decide(group: list[Plan[Any]], tx: Tx) -> tuple[Plan[Any], BaseException] |
         assert plan is not None
         return plan, error
     return None
+
+
+def _run_job(job: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+    try:
+        result = job()
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 def _fail(plan: Plan[Any], error: BaseException) -> None:

@@ -41,8 +41,8 @@ class Ownership:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = self._holder()
-            apps = holder.get("apps")
-            named = ", ".join(str(app) for app in apps) if isinstance(apps, list) else ""
+            held_by = holder.get("apps")
+            named = ", ".join(str(app) for app in held_by) if isinstance(held_by, list) else ""
             os.close(self._fd)
             raise StoreInUseError(
                 f"{path} is in use by process {holder.get('pid', 'unknown')} (app {named or 'unknown'}): "
@@ -89,6 +89,13 @@ def open_writer(path: Path | None, *, synchronous: str = "FULL") -> sqlite3.Conn
         raise StoreError(
             f"can't open {path}: {error}; is it an SQLite file, and may this process write there?"
         ) from error
+    return conn
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that sees what is committed, and nothing of the group being written."""
+    conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=10)
+    conn.execute("PRAGMA query_only = ON")
     return conn
 
 

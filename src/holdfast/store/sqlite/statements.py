@@ -43,7 +43,17 @@ PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {
 
 
 FIXED: dict[type[Row], tuple[str, ...]] = {
-    RunRow: ("function_id", "event_id", "queued_at", "lane", "priority", "version", "parent_id", "parent_step", "origin"),
+    RunRow: (
+        "function_id",
+        "event_id",
+        "queued_at",
+        "lane",
+        "priority",
+        "version",
+        "parent_id",
+        "parent_step",
+        "origin",
+    ),
     ItemRow: ("run_id",),
 }
 """Columns that never change once a row is there: naming them in an update would rewrite their index entries."""
@@ -105,7 +115,7 @@ def select_where(cls: type[Row], condition: str) -> str:
 
 WAITS_OF = select_where(WaitRow, "run_id = ?")
 STEPS_OF = select_where(StepRow, "run_id = ?")
-ITEMS_OF = select_where(ItemRow, "run_id = ?")
+ITEMS_OF = select_where(ItemRow, "id >= ? AND id < ?")
 EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? ORDER BY id LIMIT 10000")
 DUE_TIMERS = select_where(ItemRow, "state = 1 AND due <= ? ORDER BY due LIMIT ?")
 READY_IN_LANE = select_where(ItemRow, "state = 0 AND lane = ? ORDER BY rank, id LIMIT ?")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import tempfile
 import threading
@@ -19,41 +18,29 @@ from holdfast.base.clock import Clock
 from holdfast.base.errors import StoreError, StoreFailedError, StoreFullError
 from holdfast.core.plan import (
     Change,
-    Children,
-    DueTimers,
-    EventsSince,
-    Find,
-    ItemsOf,
     Plan,
     Read,
-    ReadyItems,
-    StepsOf,
     Tx,
-    WaitsFor,
-    WaitsOf,
 )
 from holdfast.core.rows import (
-    KEYS,
     SUSPECT_LANE,
     CronRow,
-    EventRow,
     ItemRow,
     ItemState,
     LaneRow,
     Row,
     RunRow,
-    StepRow,
     WaitRow,
 )
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
-from holdfast.store.sqlite.connection import Ownership, database_path, open_writer, prepare
+from holdfast.store.sqlite.connection import Ownership, database_path, open_reader, open_writer, prepare
+from holdfast.store.sqlite.loading import MAX_ROWS, Loader
 from holdfast.store.sqlite.registry import Registration, register, slugs
 from holdfast.store.sqlite.retention import Pruner
 
 astuple = msgspec.structs.astuple
-_MAX_ROWS = 500
 _NO_PATHS: frozenset[str] = frozenset()
 
 
@@ -73,9 +60,9 @@ class SqliteStore:
         path = database_path(url)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if path is None:
-            shared_memory = "/dev/shm"  # noqa: S108 - private directory below it
+            shared_memory = Path("/dev/shm")  # noqa: S108 - private directory below it
             self._temporary = tempfile.TemporaryDirectory(
-                prefix="holdfast-", dir=shared_memory if os.path.isdir(shared_memory) else None
+                prefix="holdfast-", dir=shared_memory if shared_memory.is_dir() else None
             )
             path = Path(self._temporary.name) / "holdfast.db"
             synchronous = "OFF"
@@ -84,12 +71,15 @@ class SqliteStore:
         try:
             self._conn = open_writer(path, synchronous=synchronous)
             self.boot = prepare(self._conn, path, apps, clock.now())
+            self._committed = open_reader(path)
         except BaseException:
             self._ownership.release()
             raise
         self._items: dict[bytes, ItemRow] = {}
         self._runs: dict[bytes, RunRow] = {}
         self._lanes: dict[str, LaneRow] = {row[0]: LaneRow(*row) for row in self._conn.execute(sql.ALL_LANES)}
+        self._loader = Loader(self._conn, self)
+        self._reading = Loader(self._committed, self)
         self._wait_paths: dict[str, set[str]] = {}
         for (lookup,) in self._conn.execute(sql.WAIT_LOOKUPS):
             self._know_wait(lookup)
@@ -129,8 +119,10 @@ class SqliteStore:
     async def abandon(self) -> None:
         """Give the file up as it is; what is not committed is lost. After `group.kill`, for fault tests."""
         self._commits.put(None)
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self.checkpointer.stop)
+        self._committed.close()
         self._conn.close()
         self._ownership.release()
         if self._temporary is not None:
@@ -159,9 +151,8 @@ class SqliteStore:
 
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> int:
         """Remove one slice of what is past its time, when no group is being committed; how much went."""
-        while self.group.busy:
-            await self.group.drain()
-        return Pruner(self._conn, runs_ms, dead_letters_ms).prune(self.clock.now())
+        pruner = Pruner(self._conn, runs_ms, dead_letters_ms)
+        return await self.group.between_groups(lambda: pruner.prune(self.clock.now()))
 
     def cached_item(self, item_id: bytes) -> ItemRow | None:
         """An item leased by this process, as it counts wake-ups."""
@@ -187,22 +178,9 @@ class SqliteStore:
         return Tx(self.clock.now(), self.boot, self._room(), self.backlog(), self._functions)
 
     def load(self, tx: Tx, reads: Iterable[Read]) -> None:
-        missing: dict[type[Row], list[Any]] = {}
-        for read in reads:
-            if type(read) is tuple:
-                cls, key = read
-                if not tx.knows(cls, key):
-                    cached = self._cached(cls, key)
-                    if cached is not None:
-                        tx.provide(cls, key, cached)
-                    else:
-                        missing.setdefault(cls, []).append(key)
-            elif not tx.found(read):  # type: ignore[arg-type]
-                self._find(tx, read)  # type: ignore[arg-type]
-        for cls, keys in missing.items():
-            self._select(tx, cls, list(dict.fromkeys(keys)))
+        self._loader.load(tx, reads)
 
-    def _cached(self, cls: type[Row], key: Any) -> Row | None:
+    def cached(self, cls: type[Row], key: Any) -> Row | None:
         if cls is ItemRow:
             return self._items.get(key)
         if cls is RunRow:
@@ -216,79 +194,6 @@ class SqliteStore:
         return bool(self._lanes) and any(
             lane != SUSPECT_LANE and int(lane.partition("/")[0]) in self._functions for lane in self._lanes
         )
-
-    def _select(self, tx: Tx, cls: type[Row], keys: list[Any]) -> None:
-        if cls is LaneRow:
-            for key in keys:
-                tx.provide(cls, key, None)
-            return
-        composite = len(sql.PRIMARY_KEYS[cls]) > 1
-        key_of = KEYS[cls]
-        for start in range(0, len(keys), _MAX_ROWS):
-            part = keys[start : start + _MAX_ROWS]
-            parameters = [value for key in part for value in key] if composite else part
-            rows = [cls(*row) for row in self._conn.execute(sql.select(cls, len(part)), parameters)]
-            if cls is RunRow:
-                self._complete_runs(rows)  # type: ignore[arg-type]
-            for row in rows:
-                tx.provide(cls, key_of(row), row)
-            for key in part:
-                tx.provide(cls, key, None)
-
-    def _complete_runs(self, rows: list[RunRow]) -> None:
-        """A live run's step counter is not written with each step: it is the highest sequence number there is."""
-        live = {row.id: row for row in rows if row.ended_at is None}
-        if live:
-            marks = ", ".join("?" * len(live))
-            for run_id, seq in self._conn.execute(sql.MAX_SEQ.format(marks=marks), list(live)):
-                live[run_id].steps = max(seq, live[run_id].steps)
-
-    def _find(self, tx: Tx, read: Find) -> None:
-        execute = self._conn.execute
-        rows: list[Any]
-        match read:
-            case WaitsFor():
-                marks = ", ".join("?" * len(read.lookups))
-                rows = [WaitRow(*r) for r in execute(sql.select_where(WaitRow, f"lookup IN ({marks})"), read.lookups)]
-            case WaitsOf():
-                rows = [WaitRow(*r) for r in execute(sql.WAITS_OF, (read.run_id,))]
-            case StepsOf():
-                rows = [StepRow(*r) for r in execute(sql.STEPS_OF, (read.run_id,))]
-            case ItemsOf():
-                rows = [ItemRow(*r) for r in execute(sql.ITEMS_OF, (read.run_id,))]
-            case EventsSince():
-                floor = read.since.to_bytes(6, "big") + bytes(10)
-                rows = [EventRow(*r) for r in execute(sql.EVENTS_SINCE, (read.name, floor))]
-            case DueTimers():
-                rows = [ItemRow(*r) for r in execute(sql.DUE_TIMERS, (tx.now, read.limit))]
-            case ReadyItems():
-                rows = self._ready(tx, read)
-            case Children():
-                rows = [RunRow(*r) for r in execute(sql.CHILDREN, (read.run_id,))]
-                self._complete_runs(rows)
-            case _:
-                raise StoreError(f"no statement for {type(read).__name__}")
-        tx.provide_found(read, rows)
-        if isinstance(read, DueTimers | ReadyItems):
-            self.load(tx, [(RunRow, row.run_id) for row in rows])
-            self.load(tx, [(LaneRow, row.lane) for row in rows])
-        elif isinstance(read, WaitsFor) and rows:
-            self.load(tx, [(cls, row.run_id) for row in rows for cls in (ItemRow, RunRow)])
-            self.load(tx, [(StepRow, KEYS[WaitRow](row)) for row in rows])
-
-    def _ready(self, tx: Tx, read: ReadyItems) -> list[ItemRow]:
-        rows: list[ItemRow] = []
-        lanes = sorted((lane for lane in self._lanes.values() if not lane.blocked), key=lambda lane: lane.turn)
-        lanes = [lane for lane in lanes if _claimable(lane.lane, read)]
-        share = max(1, read.limit // max(1, len(lanes))) + 1
-        for lane in lanes:
-            if len(rows) > read.limit:
-                break
-            limit = 2 if lane.lane == SUSPECT_LANE else share
-            found = self._conn.execute(sql.READY_IN_LANE, (lane.lane, limit)).fetchall()
-            rows.extend(ItemRow(*row) for row in found)
-            tx.scanned[lane.lane] = len(found) == limit
-        return rows
 
     def write(self, tx: Tx) -> bool:
         for cls, rows in tx.appended().items():
@@ -320,21 +225,21 @@ class SqliteStore:
         return True
 
     def _insert(self, cls: type[Row], rows: list[Row]) -> bool:
-        for start in range(0, len(rows), _MAX_ROWS):
-            part = rows[start : start + _MAX_ROWS]
+        for start in range(0, len(rows), MAX_ROWS):
+            part = rows[start : start + MAX_ROWS]
             if self._conn.execute(sql.insert(cls, len(part)), _flat(part)).rowcount != len(part):
                 return False
         return True
 
     def _put(self, cls: type[Row], rows: list[Row]) -> None:
-        for start in range(0, len(rows), _MAX_ROWS):
-            part = rows[start : start + _MAX_ROWS]
+        for start in range(0, len(rows), MAX_ROWS):
+            part = rows[start : start + MAX_ROWS]
             self._conn.execute(sql.put(cls, len(part)), _flat(part))
 
     def _delete(self, cls: type[Row], keys: list[Any]) -> None:
         composite = len(sql.PRIMARY_KEYS[cls]) > 1
-        for start in range(0, len(keys), _MAX_ROWS):
-            part = keys[start : start + _MAX_ROWS]
+        for start in range(0, len(keys), MAX_ROWS):
+            part = keys[start : start + MAX_ROWS]
             parameters = [value for key in part for value in key] if composite else part
             self._conn.execute(sql.delete(cls, len(part)), parameters)
 
@@ -413,7 +318,7 @@ class SqliteStore:
     def fetch(self, read: Sequence[Read]) -> Tx:
         """Committed rows, for the engine's own use between groups: what a run needs when it enters memory."""
         tx = Tx(self.clock.now(), self.boot)
-        self.load(tx, read)
+        self._reading.load(tx, read)
         return tx
 
 
@@ -424,10 +329,3 @@ def _flat(rows: list[Row]) -> list[Any]:
     for row in rows:
         flat.extend(astuple(row))
     return flat
-
-
-def _claimable(lane: str, read: ReadyItems) -> bool:
-    if lane == SUSPECT_LANE:
-        return read.suspect
-    function_id, _, _ = lane.partition("/")
-    return int(function_id) in read.functions

@@ -1,0 +1,144 @@
+"""Reading the rows that plans ask for: from what is kept of live runs, else from a connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from holdfast.base.errors import StoreError
+from holdfast.core.plan import (
+    Children,
+    DueTimers,
+    EventsSince,
+    Find,
+    ItemsOf,
+    Read,
+    ReadyItems,
+    StepsOf,
+    Tx,
+    WaitsFor,
+    WaitsOf,
+)
+from holdfast.core.rows import KEYS, SUSPECT_LANE, EventRow, ItemRow, LaneRow, Row, RunRow, StepRow, WaitRow
+from holdfast.store.sqlite import statements as sql
+
+_LAST = b"\xff" * 24
+MAX_ROWS = 500
+"""Rows per statement at most."""
+
+
+class RowCache(Protocol):
+    """Rows that are in memory as they are on disk."""
+
+    @property
+    def lanes(self) -> dict[str, LaneRow]: ...
+    def cached(self, cls: type[Row], key: Any) -> Row | None: ...
+
+
+class Loader:
+    """Provides an overlay with rows, over one connection."""
+
+    __slots__ = ("_cache", "_conn")
+
+    def __init__(self, conn: sqlite3.Connection, cache: RowCache) -> None:
+        self._conn = conn
+        self._cache = cache
+
+    def load(self, tx: Tx, reads: Iterable[Read]) -> None:
+        """Provide the rows of these reads."""
+        missing: dict[type[Row], list[Any]] = {}
+        for read in reads:
+            if type(read) is tuple:
+                cls, key = read
+                if not tx.knows(cls, key):
+                    cached = self._cache.cached(cls, key)
+                    if cached is not None:
+                        tx.provide(cls, key, cached)
+                    else:
+                        missing.setdefault(cls, []).append(key)
+            elif not tx.found(read):  # type: ignore[arg-type]
+                self._find(tx, read)  # type: ignore[arg-type]
+        for cls, keys in missing.items():
+            self._select(tx, cls, list(dict.fromkeys(keys)))
+
+    def _select(self, tx: Tx, cls: type[Row], keys: list[Any]) -> None:
+        if cls is LaneRow:
+            for key in keys:
+                tx.provide(cls, key, None)
+            return
+        composite = len(sql.PRIMARY_KEYS[cls]) > 1
+        key_of = KEYS[cls]
+        for start in range(0, len(keys), MAX_ROWS):
+            part = keys[start : start + MAX_ROWS]
+            parameters = [value for key in part for value in key] if composite else part
+            rows = [cls(*row) for row in self._conn.execute(sql.select(cls, len(part)), parameters)]
+            if cls is RunRow:
+                self._complete_runs(rows)  # type: ignore[arg-type]
+            for row in rows:
+                tx.provide(cls, key_of(row), row)
+            for key in part:
+                tx.provide(cls, key, None)
+
+    def _complete_runs(self, rows: list[RunRow]) -> None:
+        """A live run's step counter is not written with each step: it is the highest sequence number there is."""
+        live = {row.id: row for row in rows if row.ended_at is None}
+        if live:
+            marks = ", ".join("?" * len(live))
+            for run_id, seq in self._conn.execute(sql.MAX_SEQ.format(marks=marks), list(live)):
+                live[run_id].steps = max(seq, live[run_id].steps)
+
+    def _find(self, tx: Tx, read: Find) -> None:
+        execute = self._conn.execute
+        rows: list[Any]
+        match read:
+            case WaitsFor():
+                marks = ", ".join("?" * len(read.lookups))
+                rows = [WaitRow(*r) for r in execute(sql.select_where(WaitRow, f"lookup IN ({marks})"), read.lookups)]
+            case WaitsOf():
+                rows = [WaitRow(*r) for r in execute(sql.WAITS_OF, (read.run_id,))]
+            case StepsOf():
+                rows = [StepRow(*r) for r in execute(sql.STEPS_OF, (read.run_id,))]
+            case ItemsOf():
+                # an item's id begins with its run's
+                rows = [ItemRow(*r) for r in execute(sql.ITEMS_OF, (read.run_id, read.run_id + _LAST))]
+            case EventsSince():
+                floor = read.since.to_bytes(6, "big") + bytes(10)
+                rows = [EventRow(*r) for r in execute(sql.EVENTS_SINCE, (read.name, floor))]
+            case DueTimers():
+                rows = [ItemRow(*r) for r in execute(sql.DUE_TIMERS, (tx.now, read.limit))]
+            case ReadyItems():
+                rows = self._ready(tx, read)
+            case Children():
+                rows = [RunRow(*r) for r in execute(sql.CHILDREN, (read.run_id,))]
+                self._complete_runs(rows)
+            case _:
+                raise StoreError(f"no statement for {type(read).__name__}")
+        tx.provide_found(read, rows)
+        if isinstance(read, DueTimers | ReadyItems):
+            self.load(tx, [(RunRow, row.run_id) for row in rows])
+            self.load(tx, [(LaneRow, row.lane) for row in rows])
+        elif isinstance(read, WaitsFor) and rows:
+            self.load(tx, [(cls, row.run_id) for row in rows for cls in (ItemRow, RunRow)])
+            self.load(tx, [(StepRow, KEYS[WaitRow](row)) for row in rows])
+
+    def _ready(self, tx: Tx, read: ReadyItems) -> list[ItemRow]:
+        rows: list[ItemRow] = []
+        lanes = sorted((lane for lane in self._cache.lanes.values() if not lane.blocked), key=lambda lane: lane.turn)
+        lanes = [lane for lane in lanes if _claimable(lane.lane, read)]
+        share = max(1, read.limit // max(1, len(lanes))) + 1
+        for lane in lanes:
+            if len(rows) > read.limit:
+                break
+            limit = 2 if lane.lane == SUSPECT_LANE else share
+            found = self._conn.execute(sql.READY_IN_LANE, (lane.lane, limit)).fetchall()
+            rows.extend(ItemRow(*row) for row in found)
+            tx.scanned[lane.lane] = len(found) == limit
+        return rows
+
+
+def _claimable(lane: str, read: ReadyItems) -> bool:
+    if lane == SUSPECT_LANE:
+        return read.suspect
+    function_id, _, _ = lane.partition("/")
+    return int(function_id) in read.functions
