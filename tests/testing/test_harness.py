@@ -191,6 +191,24 @@ async def test_a_wait_times_out_at_its_moment_or_gets_its_event_before():
         assert (await h.read(late)).output == "too late"
 
 
+async def test_settle_stops_at_the_last_thing_that_happened():
+    app = App("t")
+
+    @app.function(Go)
+    async def fn(ctx: Context[Go]) -> None:
+        await ctx.step.sleep("day", "1d")
+        await ctx.step.wait_for_event("reply", Reply, timeout="9d")
+
+    async with Harness(app, start=START) as h:
+        await h.start(fn, Go())
+        cancelled = await h.start(fn, Go())
+        await h.advance("2d")
+        await h.send(Reply(n=1))
+        await h.cancel(cancelled)
+        await h.settle()
+        assert h.clock.time == START + timedelta(days=2)
+
+
 async def test_a_step_body_that_talks_to_a_server_is_waited_for():
     app = App("t")
     order = []
