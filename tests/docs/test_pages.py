@@ -7,6 +7,7 @@ what it prints. ```` ```python file=name ```` is saved first, for the blocks and
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import os
 import re
@@ -23,6 +24,7 @@ import pytest
 import holdfast
 from holdfast import HoldfastError
 from holdfast.base import errors
+from holdfast.compose import EngineOptions
 from holdfast.server.app import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
@@ -209,6 +211,15 @@ def test_every_environment_variable_is_in_the_reference():
     for source in (ROOT / "src/holdfast").rglob("*.py"):
         found |= set(re.findall(r"[\"'`](?:HOLDFAST|INNGEST)_[A-Z_]+\b", source.read_text()))
     assert [name for name in sorted({name[1:] for name in found}) if f"`{name}`" not in text] == []
+
+
+def test_every_option_of_the_engine_is_in_the_reference():
+    text = reference("configuration.md")
+    units = {"keep_runs_ms": "7 days", "keep_dead_letters_ms": "90 days"}
+    for option in dataclasses.fields(EngineOptions):
+        row = next((line for line in text.splitlines() if line.startswith(f"| `{option.name}` |")), None)
+        assert row is not None, option.name
+        assert f"| {units.get(option.name, f'{option.default:g}')} |" in row
 
 
 def test_every_metric_is_in_the_reference():

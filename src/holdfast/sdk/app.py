@@ -48,7 +48,7 @@ class RunHandle(Generic[R]):
         self.id = run_id
         self._result_type = result_type
 
-    async def result(self, timeout: Duration | None = None) -> R:  # noqa: ASYNC109
+    async def result(self, timeout: Duration | None = None) -> R:
         """The function's return value, once it has ended.
 
         Args:
@@ -307,7 +307,7 @@ class App:
             EventInvalidError: the data does not fit the schema of the function's event.
             NotRunningError: the app only sends from here.
         """
-        if isinstance(event, Event):  # noqa: SIM108 - a conditional expression loses the narrowing
+        if isinstance(event, Event):
             outgoing = self.outgoing(event, id, None)
         else:
             outgoing = self._payload(function, event, id)
@@ -326,7 +326,10 @@ class App:
         return self._control().list_runs(status=status, function=slug, limit=limit)
 
     async def cancel(self, run_id: str) -> bool:
-        """Cancel a run; False when it had ended already. A step in flight finishes, its result is dropped."""
+        """Cancel a run; False when it had ended already.
+
+        Its code gets a CancelledError, in which it can clean up. A body in a thread goes on, and its result is dropped.
+        """
         return await self._control().cancel(run_id)
 
     def _payload(self, function: Function[Any, Any], data: Mapping[str, Any], event_id: str | None) -> Outgoing:
