@@ -63,7 +63,7 @@ def opened(browser: Browser, running: Shop) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce", **options)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: complaints.append(f"{path}: {message.text}") if message.type in {"error", "warning"} and "400 (Bad Request)" not in message.text else None)
+        page.on("console", lambda message: complaints.append(f"{path}: {message.text}") if message.type in {"error", "warning"} and not re.search(r"400 \(Bad Request\)|ERR_FAILED", message.text) else None)
         page.on("pageerror", lambda error: complaints.append(f"{path}: {error}"))
         page.on("dialog", lambda dialog: complaints.append(f"{path}: alert {dialog.message}"))
         page.goto(running.url + path)
@@ -311,6 +311,20 @@ def test_a_hidden_tab_lets_its_stream_go(opened, running: Shop):
     page.evaluate(hide, False)
     expect(page.locator(f"#run-{run}")).to_contain_text("Completed")
     expect(page.locator("#live")).to_have_text("live")
+
+
+def test_without_a_stream_the_page_asks_by_itself_and_recovers_from_a_lost_server(opened, running: Shop):
+    page = opened("/runs?function=greet", live=False)
+    page.route("**/stream", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#live")).to_have_text("polling")
+    run = running.send("test/hello")
+    expect(page.locator(f"#run-{run}")).to_be_visible(timeout=12_000)
+    page.route("**/runs?*", lambda route: route.abort())
+    expect(page.locator("#live")).to_have_text("no connection", timeout=12_000)
+    page.unroute("**/runs?*")
+    page.unroute("**/stream")
+    expect(page.locator("#live")).to_have_text("live", timeout=20_000)
 
 
 def test_everything_is_readable_and_usable_without_scripts(opened, running: Shop):

@@ -176,8 +176,20 @@ def test_bulk_asks_first_and_names_what_it_did(running: Shop):
     assert "Cancel 2 runs?" in Page(ask.text).text
     assert running.call(running.engine.reader.run_view(runs[0])).status == "WAITING", "asked, not done"
     done = running.post("/runs/bulk", action="cancel", run=runs, back="event=shop/order.paid", confirmed="yes")
-    assert done.headers["location"] == "/runs?event=shop/order.paid"
+    assert done.headers["location"] == "/runs?event=shop%2Forder.paid"
     assert "2 runs of 2 cancelled." in page(running, done.headers["location"]).text
+    assert {running.call(running.engine.reader.run_view(run)).status for run in runs} == {"CANCELLED"}
+
+
+def test_all_that_match_are_changed_at_once(running: Shop):
+    runs = [running.send("test/sleep") for _ in range(60)]
+    for run in runs:
+        running.until(run, lambda d: bool(d.steps))
+    back = "function=sleeper&status=QUEUED%2CRUNNING%2CWAITING"
+    ask = running.post("/runs/bulk", action="cancel", run=runs[:1], back=back)
+    assert "Cancel all 60 that match status:queued,running,waiting fn:sleeper" in Page(ask.text).text
+    done = running.post("/runs/bulk", action="cancel", run=runs[:1], back=back, confirmed="yes", all="yes")
+    assert "60 runs of 60 cancelled." in page(running, done.headers["location"]).text
     assert {running.call(running.engine.reader.run_view(run)).status for run in runs} == {"CANCELLED"}
 
 

@@ -58,6 +58,17 @@ async def test_a_visitor_sees_everything_and_changes_nothing(tmp_path: Path):
             assert "4242" not in (await client.get(f"/events/send?name=test/hello&event={event}")).text
 
 
+async def test_what_keeps_an_app_from_loading_is_on_every_page(tmp_path: Path):
+    errors = ["app.py:3: NameError: name 'Even' is not defined"]
+    async with build_engine([], f"sqlite:///{tmp_path / 'shop.db'}", app_errors=errors) as engine:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(Starlette(routes=routes(engine, Visitor()))), base_url="http://shop") as client:
+            for path in ("/", "/runs", "/functions"):
+                text = (await client.get(path)).text
+                assert "The application could not be loaded." in text
+                assert "name &#39;Even&#39; is not defined" in text
+            assert "holdfast dev app.py" in (await client.get("/")).text, "and what to do when there is none"
+
+
 def _outgoing(data: bytes):
     from holdfast.sdk.sender import Outgoing
 

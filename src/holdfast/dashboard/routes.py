@@ -13,6 +13,7 @@ from holdfast.dashboard.assets import Assets
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.pages import (
     audit,
+    bulk,
     crons,
     dead_letters,
     event,
@@ -52,7 +53,7 @@ def routes(engine: Engine, guard: Guard, *, mask: Mask | None = None) -> list[Ba
         get("/", home.show),
         get("/search", runs.search),
         get("/runs", runs.show),
-        post("/runs/bulk", runs.bulk),
+        post("/runs/bulk", bulk.change),
         get("/runs/{run_id}", run.show),
         get("/runs/{run_id}/{part:path}.json", run.raw),
         post("/runs/{run_id}/cancel", run.cancel),

@@ -11,7 +11,7 @@ from holdfast.dashboard.scale import Gap, Scale, Tick, folded, linear
 from holdfast.dashboard.status import ACTIVE, KIND_LABELS, Status, detail_status, step_status
 from holdfast.store.reads import AttemptView, RunDetail, StepView
 
-MIN_WIDTH = 0.5
+MIN_WIDTH = 0.8
 """Percent below which a bar would not be seen."""
 FOLD_OVER = 60
 """Runs with more steps than this show the first and the last of them."""

@@ -1,23 +1,19 @@
-"""The list of runs: filtered, searched, paged, and changed in bulk."""
+"""The list of runs: filtered, searched and paged."""
 
 from __future__ import annotations
 
 import asyncio
 
 import msgspec
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from holdfast.base.errors import HoldfastError
 from holdfast.dashboard import humanize
-from holdfast.dashboard.forms import Form
 from holdfast.dashboard.search import Known, RunQuery, from_params, known_from, parse
 from holdfast.dashboard.site import Site
 
 PAGE = 50
 COUNT_CAP = 10_000
-BULK_LIMIT = 1000
 TABS = (
     ("All", ()),
     ("Active", ("QUEUED", "RUNNING", "WAITING")),
@@ -26,7 +22,6 @@ TABS = (
     ("Cancelled", ("CANCELLED",)),
 )
 _FINE_TABS = {"QUEUED": "Queued", "RUNNING": "Running", "WAITING": "Waiting", "SKIPPED": "Skipped"}
-ACTIONS = {"cancel": ("Cancel", "cancelled"), "rerun": ("Rerun", "started again"), "redrive": ("Redrive", "redriven")}
 
 
 class Tab(msgspec.Struct, frozen=True):
@@ -113,56 +108,3 @@ async def count_tabs(site: Site, query: RunQuery, now: int) -> list[Tab]:
         )
         for (label, status), count in zip(tabs, counts, strict=True)
     ]
-
-
-async def bulk(site: Site, request: Request, form: Form) -> Response:
-    """Change the selected runs, after asking once."""
-    action = form.get("action")
-    ids = list(dict.fromkeys(form.all("run")))[:BULK_LIMIT]
-    back = _back(site, request, form.get("back"))
-    if action not in ACTIONS:
-        raise HTTPException(400, f"'{action[:40]}' is not something to do with runs; there are {', '.join(ACTIONS)}.")
-    if not ids:
-        return site.redirect(request, back, "Nothing was selected.", tone="bad")
-    if form.get("confirmed") != "yes":
-        views = [view for run_id in ids[:20] if (view := await site.reader.run_view(run_id)) is not None]
-        return await site.page(
-            request,
-            "confirm.html",
-            title=f"{ACTIONS[action][0]} runs",
-            section="runs",
-            action=action,
-            verb=ACTIONS[action][0],
-            ids=ids,
-            views=views,
-            back=back,
-            back_field=form.get("back"),
-        )
-    done, refused = 0, []
-    for run_id in ids:
-        try:
-            done += await _apply(site, request, action, run_id)
-        except HoldfastError as error:
-            refused.append(str(error))
-    said = f"{humanize.plural(done, 'run')} of {humanize.number(len(ids))} {ACTIONS[action][1]}."
-    if refused:
-        said += f" {humanize.plural(len(refused), 'refusal')}: {refused[0]}"
-    return site.redirect(request, back, said, tone="bad" if refused else "ok")
-
-
-async def _apply(site: Site, request: Request, action: str, run_id: str) -> int:
-    changed: object
-    if action == "cancel":
-        changed = await site.engine.cancel(run_id)
-    else:
-        changed = await (site.engine.rerun(run_id) if action == "rerun" else site.engine.redrive(run_id))
-    if changed:
-        await site.engine.audit(
-            site.guard.actor(request), f"run.{action}", run_id, "" if changed is True else f"as {changed}"
-        )
-    return int(bool(changed))
-
-
-def _back(site: Site, request: Request, query: str) -> str:
-    """The list with the filter that was set; only its query is taken from the form, so that it leads nowhere else."""
-    return site.url(request, "/runs") + (f"?{query}" if query and "\n" not in query and "\r" not in query else "")

@@ -4,6 +4,8 @@ import { synchronise, tick } from "./times.js";
 
 const POLL_WITHOUT_STREAM = 5000;
 const GAP = 300;
+// A page that is slow to make is asked for less often: at most a quarter of the time goes into it.
+const REST = 3;
 
 let source = null;
 let lastFailure = 0;
@@ -13,6 +15,7 @@ let busy = false;
 let again = false;
 let timer = 0;
 let lastFetch = 0;
+let lastTook = 0;
 
 const main = () => document.getElementById("main");
 
@@ -56,7 +59,7 @@ function concerns(change) {
 
 export function refresh() {
   if (busy) { again = true; return; }
-  const wait = Math.max(0, lastFetch + GAP - Date.now());
+  const wait = Math.max(0, lastFetch + Math.max(GAP, lastTook * (1 + REST)) - Date.now());
   clearTimeout(timer);
   timer = setTimeout(load, wait);
 }
@@ -85,6 +88,7 @@ async function load() {
     console.info("holdfast: the page could not be refreshed:", error.message);
   } finally {
     busy = false;
+    lastTook = Date.now() - lastFetch;
     if (again) { again = false; refresh(); }
   }
 }
