@@ -29,7 +29,7 @@ def build_engine(
     app_errors: Sequence[str] = (),
     **store_settings: Any,
 ) -> Engine:
-    """An engine that is not started yet: `async with build_engine([app], "sqlite:///shop.db") as engine`.
+    """Assemble an engine over a store; `async with` boots and stops it.
 
     Args:
         apps: The apps whose functions it executes.

@@ -103,11 +103,10 @@ class Callee:
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         inner = inspect.unwrap(fn) if not inspect.ismethod(fn) else fn
-        target = (
-            fn
-            if inspect.isroutine(fn) or inspect.isclass(fn)
-            else getattr(fn, "func", fn.__call__)
-        )
+        target: Any = fn
+        if not inspect.isroutine(fn) and not inspect.isclass(fn):
+            # a partial, or an object with __call__
+            target = getattr(fn, "func", getattr(type(fn), "__call__"))  # noqa: B004, B009 - the method itself is wanted
         self.is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(target)
         annotation = inner if inspect.isclass(inner) else return_type(target if inner is fn else inner)
         self.codec = ResultCodec.of(annotation)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin, get_type_hints, overload
+from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints, overload
 
 from holdfast.base.duration import duration_text
 from holdfast.base.errors import ConfigurationError
@@ -18,6 +18,7 @@ from holdfast.core.expressions import compile_expression
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import Event, FunctionFailed
 from holdfast.sdk.middleware import Middleware
+from holdfast.sdk.target import Target
 from holdfast.sdk.triggers import Trigger
 
 E = TypeVar("E", bound=Event)
@@ -47,7 +48,7 @@ class FunctionOptions:
     """Flow control, in the protocol's registration form."""
 
 
-class Function(Generic[E, R]):
+class Function(Target[E, R]):
     """A durable function. `app.send` and `app.start` run it durably; calling it calls the plain function, for tests."""
 
     def __init__(
@@ -102,7 +103,7 @@ class Function(Generic[E, R]):
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionRef(Generic[E, R]):
+class FunctionRef(Target[E, R]):
     """A function of another app or module: `FunctionRef("billing/charge", ChargeRequest, Receipt)` for `step.invoke`.
 
     Raises:

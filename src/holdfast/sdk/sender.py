@@ -87,7 +87,7 @@ class Control(Sender, Protocol):
         """Start one function for one event, whatever its triggers; the run's id once it is on disk."""
         ...
 
-    async def result(self, run_id: str, timeout: float | None) -> bytes:  # noqa: ASYNC109
+    async def result(self, run_id: str, timeout: float | None) -> bytes:
         """JSON of a run's return value once it has ended.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from holdfast.base.clock import to_ms
 from holdfast.base.duration import Duration, duration_ms
@@ -27,9 +27,7 @@ from holdfast.sdk.calls import (
     WaitCall,
 )
 from holdfast.sdk.events import Event, ReceivedEvent, event_name, wire_path, wire_scalar
-
-if TYPE_CHECKING:
-    from holdfast.sdk.functions import Function, FunctionRef
+from holdfast.sdk.target import Target
 
 __all__ = [
     "InvokeCall",
@@ -102,7 +100,7 @@ class _StepBase:
         )
 
     def _invoke(
-        self, id: str, function: Function[Any, Any] | FunctionRef[Any, Any], payload: Any, timeout: Duration | None,
+        self, id: str, function: Target[Any, Any], payload: Any, timeout: Duration | None,
     ) -> InvokeCall[Any]:
         timeout_ms = MAX_INVOKE_MS if timeout is None else min(_span(id, timeout), MAX_INVOKE_MS)
         return InvokeCall(
@@ -226,7 +224,7 @@ class Step(_StepBase):
         return self._wait(id, event, where, match, if_, timeout, since)
 
     def invoke(
-        self, id: str, function: Function[E, R] | FunctionRef[E, R], payload: E | None = None, /, *,
+        self, id: str, function: Target[E, R], payload: E | None = None, /, *,
         timeout: Duration | None = None,
     ) -> StepCall[R]:
         """Start another function and wait for its result.
@@ -318,7 +316,7 @@ class SyncStep(_StepBase):
         return self._driver.perform_sync(self._wait(id, event, where, match, if_, timeout, since))
 
     def invoke(
-        self, id: str, function: Function[E, R] | FunctionRef[E, R], payload: E | None = None, /, *,
+        self, id: str, function: Target[E, R], payload: E | None = None, /, *,
         timeout: Duration | None = None,
     ) -> R:
         """See `Step.invoke`."""
