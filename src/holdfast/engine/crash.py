@@ -26,6 +26,8 @@ def kill(engine: Engine) -> None:
         watch.stop()
     for live in list(engine.live.values()):
         live.abandon()
+        if live.root is not None and live.root.done():
+            live.gone()  # it only waited for its lease to end
     error = NotRunningError("the engine died before it could answer; whether this was recorded is not known")
     engine.store.group.kill(error)
     engine.control.close(error)

@@ -194,7 +194,9 @@ class AsyncHarness:
                 break
         now = await self._read(run.id)
         waiting = ", ".join(f"{step.kind} {step.id!r}" for step in now.steps if step.state == "pending") or "nothing"
-        raise NotQuietError(f"run {run.id} of {run.function} does not end by itself: it is {now.status} and awaits {waiting}")
+        raise NotQuietError(
+            f"run {run.id} of {run.function} does not end by itself: it is {now.status} and awaits {waiting}"
+        )
 
     async def send(
         self,
@@ -272,7 +274,9 @@ class AsyncHarness:
         found: list[EventView] = []
         cursor: str | None = None
         while True:
-            views, cursor = await self.engine.reader.events(name=name, limit=1000, cursor=cursor, internal=name is not None)
+            views, cursor = await self.engine.reader.events(
+                name=name, limit=1000, cursor=cursor, internal=name is not None
+            )
             found.extend(views)
             if cursor is None:
                 return found[::-1]

@@ -154,7 +154,9 @@ class VirtualClock:
             jumps += 1
             if end is None and jumps >= MAX_JUMPS:
                 passed = duration_text(self._now - begin)
-                raise NotQuietError(f"{jumps} due moments in {passed} and no end in sight: give settle a limit with within=...")
+                raise NotQuietError(
+                    f"{jumps} due moments in {passed} and no end in sight: give settle a limit with within=..."
+                )
 
     async def step(self, end: int | None = None, *, recurring: bool = False) -> bool:
         """Finish what can happen now, then jump to the next due moment and finish what it causes.
@@ -244,5 +246,3 @@ async def _nap(loop: asyncio.AbstractEventLoop) -> None:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-

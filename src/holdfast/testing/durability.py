@@ -99,7 +99,7 @@ async def assert_durable(
 
 
 def _explained(when: str, found: str, actual: Recording) -> str:
-    remarks = "".join(f"\n  holdfast noted on {note}" for note in actual.notes)
+    remarks = "".join(f"\n  holdfast noted on {note}" for note in actual.notes if note not in found)
     return (
         f"not durable: {when}, {found}.{remarks}\n"
         "  After a crash the function is replayed: code outside steps has to do the same each time, so what can change "

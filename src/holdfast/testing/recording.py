@@ -71,7 +71,8 @@ def difference(expected: Recording, other: Recording, actual: Recording) -> str 
     for label, data in expected.sent.items():
         if not _same(data, other.sent.get(label, data), actual.sent[label]):
             return f"event {_name(label, expected.sent)} carried {actual.sent[label]!r} instead of {data!r}"
-    return None
+    remarks = [note for note in actual.notes if note not in expected.notes and note not in other.notes]
+    return f"holdfast noted on {remarks[0]}" if remarks else None
 
 
 def _name(label: Label, labels: Iterable[Label]) -> str:
@@ -104,12 +105,16 @@ def _of_run(label: str, expected: ObservedRun[Any], other: ObservedRun[Any], act
         if (step.kind, step.state) != (now.kind, now.state):
             return f"step {step.id!r} of {label} is {now.kind}, {now.state} instead of {step.kind}, {step.state}"
         if _error_text(step.error) != _error_text(now.error) and _error_text(step.error) == _error_text(twin.error):
-            return f"step {step.id!r} of {label} failed with {_error_text(now.error)} instead of {_error_text(step.error)}"
+            return (
+                f"step {step.id!r} of {label} failed with {_error_text(now.error)} instead of {_error_text(step.error)}"
+            )
         if not _same(_value(step), _value(twin), _value(now)):
             return f"step {step.id!r} of {label} recorded {now.result!r} instead of {step.result!r}"
     if not _same(expected.output, other.output, actual.output):
         return f"{label} returned {actual.output!r} instead of {expected.output!r}"
-    if _error_text(expected.error) != _error_text(actual.error) and _error_text(expected.error) == _error_text(other.error):
+    if _error_text(expected.error) != _error_text(actual.error) and _error_text(expected.error) == _error_text(
+        other.error
+    ):
         return f"{label} failed with {_error_text(actual.error)} instead of {_error_text(expected.error)}"
     return None
 
@@ -138,5 +143,3 @@ def _same(expected: Any, other: Any, actual: Any) -> bool:
             and all(_same(*values) for values in zip(expected, other, actual, strict=True))
         )
     return bool(expected != other or expected == actual)
-
-
