@@ -94,6 +94,15 @@ def test_every_type_in_the_example_is_known(checker, tmp_path):
     assert len(checker((copy,))) == 1, "the check itself must be able to fail"
 
 
+@pytest.mark.parametrize("package", ["base", "sdk"])
+def test_pyright_finds_nothing_in_what_users_see(package):
+    done = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, f"src/holdfast/{package}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_readme_shows_the_example():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert (HERE / "readme_example.py").read_text() in blocks

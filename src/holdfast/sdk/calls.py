@@ -67,7 +67,7 @@ class StepCall(Coroutine[Any, Any, T_co], Generic[T_co]):
         driver.begin(self)
 
     @property
-    def __name__(self) -> str:
+    def __name__(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """How asyncio calls the task of this step."""
         return f"step {self.key}"
 

@@ -79,7 +79,7 @@ class Function(Target[E, R]):
         return f"{self.app_id}-{self.id}"
 
     @cached_property
-    def result_type(self) -> Any:
+    def result_type(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The return annotation, or Any. Read when first asked for: it may name classes that are defined later."""
         return return_type(self.fn)
 
