@@ -21,7 +21,12 @@ OTHER_EVENT_KEY = "event-canary-second-77"
 SIGNING_KEY = "signkey-test-" + "c0ffee11" * 8
 FALLBACK_KEY = "signkey-test-" + "0ddba115" * 8
 PASSWORD = "password-canary-örtlich"
-PRODUCTION = {"mode": "start", "event_keys": (EVENT_KEY, OTHER_EVENT_KEY), "signing_key": SIGNING_KEY, "signing_key_fallback": FALLBACK_KEY}
+PRODUCTION = {
+    "mode": "start",
+    "event_keys": (EVENT_KEY, OTHER_EVENT_KEY),
+    "signing_key": SIGNING_KEY,
+    "signing_key_fallback": FALLBACK_KEY,
+}
 
 
 class OrderPaid(Event, name="shop/order.paid"):

@@ -9,7 +9,17 @@ from hashlib import sha256
 
 import httpx
 import pytest
-from server_kit import EVENT_KEY, FALLBACK_KEY, OTHER_EVENT_KEY, PASSWORD, PRODUCTION, SIGNING_KEY, Running, Start, bearer
+from server_kit import (
+    EVENT_KEY,
+    FALLBACK_KEY,
+    OTHER_EVENT_KEY,
+    PASSWORD,
+    PRODUCTION,
+    SIGNING_KEY,
+    Running,
+    Start,
+    bearer,
+)
 from starlette.routing import BaseRoute, Mount, Route
 
 from holdfast.server.sessions import COOKIE
@@ -54,7 +64,11 @@ class TestEveryRoute:
                     assert response.status_code < 500, (method, path)
                     assert "Authentication failed" not in response.text, (method, path)
                 elif path.startswith("/e/"):
-                    assert response.status_code in {401, 204} if method == "OPTIONS" else response.status_code in {401, 405}, (method, path)
+                    assert (
+                        response.status_code in {401, 204}
+                        if method == "OPTIONS"
+                        else response.status_code in {401, 405}
+                    ), (method, path)
                 else:
                     assert (response.status_code, response.text) == (401, "Authentication failed"), (method, path)
                     if method == "GET":
@@ -65,18 +79,30 @@ class TestEveryRoute:
 
     async def test_paths_that_are_no_route_are_closed_as_well(self, start: Start):
         async with start(**PRODUCTION) as server:
-            for path in ("/nothing", "/v1", "/health/", "/login/", "/login.css/x", "/healthx", "/e", "//health", "/e%2f../v1/runs", "/static/../v1/runs", "/E/x"):
+            for path in (
+                "/nothing",
+                "/v1",
+                "/health/",
+                "/login/",
+                "/login.css/x",
+                "/healthx",
+                "/e",
+                "//health",
+                "/e%2f../v1/runs",
+                "/static/../v1/runs",
+                "/E/x",
+            ):
                 response = await server.http.get(path)
                 assert response.status_code == 401, path
 
-    @pytest.mark.parametrize("path", ["/e/../v1/runs", "/e/x/../../v1/runs", "/e//v1/runs", "/e/%2e%2e/v1/runs", "/e/x/v1/runs"])
-    async def test_the_event_api_is_no_way_round(self, start: Start, path):
+    async def test_the_event_api_is_no_way_round(self, start: Start):
         async with start(**PRODUCTION) as server:
-            request = httpx.Request("GET", server.http.base_url.join("/"))
-            request.url = request.url.copy_with(raw_path=path.encode())
-            response = await server.http.send(request)
-            assert response.status_code in {401, 404, 405}
-            assert "data" not in response.text or '"data":null' in response.text
+            for path in ["/e/../v1/runs", "/e/x/../../v1/runs", "/e//v1/runs", "/e/%2e%2e/v1/runs", "/e/x/v1/runs"]:
+                request = httpx.Request("GET", server.http.base_url.join("/"))
+                request.url = request.url.copy_with(raw_path=path.encode())
+                response = await server.http.send(request)
+                assert response.status_code in {401, 404, 405}
+                assert "data" not in response.text or '"data":null' in response.text
 
 
 class TestSigningKeys:
@@ -88,18 +114,31 @@ class TestSigningKeys:
             for form in (key, plain, hashed, f"signkey-test-{hashed}", f"signkey-prod-{plain}"):
                 for path in ("/v1/runs", "/metrics", "/openapi.json", "/runs"):
                     assert (await server.http.get(path, headers=bearer(form))).status_code == 200, (path, form[:20])
-            assert (await server.http.get("/v1/runs", headers={"authorization": f"bearer   {plain}"})).status_code == 200
+            assert (
+                await server.http.get("/v1/runs", headers={"authorization": f"bearer   {plain}"})
+            ).status_code == 200
 
-    @pytest.mark.parametrize(
-        "authorization",
-        ["", "Bearer", "Bearer x", f"Bearer {SIGNING_KEY[:-1]}", f"Basic {SIGNING_KEY}", SIGNING_KEY, f"Bearer {EVENT_KEY}", "Bearer signkey-test-", "Bearer \xff"],
-    )
-    async def test_nothing_else_is(self, start: Start, authorization):
+    async def test_nothing_else_is(self, start: Start):
         async with start(**PRODUCTION) as server:
-            response = await server.http.get("/v1/runs", headers=[(b"authorization", authorization.encode("latin-1"))])
-            assert (response.status_code, response.text, response.headers["content-type"]) == (
-                401, "Authentication failed", "text/plain; charset=utf-8",
-            )
+            for authorization in [
+                "",
+                "Bearer",
+                "Bearer x",
+                f"Bearer {SIGNING_KEY[:-1]}",
+                f"Basic {SIGNING_KEY}",
+                SIGNING_KEY,
+                f"Bearer {EVENT_KEY}",
+                "Bearer signkey-test-",
+                "Bearer \xff",
+            ]:
+                response = await server.http.get(
+                    "/v1/runs", headers=[(b"authorization", authorization.encode("latin-1"))]
+                )
+                assert (response.status_code, response.text, response.headers["content-type"]) == (
+                    401,
+                    "Authentication failed",
+                    "text/plain; charset=utf-8",
+                )
 
 
 class TestLogin:
@@ -184,7 +223,10 @@ class TestLogin:
             await log_in(server)
             await server.http.post("/logout", data={"csrf_token": await token(server)})
             entries = await server.engine.reader.audit()
-            assert [(entry.action, entry.target) for entry in entries] == [("logout", "127.0.0.1"), ("login", "127.0.0.1")]
+            assert [(entry.action, entry.target) for entry in entries] == [
+                ("logout", "127.0.0.1"),
+                ("login", "127.0.0.1"),
+            ]
             assert len({entry.actor for entry in entries}) == 1
 
     async def test_a_restart_with_the_same_key_keeps_sessions(self, start: Start):
@@ -198,7 +240,9 @@ class TestLogin:
 
     async def test_over_https_the_cookie_is_secure(self, start: Start):
         async with start(**PRODUCTION) as server:
-            response = await server.http.post("/login", data={"credential": SIGNING_KEY}, headers={"x-forwarded-proto": "https"})
+            response = await server.http.post(
+                "/login", data={"credential": SIGNING_KEY}, headers={"x-forwarded-proto": "https"}
+            )
             assert "Secure" in response.headers["set-cookie"]
 
 
@@ -225,7 +269,9 @@ class TestForgery:
             assert await token(server) != first
             assert (await server.http.post("/logout", data={"csrf_token": first})).status_code == 403
 
-    @pytest.mark.parametrize("path", ["/events/send", "/dead-letters/redrive", "/crons/run", "/functions/shop-fulfil/invoke"])
+    @pytest.mark.parametrize(
+        "path", ["/events/send", "/dead-letters/redrive", "/crons/run", "/functions/shop-fulfil/invoke"]
+    )
     async def test_forms_of_the_dashboard_want_it(self, start: Start, path):
         for settings in (PRODUCTION, {}):
             async with start(**settings) as server:
@@ -238,14 +284,23 @@ class TestForgery:
     @pytest.mark.parametrize(
         "headers",
         [
-            {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://localhost:1"}, {"origin": "http://127.0.0.1"},
-            {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"},
+            {"origin": "https://evil.example"},
+            {"origin": "null"},
+            {"origin": "http://localhost:1"},
+            {"origin": "http://127.0.0.1"},
+            {"sec-fetch-site": "cross-site"},
+            {"sec-fetch-site": "same-site"},
         ],
     )
     async def test_pages_of_other_sites_change_nothing_in_development(self, start: Start, headers):
         async with start() as server:
             run_id = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
-            for method, path in (("DELETE", f"/v1/runs/{run_id}"), ("POST", f"/v1/runs/{run_id}/rerun"), ("POST", "/invoke/shop-fulfil"), ("POST", "/events/send")):
+            for method, path in (
+                ("DELETE", f"/v1/runs/{run_id}"),
+                ("POST", f"/v1/runs/{run_id}/rerun"),
+                ("POST", "/invoke/shop-fulfil"),
+                ("POST", "/events/send"),
+            ):
                 response = await server.http.request(method, path, headers=headers)
                 assert (response.status_code, response.json()["code"]) == (403, "origin_refused"), path
             assert (await server.engine.reader.run_view(run_id)).status != "CANCELLED"
@@ -258,19 +313,41 @@ class TestForgery:
 
 
 class TestHosts:
-    @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8288", "127.0.0.1", "[::1]:8288", "shop.localhost:1", "host.docker.internal:8288", "192.168.1.7"])
-    async def test_names_that_nobody_else_can_claim(self, start: Start, host):
+    async def test_names_that_nobody_else_can_claim(self, start: Start):
         async with start() as server:
-            for path in ("/", "/v1/runs", "/health"):
-                assert (await server.http.get(path, headers={"host": host})).status_code == 200
+            for host in [
+                "localhost",
+                "LOCALHOST:8288",
+                "127.0.0.1",
+                "[::1]:8288",
+                "shop.localhost:1",
+                "host.docker.internal:8288",
+                "192.168.1.7",
+            ]:
+                for path in ("/", "/v1/runs", "/health"):
+                    assert (await server.http.get(path, headers={"host": host})).status_code == 200
 
-    @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "evil.example:8288", "127.0.0.1.evil.example", "", "[evil", "localhost@evil.example"])
-    async def test_a_rebound_name_reaches_nothing(self, start: Start, host):
+    async def test_a_rebound_name_reaches_nothing(self, start: Start):
         async with start() as server:
-            for method, path in (("GET", "/"), ("GET", "/v1/runs"), ("GET", "/health"), ("POST", "/e/k"), ("GET", "/static/x")):
-                response = await server.http.request(method, path, headers={"host": host})
-                assert (response.status_code, response.json()["code"]) == (403, "host_refused")
-                assert "HOLDFAST_ALLOWED_HOSTS" in response.json()["error"]
+            for host in [
+                "evil.example",
+                "localhost.evil.example",
+                "evil.example:8288",
+                "127.0.0.1.evil.example",
+                "",
+                "[evil",
+                "localhost@evil.example",
+            ]:
+                for method, path in (
+                    ("GET", "/"),
+                    ("GET", "/v1/runs"),
+                    ("GET", "/health"),
+                    ("POST", "/e/k"),
+                    ("GET", "/static/x"),
+                ):
+                    response = await server.http.request(method, path, headers={"host": host})
+                    assert (response.status_code, response.json()["code"]) == (403, "host_refused")
+                    assert "HOLDFAST_ALLOWED_HOSTS" in response.json()["error"]
 
     async def test_further_names_can_be_allowed(self, start: Start):
         async with start(allowed_hosts=("holdfast.test",)) as server:
@@ -301,7 +378,14 @@ class TestHeaders:
 
 
 class TestSecrets:
-    SECRETS = (EVENT_KEY, OTHER_EVENT_KEY, SIGNING_KEY, SIGNING_KEY.rpartition("-")[2], FALLBACK_KEY.rpartition("-")[2], PASSWORD)
+    SECRETS = (
+        EVENT_KEY,
+        OTHER_EVENT_KEY,
+        SIGNING_KEY,
+        SIGNING_KEY.rpartition("-")[2],
+        FALLBACK_KEY.rpartition("-")[2],
+        PASSWORD,
+    )
 
     async def test_they_show_nowhere(self, start: Start, caplog: pytest.LogCaptureFixture):
         for name in ("holdfast", "uvicorn", "asyncio"):
@@ -326,14 +410,29 @@ class TestSecrets:
                 raise RuntimeError("on purpose")
 
             server.engine.reader.functions = crash  # its stack is logged
-            for path in ("/", "/v1/functions", "/v1/runs", "/metrics", "/docs", "/openapi.json", "/dev", "/health", "/audit", f"/nothing/{EVENT_KEY[:4]}"):
+            for path in (
+                "/",
+                "/v1/functions",
+                "/v1/runs",
+                "/metrics",
+                "/docs",
+                "/openapi.json",
+                "/dev",
+                "/health",
+                "/audit",
+                f"/nothing/{EVENT_KEY[:4]}",
+            ):
                 await note("GET", path)
                 await note("GET", path, headers=bearer())
                 await note("GET", path, headers=bearer("wrong" + "0" * 60))
             seen.append(repr(server.serving.app.state.__dict__))
             seen.extend(f"{entry}" for entry in await server.engine.reader.audit())
         # the client's own log has the addresses it asked for
-        seen.extend(record.getMessage() + str(record.exc_text or "") for record in caplog.records if not record.name.startswith(("httpx", "httpcore")))
+        seen.extend(
+            record.getMessage() + str(record.exc_text or "")
+            for record in caplog.records
+            if not record.name.startswith(("httpx", "httpcore"))
+        )
         assert "GET /v1/functions failed" in "".join(seen)
         for secret in self.SECRETS:
             assert secret not in "".join(seen)

@@ -45,7 +45,15 @@ def test_data_is_kept_byte_for_byte():
 
 def test_the_whole_envelope_comes_through():
     parsed = parse(
-        {"name": "a", "id": "i1", "ts": 1_700_000_000_000, "v": "2", "user": {"id": 1}, "data": {"x": 1}, "unknown": [1]}
+        {
+            "name": "a",
+            "id": "i1",
+            "ts": 1_700_000_000_000,
+            "v": "2",
+            "user": {"id": 1},
+            "data": {"x": 1},
+            "unknown": [1],
+        }
     )
     event = parsed.events[0]
     assert (event.name, event.id, event.ts, event.v, event.user) == ("a", "i1", 1_700_000_000_000, "2", b'{"id": 1}')
@@ -106,7 +114,10 @@ def test_what_is_left_out_is_empty(body):
         (b'{"name":"a","data":{"x":"\\ud800"}}', "a string in it has half of a surrogate pair"),
         (b'{"name":"a","data":{"x":01}}', "the body is not JSON: invalid number"),
         (b'{"name":"a","meta":[]}', "the event's meta must be an object, not an array"),
-        (b'{"name":"shop/order.paid","data":{"order_id":"o1"}}', "event 'shop/order.paid' does not fit its schema: amount: field required"),
+        (
+            b'{"name":"shop/order.paid","data":{"order_id":"o1"}}',
+            "event 'shop/order.paid' does not fit its schema: amount: field required",
+        ),
         (
             b'{"name":"shop/order.paid","data":{"order_id":"o1","amount":"many"}}',
             "event 'shop/order.paid' does not fit its schema: amount: input should be a valid integer",
@@ -161,8 +172,17 @@ def test_five_thousand_events_and_one_more():
 @pytest.mark.parametrize(
     "bad",
     [
-        b'{"name":""}', b"1", b"null", b'{"name":"a","data":{"x":NaN}}', b"garbage", b'{"name":"a\xff"}', b'{"name":"a","data":', b"",
-        b"[" * 5000, b'{"name":"shop/order.paid"}', b'{"name":"x","data":{"a":1,}}',
+        b'{"name":""}',
+        b"1",
+        b"null",
+        b'{"name":"a","data":{"x":NaN}}',
+        b"garbage",
+        b'{"name":"a\xff"}',
+        b'{"name":"a","data":',
+        b"",
+        b"[" * 5000,
+        b'{"name":"shop/order.paid"}',
+        b'{"name":"x","data":{"a":1,}}',
     ],
 )
 def test_events_before_a_bad_one_are_kept(bad):
@@ -235,7 +255,20 @@ class TestSeed:
     def test_the_counter_wraps(self):
         assert Seed(1, b"\xff" * 10).id(1)[12:] == b"\0\0\0\0"
 
-    @pytest.mark.parametrize("header", ["", "x", "1", "1,", "1,AAAA", "0," + "A" * 16, "-5,AAAAAAAAAAAAAA==", "99999999999999999999,AAAAAAAAAAAAAA==", "1,!!!"])
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "",
+            "x",
+            "1",
+            "1,",
+            "1,AAAA",
+            "0," + "A" * 16,
+            "-5,AAAAAAAAAAAAAA==",
+            "99999999999999999999,AAAAAAAAAAAAAA==",
+            "1,!!!",
+        ],
+    )
     def test_what_is_no_seed_is_passed_over(self, header):
         assert Seed.of_header(header) is None
 
@@ -245,7 +278,9 @@ class TestPayload:
         assert parse_payload(b"", "inngest/function.invoked", schema_of).data == b"{}"
 
     def test_the_name_may_be_left_out_but_not_be_reserved(self):
-        assert parse_payload(b'{"data":{"x":1}}', "inngest/function.invoked", schema_of).name == "inngest/function.invoked"
+        assert (
+            parse_payload(b'{"data":{"x":1}}', "inngest/function.invoked", schema_of).name == "inngest/function.invoked"
+        )
         with pytest.raises(EventInvalidError, match="reserved"):
             parse_payload(b'{"name":"inngest/x"}', "inngest/function.invoked", schema_of)
 

@@ -20,7 +20,14 @@ EVENT = b'{"name":"shop/thing"}'
 
 def post(headers: bytes = b"", path: bytes = b"/e/k", length: int | None = None) -> bytes:
     counted = b"" if length is None else b"Content-Length: %d\r\n" % length
-    return b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + counted + headers + b"\r\n"
+    return (
+        b"POST "
+        + path
+        + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        + counted
+        + headers
+        + b"\r\n"
+    )
 
 
 class Line:
@@ -86,7 +93,10 @@ async def nothing_is_kept(server: Running) -> None:
 
 async def test_a_body_that_never_arrives_is_given_up(start: Start):
     async with start(body_timeout=0.3) as server:
-        for headers, begin in ((post(length=100), b'[{"name":"a"}'), (post(b"Transfer-Encoding: chunked\r\n"), b"d\r\n" + b'[{"name":"a"}\r\n')):
+        for headers, begin in (
+            (post(length=100), b'[{"name":"a"}'),
+            (post(b"Transfer-Encoding: chunked\r\n"), b"d\r\n" + b'[{"name":"a"}\r\n'),
+        ):
             async with Line.to(server) as line:
                 await line.send(headers, begin)
                 status, body = await line.answer()
@@ -141,15 +151,15 @@ async def test_a_length_that_is_too_short_cuts_the_body(start: Start):
         await nothing_is_kept(server)
 
 
-@pytest.mark.parametrize("length", [b"-1", b"abc", b"1e3", b"99999999999999999999999999", b"5, 6", b""])
-async def test_a_length_that_is_no_number_is_refused(start: Start, length):
+async def test_a_length_that_is_no_number_is_refused(start: Start):
     async with start() as server:
-        async with Line.to(server) as line:
-            await line.send(post(b"Content-Length: " + length + b"\r\n"), EVENT)
-            async with asyncio.timeout(15):
-                answer = await line.reader.read(12)
-            assert answer == b"HTTP/1.1 400" or (length == b"" and answer)
-        await nothing_is_kept(server)
+        for length in [b"-1", b"abc", b"1e3", b"99999999999999999999999999", b"5, 6", b""]:
+            async with Line.to(server) as line:
+                await line.send(post(b"Content-Length: " + length + b"\r\n"), EVENT)
+                async with asyncio.timeout(15):
+                    answer = await line.reader.read(12)
+                assert answer == b"HTTP/1.1 400" or (length == b"" and answer)
+            await nothing_is_kept(server)
 
 
 async def test_a_length_past_the_cap_is_answered_before_the_body(start: Start):
@@ -166,7 +176,9 @@ async def test_a_length_past_the_cap_is_answered_before_the_body(start: Start):
 async def test_chunks_past_the_cap_are_refused_though_no_length_said_so(start: Start):
     async with start(max_request_bytes=1000) as server:
         async with Line.to(server) as line:
-            await line.send(post(b"Transfer-Encoding: chunked\r\n"), *[b"64\r\n" + b" " * 100 + b"\r\n"] * 11, b"0\r\n\r\n")
+            await line.send(
+                post(b"Transfer-Encoding: chunked\r\n"), *[b"64\r\n" + b" " * 100 + b"\r\n"] * 11, b"0\r\n\r\n"
+            )
             assert (await line.answer())[0] == 413
         await nothing_is_kept(server)
 
@@ -211,7 +223,11 @@ async def test_bodies_of_every_other_route_are_bounded_too(start: Start, path):
             assert (await line.answer())[0] == 413
         if path != b"/v1/runs/x/rerun":  # it reads no body
             async with Line.to(server) as line:
-                await line.send(post(b"Transfer-Encoding: chunked\r\n", path), *[b"3e8\r\n" + b" " * 1000 + b"\r\n"] * 25, b"0\r\n\r\n")
+                await line.send(
+                    post(b"Transfer-Encoding: chunked\r\n", path),
+                    *[b"3e8\r\n" + b" " * 1000 + b"\r\n"] * 25,
+                    b"0\r\n\r\n",
+                )
                 assert (await line.answer())[0] == 413
             async with Line.to(server) as line:
                 await line.send(post(path=path, length=100), b"x")
@@ -270,7 +286,11 @@ class TestHeads:
 
     @pytest.mark.parametrize(
         "begin",
-        [b"GET /" + b"x" * 30_000, b"GET / HTTP/1.1\r\nX: " + b"y" * 30_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 5000],
+        [
+            b"GET /" + b"x" * 30_000,
+            b"GET / HTTP/1.1\r\nX: " + b"y" * 30_000,
+            b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 5000,
+        ],
         ids=["address", "one header", "many headers"],
     )
     async def test_a_head_that_is_too_large_is_refused(self, start: Start, begin):

@@ -34,7 +34,14 @@ async def failed_run(server: Running, message: str = "it is broken") -> str:
 class TestEvents:
     async def test_the_protocols_row(self, start: Start):
         async with start() as server:
-            sent = {"name": "shop/thing", "id": "mine", "ts": 1_700_000_000_123, "v": "2", "user": {"id": 7}, "data": {"big": 12345678901234567890123}}
+            sent = {
+                "name": "shop/thing",
+                "id": "mine",
+                "ts": 1_700_000_000_123,
+                "v": "2",
+                "user": {"id": 7},
+                "data": {"big": 12345678901234567890123},
+            }
             internal = (await server.http.post("/e/k", json=sent)).json()["ids"][0]
             body = await get(server, f"/v1/events/{internal}")
             row = body["data"]
@@ -71,8 +78,12 @@ class TestEvents:
             server.clock.offset = 3_600_000
             await server.http.post("/e/k", json={"name": "late"})
             between = server.clock.now() - 1_800_000
-            assert [row["name"] for row in (await get(server, "/v1/events", received_after=between))["data"]] == ["late"]
-            assert [row["name"] for row in (await get(server, "/v1/events", received_before=between))["data"]] == ["early"]
+            assert [row["name"] for row in (await get(server, "/v1/events", received_after=between))["data"]] == [
+                "late"
+            ]
+            assert [row["name"] for row in (await get(server, "/v1/events", received_before=between))["data"]] == [
+                "early"
+            ]
             moment = datetime.fromtimestamp(between / 1000).astimezone().isoformat()
             assert [row["name"] for row in (await get(server, "/v1/events", received_after=moment))["data"]] == ["late"]
 
@@ -139,7 +150,13 @@ class TestRuns:
             await server.ended(run_id)
             history = (await get(server, f"/v1/runs/{run_id}/steps"))["data"]
             (step,) = history["steps"]
-            assert (step["id"], step["kind"], step["state"], step["output"], step["error"]) == ("charge", "run", "done", "charge-o1", None)
+            assert (step["id"], step["kind"], step["state"], step["output"], step["error"]) == (
+                "charge",
+                "run",
+                "done",
+                "charge-o1",
+                None,
+            )
             assert history["event"]["data"] == {"order_id": "o1", "amount": 1}
             assert history["run"]["run_id"] == run_id
 
@@ -227,9 +244,15 @@ class TestChanges:
             one, two = await failed_run(server, "no stock"), await failed_run(server, "no money")
             letters = (await get(server, "/v1/dead-letters"))["data"]
             assert [letter["run_id"] for letter in letters] == [two, one]
-            assert (letters[0]["function"], letters[0]["event_name"], letters[0]["state"]) == ("shop-doomed", "shop/doomed", "dead")
+            assert (letters[0]["function"], letters[0]["event_name"], letters[0]["state"]) == (
+                "shop-doomed",
+                "shop/doomed",
+                "dead",
+            )
             assert "no money" in letters[0]["error"]
-            same = (await get(server, "/v1/dead-letters", fingerprint=letters[1]["fingerprint"], function="shop-doomed"))["data"]
+            same = (
+                await get(server, "/v1/dead-letters", fingerprint=letters[1]["fingerprint"], function="shop-doomed")
+            )["data"]
             assert one in [letter["run_id"] for letter in same]
             assert (await server.http.delete(f"/v1/dead-letters/{one}")).status_code == 204
             again = await server.http.delete(f"/v1/dead-letters/{one}")
@@ -247,21 +270,18 @@ class TestChanges:
             run = (await get(server, f"/v1/runs/{body['run_id']}"))["data"]
             assert (run["event_id"], run["output"]) == (body["id"], "charge-o7")
 
-    @pytest.mark.parametrize(
-        ("body", "error"),
-        [
-            (b'{"data":{"order_id":"o1"}}', "amount: field required"),
-            (b"", "order_id: field required"),
-            (b"[]", "Request body must contain an event object"),
-            (b"x", "the body is not JSON"),
-            (b'{"name":"inngest/x","data":{}}', "reserved"),
-        ],
-    )
-    async def test_invoking_with_what_does_not_fit(self, start: Start, body, error):
+    async def test_invoking_with_what_does_not_fit(self, start: Start):
         async with start() as server:
-            response = await server.http.post("/invoke/shop-fulfil", content=body)
-            assert response.status_code == 400
-            assert error in response.json()["error"]
+            for body, error in [
+                (b'{"data":{"order_id":"o1"}}', "amount: field required"),
+                (b"", "order_id: field required"),
+                (b"[]", "Request body must contain an event object"),
+                (b"x", "the body is not JSON"),
+                (b'{"name":"inngest/x","data":{}}', "reserved"),
+            ]:
+                response = await server.http.post("/invoke/shop-fulfil", content=body)
+                assert response.status_code == 400
+                assert error in response.json()["error"], body
 
     async def test_every_change_is_in_the_audit_log(self, start: Start):
         async with start(bearer(), **PRODUCTION) as server:
@@ -271,8 +291,12 @@ class TestChanges:
             rerun = (await server.http.post(f"/v1/runs/{dead}/rerun")).json()["data"]["run_id"]
             redriven = (await server.http.post(f"/v1/runs/{dead}/redrive")).json()["data"]["run_id"]
             await server.http.delete(f"/v1/dead-letters/{other}")
-            invoked = (await server.http.post("/invoke/shop-fulfil", json={"data": {"order_id": "o1", "amount": 1}})).json()["run_id"]
-            entries = [(entry.action, entry.target, entry.detail) for entry in reversed(await server.engine.reader.audit())]
+            invoked = (
+                await server.http.post("/invoke/shop-fulfil", json={"data": {"order_id": "o1", "amount": 1}})
+            ).json()["run_id"]
+            entries = [
+                (entry.action, entry.target, entry.detail) for entry in reversed(await server.engine.reader.audit())
+            ]
             assert entries == [
                 ("run.cancel", waiting, ""),
                 ("run.rerun", dead, rerun),
@@ -280,7 +304,9 @@ class TestChanges:
                 ("dead_letter.discard", other, ""),
                 ("function.invoke", "shop-fulfil", invoked),
             ]
-            assert {entry.actor for entry in await server.engine.reader.audit()} == {(await server.engine.reader.audit())[0].actor}
+            assert {entry.actor for entry in await server.engine.reader.audit()} == {
+                (await server.engine.reader.audit())[0].actor
+            }
             assert (await server.engine.reader.audit())[0].actor.startswith("signing key ")
 
     async def test_what_changed_nothing_is_not(self, start: Start):
@@ -292,40 +318,42 @@ class TestChanges:
 
 
 class TestErrors:
-    @pytest.mark.parametrize(
-        ("method", "path", "status", "code"),
-        [
-            ("GET", f"/v1/runs/{NOBODY}", 404, "run_not_found"),
-            ("GET", f"/v1/runs/{NOBODY}/steps", 404, "run_not_found"),
-            ("GET", f"/v1/runs/{NOBODY}/stream", 404, "run_not_found"),
-            ("DELETE", f"/v1/runs/{NOBODY}", 404, "run_not_found"),
-            ("DELETE", f"/v0/runs/{NOBODY}", 404, "run_not_found"),
-            ("POST", f"/v1/runs/{NOBODY}/rerun", 404, "run_not_found"),
-            ("POST", f"/v1/runs/{NOBODY}/redrive", 404, "run_not_found"),
-            ("DELETE", f"/v1/dead-letters/{NOBODY}", 404, "run_not_found"),
-            ("GET", f"/v1/events/{NOBODY}", 404, "event_not_found"),
-            ("GET", f"/v1/events/{NOBODY}/runs", 404, "event_not_found"),
-            ("GET", "/v1/runs/nonsense", 400, "bad_request"),
-            ("GET", "/v1/events/%3Cscript%3E", 400, "bad_request"),
-            ("GET", "/v1/runs?status=burning", 400, "bad_request"),
-            ("GET", "/v1/runs?limit=many", 400, "bad_request"),
-            ("GET", "/v1/runs?since=yesterday", 400, "bad_request"),
-            ("GET", "/v1/runs?cursor=nonsense", 400, "bad_request"),
-            ("GET", "/v1/events?cursor=nonsense", 400, "bad_request"),
-            ("GET", "/v1/dead-letters?cursor=nonsense", 400, "bad_request"),
-            ("GET", "/v1/dead-letters?state=undead", 400, "bad_request"),
-            ("GET", "/v1/apps/nothing/functions", 404, "app_not_found"),
-            ("POST", "/invoke/nothing", 404, "function_not_found"),
-            ("GET", "/v1/nothing", 404, "not_found"),
-            ("PATCH", "/v1/runs", 405, "method_not_allowed"),
-        ],
-    )
-    async def test_they_are_json_with_a_sentence(self, start: Start, method, path, status, code):
+    async def test_they_are_json_with_a_sentence(self, start: Start):
         async with start() as server:
-            response = await server.http.request(method, path)
-            body = response.json()
-            assert (response.status_code, body["status"], body["code"], body["data"]) == (status, status, code, None)
-            assert len(body["error"]) > 10
+            for method, path, status, code in [
+                ("GET", f"/v1/runs/{NOBODY}", 404, "run_not_found"),
+                ("GET", f"/v1/runs/{NOBODY}/steps", 404, "run_not_found"),
+                ("GET", f"/v1/runs/{NOBODY}/stream", 404, "run_not_found"),
+                ("DELETE", f"/v1/runs/{NOBODY}", 404, "run_not_found"),
+                ("DELETE", f"/v0/runs/{NOBODY}", 404, "run_not_found"),
+                ("POST", f"/v1/runs/{NOBODY}/rerun", 404, "run_not_found"),
+                ("POST", f"/v1/runs/{NOBODY}/redrive", 404, "run_not_found"),
+                ("DELETE", f"/v1/dead-letters/{NOBODY}", 404, "run_not_found"),
+                ("GET", f"/v1/events/{NOBODY}", 404, "event_not_found"),
+                ("GET", f"/v1/events/{NOBODY}/runs", 404, "event_not_found"),
+                ("GET", "/v1/runs/nonsense", 400, "bad_request"),
+                ("GET", "/v1/events/%3Cscript%3E", 400, "bad_request"),
+                ("GET", "/v1/runs?status=burning", 400, "bad_request"),
+                ("GET", "/v1/runs?limit=many", 400, "bad_request"),
+                ("GET", "/v1/runs?since=yesterday", 400, "bad_request"),
+                ("GET", "/v1/runs?cursor=nonsense", 400, "bad_request"),
+                ("GET", "/v1/events?cursor=nonsense", 400, "bad_request"),
+                ("GET", "/v1/dead-letters?cursor=nonsense", 400, "bad_request"),
+                ("GET", "/v1/dead-letters?state=undead", 400, "bad_request"),
+                ("GET", "/v1/apps/nothing/functions", 404, "app_not_found"),
+                ("POST", "/invoke/nothing", 404, "function_not_found"),
+                ("GET", "/v1/nothing", 404, "not_found"),
+                ("PATCH", "/v1/runs", 405, "method_not_allowed"),
+            ]:
+                response = await server.http.request(method, path)
+                body = response.json()
+                assert (response.status_code, body["status"], body["code"], body["data"]) == (
+                    status,
+                    status,
+                    code,
+                    None,
+                )
+                assert len(body["error"]) > 10, (method, path)
 
     async def test_browsers_get_a_page(self, start: Start):
         async with start() as server:
@@ -362,10 +390,21 @@ class TestServer:
         async with start() as server:
             body = await get(server, "/dev")
             assert set(body) >= {
-                "version", "authed", "startOpts", "functions", "handlers", "isSingleNodeService", "isMissingSigningKey",
-                "isMissingEventKeys", "features",
+                "version",
+                "authed",
+                "startOpts",
+                "functions",
+                "handlers",
+                "isSingleNodeService",
+                "isMissingSigningKey",
+                "isMissingEventKeys",
+                "features",
             }
-            assert {function["slug"] for function in body["functions"]} == {"shop-fulfil", "shop-follow-up", "shop-doomed"}
+            assert {function["slug"] for function in body["functions"]} == {
+                "shop-fulfil",
+                "shop-follow-up",
+                "shop-doomed",
+            }
 
     async def test_there_is_no_dev_in_production(self, start: Start):
         async with start(bearer(), **PRODUCTION) as server:
@@ -374,7 +413,13 @@ class TestServer:
     @pytest.mark.parametrize(("settings", "kind"), [({}, "dev"), (PRODUCTION, "cloud")])
     async def test_every_answer_says_its_kind(self, start: Start, settings, kind):
         async with start(**settings) as server:
-            for method, path in (("GET", "/health"), ("GET", "/v1/runs"), ("POST", "/e/x"), ("GET", "/nothing"), ("GET", "/")):
+            for method, path in (
+                ("GET", "/health"),
+                ("GET", "/v1/runs"),
+                ("POST", "/e/x"),
+                ("GET", "/nothing"),
+                ("GET", "/"),
+            ):
                 assert (await server.http.request(method, path)).headers["x-inngest-server-kind"] == kind
 
     async def test_functions_of_an_app(self, start: Start):
@@ -423,7 +468,8 @@ class TestReference:
             routes = {
                 (method, route.path)
                 for route in server.serving.app.routes
-                if isinstance(route, Route) and route.path.startswith(("/v1/", "/v0/", "/e/", "/invoke/", "/health", "/metrics", "/dev"))
+                if isinstance(route, Route)
+                and route.path.startswith(("/v1/", "/v0/", "/e/", "/invoke/", "/health", "/metrics", "/dev"))
                 for method in route.methods
             } - {("OPTIONS", "/e/{key}"), ("GET", "/e/{key}"), ("HEAD", "/e/{key}")}
             documented = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
@@ -439,16 +485,27 @@ class TestReference:
             dead = await failed_run(server)
             await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
             calls = [
-                ("GET", "/v1/runs", "/v1/runs"), ("GET", "/v1/runs/{run_id}", f"/v1/runs/{run_id}"), ("GET", "/v1/runs/{run_id}", f"/v1/runs/{dead}"),
-                ("GET", "/v1/runs/{run_id}/steps", f"/v1/runs/{run_id}/steps"), ("GET", "/v1/runs/{run_id}/steps", f"/v1/runs/{dead}/steps"),
+                ("GET", "/v1/runs", "/v1/runs"),
+                ("GET", "/v1/runs/{run_id}", f"/v1/runs/{run_id}"),
+                ("GET", "/v1/runs/{run_id}", f"/v1/runs/{dead}"),
+                ("GET", "/v1/runs/{run_id}/steps", f"/v1/runs/{run_id}/steps"),
+                ("GET", "/v1/runs/{run_id}/steps", f"/v1/runs/{dead}/steps"),
                 ("GET", "/v1/runs/{run_id}", f"/v1/runs/{NOBODY}"),
-                ("GET", "/v1/events", "/v1/events"), ("GET", "/v1/events/{internal_id}", f"/v1/events/{event_id}"),
+                ("GET", "/v1/events", "/v1/events"),
+                ("GET", "/v1/events/{internal_id}", f"/v1/events/{event_id}"),
                 ("GET", "/v1/events/{internal_id}/runs", f"/v1/events/{event_id}/runs"),
-                ("GET", "/v1/functions", "/v1/functions"), ("GET", "/v1/apps/{app}/functions", "/v1/apps/shop/functions"),
-                ("GET", "/v1/apps/{app}/functions", "/v1/apps/nothing/functions"), ("GET", "/v1/dead-letters", "/v1/dead-letters"),
-                ("GET", "/health", "/health"), ("GET", "/dev", "/dev"), ("POST", "/v1/runs/{run_id}/rerun", f"/v1/runs/{dead}/rerun"),
-                ("POST", "/v1/runs/{run_id}/redrive", f"/v1/runs/{dead}/redrive"), ("DELETE", "/v1/runs/{run_id}", f"/v1/runs/{dead}"),
-                ("POST", "/e/{key}", "/e/k"), ("POST", "/invoke/{slug}", "/invoke/shop-fulfil"), ("POST", "/invoke/{slug}", "/invoke/nothing"),
+                ("GET", "/v1/functions", "/v1/functions"),
+                ("GET", "/v1/apps/{app}/functions", "/v1/apps/shop/functions"),
+                ("GET", "/v1/apps/{app}/functions", "/v1/apps/nothing/functions"),
+                ("GET", "/v1/dead-letters", "/v1/dead-letters"),
+                ("GET", "/health", "/health"),
+                ("GET", "/dev", "/dev"),
+                ("POST", "/v1/runs/{run_id}/rerun", f"/v1/runs/{dead}/rerun"),
+                ("POST", "/v1/runs/{run_id}/redrive", f"/v1/runs/{dead}/redrive"),
+                ("DELETE", "/v1/runs/{run_id}", f"/v1/runs/{dead}"),
+                ("POST", "/e/{key}", "/e/k"),
+                ("POST", "/invoke/{slug}", "/invoke/shop-fulfil"),
+                ("POST", "/invoke/{slug}", "/invoke/nothing"),
             ]
             for method, path, address in calls:
                 response = await server.http.request(method, address)
@@ -468,6 +525,8 @@ class TestReference:
             refused = document["paths"]["/e/{key}"]["post"]["responses"]["401"]["content"]["application/json"]["schema"]
             body = (await server.http.post("/e/wrong", json={"name": "a"})).json()
             jsonschema.Draft202012Validator({**refused, "components": document["components"]}).validate(body)
-            open_calls = {path for path, item in document["paths"].items() for call in item.values() if not call["security"]}
+            open_calls = {
+                path for path, item in document["paths"].items() for call in item.values() if not call["security"]
+            }
             assert open_calls == {"/health", "/e/{key}"}
             assert EVENT_KEY not in (await server.http.get("/docs")).text

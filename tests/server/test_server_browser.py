@@ -11,8 +11,14 @@ from server_kit import PRODUCTION, SIGNING_KEY, Start
 pytestmark = [pytest.mark.anyio, pytest.mark.browser]
 
 ARGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 
 
@@ -34,7 +40,9 @@ async def test_logging_in_and_out(start: Start, browser: Browser, width, scheme)
         page.on("pageerror", lambda error: complaints.append(str(error)))
 
         async def fits() -> bool:
-            widths = await page.evaluate("[document.scrollingElement.scrollWidth, document.scrollingElement.clientWidth]")
+            widths = await page.evaluate(
+                "[document.scrollingElement.scrollWidth, document.scrollingElement.clientWidth]"
+            )
             return widths[0] <= widths[1]
 
         await page.goto(f"{server.http.base_url}/docs")

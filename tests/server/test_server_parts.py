@@ -28,7 +28,9 @@ class TestSettings:
     def test_production_needs_both_keys(self, missing):
         given = {name: value for name, value in PRODUCTION.items() if name != missing}
         variable = {"event_keys": "INNGEST_EVENT_KEY", "signing_key": "INNGEST_SIGNING_KEY"}[missing]
-        with pytest.raises(ConfigurationError, match=f"production needs {variable}; make keys with `holdfast keys new`"):
+        with pytest.raises(
+            ConfigurationError, match=f"production needs {variable}; make keys with `holdfast keys new`"
+        ):
             ServerSettings(**given)
 
     @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
@@ -62,8 +64,11 @@ class TestSettings:
 
     def test_the_environment_is_read_and_arguments_win(self):
         environ = {
-            "INNGEST_EVENT_KEY": "a, b,,", "INNGEST_SIGNING_KEY": SIGNING_KEY, "INNGEST_SIGNING_KEY_FALLBACK": "",
-            "HOLDFAST_ALLOWED_HOSTS": "a.example, b.example", "HOLDFAST_PREFIX": "/hf/",
+            "INNGEST_EVENT_KEY": "a, b,,",
+            "INNGEST_SIGNING_KEY": SIGNING_KEY,
+            "INNGEST_SIGNING_KEY_FALLBACK": "",
+            "HOLDFAST_ALLOWED_HOSTS": "a.example, b.example",
+            "HOLDFAST_PREFIX": "/hf/",
         }
         settings = ServerSettings.from_environment(environ, mode="start", port=9000, host=None)
         assert settings.event_keys == ("a", "b")
@@ -73,7 +78,9 @@ class TestSettings:
         with pytest.raises(ConfigurationError, match="INNGEST_EVENT_KEY and INNGEST_SIGNING_KEY"):
             ServerSettings.from_environment({"INNGEST_EVENT_KEY": " ", "INNGEST_SIGNING_KEY": ""}, mode="start")
 
-    @pytest.mark.parametrize("address", ["8288", "localhost", "localhost:", ":8288", "localhost:x", "localhost:99999", ""])
+    @pytest.mark.parametrize(
+        "address", ["8288", "localhost", "localhost:", ":8288", "localhost:x", "localhost:99999", ""]
+    )
     def test_an_address_must_have_a_host_and_a_port(self, address):
         with pytest.raises(ConfigurationError, match="write it as '127.0.0.1:8288'"):
             ServerSettings.at(address)
@@ -83,7 +90,19 @@ class TestSettings:
         assert (ServerSettings.at("[::1]:80").host, ServerSettings.at("[::1]:80").port) == ("::1", 80)
         assert ServerSettings.at("localhost:0").open
 
-    @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("[::1]", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False), ("x.example", False)])
+    @pytest.mark.parametrize(
+        ("host", "expected"),
+        [
+            ("127.0.0.1", True),
+            ("127.8.8.8", True),
+            ("::1", True),
+            ("[::1]", True),
+            ("localhost", True),
+            ("0.0.0.0", False),
+            ("10.0.0.1", False),
+            ("x.example", False),
+        ],
+    )
     def test_loopback(self, host, expected):
         assert is_loopback(host) is expected
 
@@ -206,8 +225,15 @@ class TestBrake:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("/runs?status=failed", "/runs?status=failed"), ("", "/"), ("runs", "/"), ("//evil.example", "/"), ("/\\evil.example", "/"),
-        ("https://evil.example", "/"), ("/a\r\nset-cookie: x", "/"), ("/a\\b", "/"), ("/\t/evil", "/"),
+        ("/runs?status=failed", "/runs?status=failed"),
+        ("", "/"),
+        ("runs", "/"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/a\r\nset-cookie: x", "/"),
+        ("/a\\b", "/"),
+        ("/\t/evil", "/"),
     ],
 )
 def test_after_the_login_one_stays_on_this_server(given, expected):

@@ -22,14 +22,19 @@ async def test_a_port_in_use_is_a_sentence(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         async with build_engine([make_app()], f"sqlite:///{tmp_path}/a.db") as engine:
-            with pytest.raises(ConfigurationError, match=f"port {port} on 127.0.0.1 is in use.*choose another port with --port"):
+            with pytest.raises(
+                ConfigurationError, match=f"port {port} on 127.0.0.1 is in use.*choose another port with --port"
+            ):
                 async with serving(engine, ServerSettings(port=port)):
                     pytest.fail("it must not begin")
             async with serving(engine, ServerSettings(port=0)) as where:
                 assert where.port > 0
 
 
-@pytest.mark.parametrize(("host", "message"), [("192.0.2.1", "no address of this machine"), ("nothing.invalid", "can't listen on 'nothing.invalid'")])
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [("192.0.2.1", "no address of this machine"), ("nothing.invalid", "can't listen on 'nothing.invalid'")],
+)
 async def test_an_address_that_is_not_ours_is_a_sentence(host, message):
     with pytest.raises(ConfigurationError, match=message):
         bind(host, 0)
