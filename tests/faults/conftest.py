@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,13 +65,10 @@ class Case:
         self.database = directory / "faults.db"
         self.ledger = Ledger(directory / "ledger")
         self.observed = Observed(self.database, self.ledger)
-        offset = 60_000 - time.time_ns() // 1_000_000 % 60_000 - 200
-        self.ledger.write("clock", offset=offset)
         self.config = {
             "database": str(self.database),
             "ledger": str(self.ledger.path),
             "log": str(directory / "log"),
-            "offset": offset,
             **config,
         }
 

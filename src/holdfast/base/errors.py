@@ -66,6 +66,12 @@ class StoreFullError(StoreError):
     code = "store_full"
 
 
+class StoreBusyError(StoreError):
+    """Another process holds the database locked. Writing resumes by itself once it lets go."""
+
+    code = "store_busy"
+
+
 class StoreFailedError(StoreError):
     """The disk reported a failed write or fsync. The process stops accepting work; restart it once the disk is well."""
 

@@ -142,6 +142,7 @@ class Cancel(Plan[Accepted | None]):
     """Cancel a run. None: there is no such run, or it has ended."""
 
     __slots__ = ("lifecycle", "run_id")
+    patient = False
 
     def __init__(self, run_id: bytes, lifecycle: Sequence[Incoming] = ()) -> None:
         self.then = None

@@ -79,6 +79,7 @@ class Ingest(Plan[Accepted]):
     """Accept events."""
 
     __slots__ = ("incoming", "size")
+    patient = False
 
     def __init__(self, incoming: Sequence[Incoming], size: int) -> None:
         self.then = None

@@ -54,6 +54,7 @@ class SetCron(Plan[None]):
     """Bring the schedules of a function in line with its code; a schedule that stays keeps its place in time."""
 
     __slots__ = ("function_id", "wanted")
+    patient = False
 
     def __init__(self, function_id: int, wanted: dict[str, int], known: Iterable[str]) -> None:
         self.then = None

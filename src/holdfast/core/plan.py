@@ -108,6 +108,8 @@ class Plan(Generic[A]):
 
     size: ClassVar[int] = 256
     """Rough bytes it holds until its commit, for bounding groups."""
+    patient: ClassVar[bool] = True
+    """Whether it waits for a full disk to have room again. False where a caller is told, who can try again."""
     then: Callable[[Any], None] | None
     """Called with the answer after the commit, before whoever awaits the plan."""
     future: Any

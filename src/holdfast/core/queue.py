@@ -104,6 +104,7 @@ class Recover(Plan[int]):
     """At start: what an earlier boot was executing when it died becomes suspect."""
 
     __slots__ = ("items",)
+    patient = False
 
     def __init__(self, items: list[ItemRow]) -> None:
         self.then = None

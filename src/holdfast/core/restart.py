@@ -21,6 +21,7 @@ class Restart(Plan[tuple[bytes, list[Leased]]]):
     """
 
     __slots__ = ("match", "redrive", "run_id")
+    patient = False
 
     def __init__(self, run_id: bytes, match: Match, *, redrive: bool) -> None:
         self.then = None
@@ -68,6 +69,7 @@ class Discard(Plan[bool]):
     """Set a dead letter aside for good. False: there is none to discard."""
 
     __slots__ = ("run_id",)
+    patient = False
 
     def __init__(self, run_id: bytes) -> None:
         self.then = None
@@ -88,6 +90,7 @@ class Write(Plan[None]):
     """Rows that need no decision: audit entries, log lines."""
 
     __slots__ = ("rows",)
+    patient = False
 
     def __init__(self, rows: Sequence[msgspec.Struct]) -> None:
         self.then = None

@@ -299,7 +299,7 @@ class Engine:
             "waiting_in_memory": sum(1 for live in self.live.values() if not live.bodies),
             "groups": self.store.group.groups,
             "accepting": self.running and not self.draining and self.problem is None,
-            "problem": self.problem or self.store.checkpointer.problem,
+            "problem": self.problem or self.store.problem,
             "app_errors": list(self.app_errors),
             "store_url": self.store.url,
         }

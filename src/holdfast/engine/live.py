@@ -255,11 +255,14 @@ class LiveRun:
             # a step's failure has its own attempts on record
             self._end(Ending(RunStatus.FAILED, error=recorded), None if isinstance(error, StepError) else row)
             return
-        answer = await self.host.submit(FailAttempt(self.lease, row, None, self.take_logs()))
-        if not isinstance(answer, Refused):
-            await self.hand_back(now + delay)
-            self.host.timers.arm(now + delay)
-            self.host.retried(self)
+        try:
+            answer = await self.host.submit(FailAttempt(self.lease, row, None, self.take_logs()))
+            if not isinstance(answer, Refused):
+                await self.hand_back(now + delay)
+                self.host.timers.arm(now + delay)
+                self.host.retried(self)
+        except HoldfastError as trouble:
+            self.cut_off(trouble)
         self.gone()
 
     async def _drop_tasks(self) -> None:
@@ -543,6 +546,12 @@ class LiveRun:
             parked = await self.host.submit(
                 Park(self.lease, due, self.host.woken(self.lease), self.take_logs(), self._note_rows())
             )
+
+    def cut_off(self, error: BaseException) -> None:
+        """The store takes no more: what the function does from here on can't be recorded, so it ends."""
+        if not self.abandoned:
+            self.abandoned = True
+            _log.warning("run %s is cut off and goes on after a restart: %s", self.run_id, error)
 
     def lost(self, answer: Refused) -> None:
         """A report was refused: the lease is somebody else's, or the record was there already."""

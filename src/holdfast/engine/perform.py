@@ -12,7 +12,14 @@ from typing import Any
 import msgspec
 
 from holdfast.base.codec import decode_json, encode_json
-from holdfast.base.errors import NonRetriableError, StepTimeoutError, StepUsageError, Suspended
+from holdfast.base.errors import (
+    NonRetriableError,
+    NotRunningError,
+    StepTimeoutError,
+    StepUsageError,
+    StoreError,
+    Suspended,
+)
 from holdfast.base.ids import ulid_text
 from holdfast.core.ingest import Accepted
 from holdfast.core.machine import FailAttempt, Record, RecordSend
@@ -35,6 +42,7 @@ _KINDS: dict[type[StepCall[Any]], StepKind] = {
     RaceCall: StepKind.RACE,
     NowCall: StepKind.NOW,
 }
+_MACHINE_TROUBLE = (StoreError, NotRunningError)
 _PLAIN = frozenset({str, int, bool, float, type(None)})
 
 
@@ -59,6 +67,10 @@ async def perform(live: Run, call: StepCall[Any]) -> Any:
             result = await _HANDLERS[type(call)](live, call, None)
         else:
             result = await _recorded(live, call, row)
+    except _MACHINE_TROUBLE as error:
+        # not the function's to handle: it ends here without hearing of it, and goes on from its records elsewhere
+        live.cut_off(error)
+        raise Suspended from error
     finally:
         live.calls -= counts
         if task is not None:

@@ -6,11 +6,12 @@ While one group is being synced the next one fills; there is no timer. One wake-
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from holdfast.base.errors import NotRunningError, OverloadedError, StoreFailedError, StoreFullError
+from holdfast.base.errors import NotRunningError, OverloadedError, StoreBusyError, StoreFailedError, StoreFullError
 from holdfast.core.plan import DUPLICATE, Plan, Read, Refused, Tx
 
 A = TypeVar("A")
@@ -20,6 +21,10 @@ MAX_GROUP_PLANS = 1000
 EARLY_GROUP_PLANS = 64
 MAX_GROUP_BYTES = 16 * 1024 * 1024
 MAX_PENDING_BYTES = 256 * 1024 * 1024
+RETRY_SECONDS = 0.25
+"""How often writes that wait for a full or locked disk are tried again."""
+_TEMPORARY = StoreFullError | StoreBusyError
+_log = logging.getLogger("holdfast")
 
 
 class Backend(Protocol):
@@ -66,6 +71,9 @@ class GroupCommit:
         self._killed = False
         self._idle: list[asyncio.Future[None]] = []
         self._jobs: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._paused: tuple[BaseException, asyncio.TimerHandle] | None = None
+        self.hindered: BaseException | None = None
+        """What kept the last group from the disk, if it was something that passes; None again after a commit."""
         self.groups = 0
         """Groups committed so far."""
         self.plans = 0
@@ -83,12 +91,16 @@ class GroupCommit:
 
         Raises:
             StoreFailedError, NotRunningError: the store takes no more writes.
+            StoreFullError, StoreBusyError: plans that can wait are waiting for the disk already, and this one can't.
             OverloadedError: too many bytes wait to be written.
         """
         if self._closed is not None:
             raise self._closed
-        if self._pending_bytes > MAX_PENDING_BYTES:
-            raise OverloadedError("the store has too much waiting to be written; try again in a second")
+        if not plan.patient:
+            if self._paused is not None:
+                raise self._paused[0]
+            if self._pending_bytes > MAX_PENDING_BYTES:
+                raise OverloadedError("the store has too much waiting to be written; try again in a second")
         future: asyncio.Future[A | Refused] = self._loop.create_future()
         plan.future = future
         self._pending.append(plan)
@@ -121,8 +133,8 @@ class GroupCommit:
         return self._closed
 
     async def drain(self) -> None:
-        """Wait until everything submitted so far is on disk or refused."""
-        while self.busy:
+        """Wait until everything submitted so far is on disk or refused, or waits for a full disk."""
+        while self.busy and self._paused is None:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._idle.append(waiter)
             await waiter
@@ -130,6 +142,9 @@ class GroupCommit:
     def close(self, error: BaseException | None = None) -> None:
         """Refuse further plans, and fail those that wait."""
         self._closed = error or NotRunningError("the store is closed")
+        if self._paused is not None:
+            self._paused[1].cancel()
+            self._paused = None
         waiting = list(self._pending)
         self._pending.clear()
         self._pending_bytes = 0
@@ -161,6 +176,8 @@ class GroupCommit:
             return
         if self._jobs:
             _run_job(*self._jobs.popleft())
+        if self._paused is not None:
+            return
         if not self._pending:
             self._next()
             return
@@ -215,7 +232,7 @@ class GroupCommit:
 
     def _one_by_one(self, group: list[Plan[Any]], error: BaseException | None) -> None:
         """After a failed group: alone, each plan fails or passes for itself."""
-        if isinstance(error, StoreFullError | StoreFailedError):
+        if isinstance(error, StoreFailedError | _TEMPORARY):
             self._fail_group(group, error)
             return
         if len(group) == 1:
@@ -254,6 +271,9 @@ class GroupCommit:
                 return
         self.groups += 1
         self.plans += len(group)
+        if self.hindered is not None:
+            self.hindered = None
+            _log.warning("writing goes on")
         self._backend.committed(tx)
         self._finish(group)
 
@@ -264,17 +284,44 @@ class GroupCommit:
             future = plan.future
             then = plan.then
             if then is not None:
-                then(answer)
+                try:
+                    then(answer)
+                except Exception as error:  # one caller's mistake must not leave the others without their answers
+                    _log.exception("after the commit of a %s", type(plan).__name__)
+                    _fail(plan, error)
             if not future.done():
                 future.set_result(answer)
         self._next()
 
     def _fail_group(self, group: list[Plan[Any]], error: BaseException) -> None:
         self._committing = None
+        if isinstance(error, _TEMPORARY):
+            if self.hindered is None:
+                _log.warning("nothing can be written: %s", error)
+            self.hindered = error
+            waiting = [plan for plan in group if plan.patient]
+            group = [plan for plan in group if not plan.patient]
+            self._pause(waiting, error)
         for plan in group:
             _fail(plan, error)
         if isinstance(error, StoreFailedError):
             self.close(error)
+        self._next()
+
+    def _pause(self, waiting: list[Plan[Any]], error: BaseException) -> None:
+        """Keep what runs have to report until there is room; what others ask for is refused with the reason."""
+        self._pending.extendleft(reversed(waiting))
+        self._pending_bytes += sum(plan.size for plan in waiting)
+        for plan in [plan for plan in self._pending if not plan.patient]:
+            self._pending.remove(plan)
+            self._pending_bytes -= plan.size
+            _fail(plan, error)
+        if self._pending:
+            self._paused = error, self._loop.call_later(RETRY_SECONDS, self._resume)
+            self._tell_idle()
+
+    def _resume(self) -> None:
+        self._paused = None
         self._next()
 
     def _next(self) -> None:

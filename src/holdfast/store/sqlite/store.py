@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from holdfast.base.clock import Clock
-from holdfast.base.errors import StoreError, StoreFailedError, StoreFullError
+from holdfast.base.errors import StoreBusyError, StoreError, StoreFailedError, StoreFullError
 from holdfast.core.plan import (
     Change,
     Plan,
@@ -163,6 +163,12 @@ class SqliteStore:
         return self._runs.get(run_id)
 
     @property
+    def problem(self) -> str | None:
+        """What keeps the disk from being written to, if something does that may pass."""
+        hindered = self.group.hindered
+        return str(hindered) if hindered is not None else self.checkpointer.problem
+
+    @property
     def lanes(self) -> dict[str, LaneRow]:
         """Lanes that have items waiting."""
         return self._lanes
@@ -302,7 +308,8 @@ class SqliteStore:
         if isinstance(error, StoreError) or not isinstance(error, sqlite3.Error):
             return error
         code = getattr(error, "sqlite_errorname", "") or ""
-        if code.startswith("SQLITE_FULL") or "disk is full" in str(error):
+        # the -shm file is scratch: where it can't grow, the disk is full and nothing is lost
+        if code in {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"} or "disk is full" in str(error):
             return StoreFullError(
                 f"the disk that holds {self.path} is full; free some space, writing resumes by itself"
             )
@@ -310,6 +317,10 @@ class SqliteStore:
             return StoreFailedError(
                 f"the disk that holds {self.path} failed ({code}): holdfast stopped accepting work, because what a failed "
                 "sync left behind can't be known; check the disk and restart"
+            )
+        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return StoreBusyError(
+                f"another process holds {self.path} locked; end its transaction, writing resumes by itself"
             )
         return StoreError(f"{self.path}: {error}")
 
