@@ -40,6 +40,7 @@ def record(error: BaseException) -> bytes:
             "name": error.name,
             "message": _cut(error.message, MAX_MESSAGE),
             "chain": list(error.chain),
+            "stack": error.stack or body["stack"],
             "step": error.step_id,
         }
     return msgspec.json.encode(body)

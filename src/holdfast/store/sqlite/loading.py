@@ -130,10 +130,9 @@ class Loader:
         for lane in lanes:
             if len(rows) > read.limit:
                 break
-            limit = 2 if lane.lane == SUSPECT_LANE else share
-            found = self._conn.execute(sql.READY_IN_LANE, (lane.lane, limit)).fetchall()
+            found = self._conn.execute(sql.READY_IN_LANE, (lane.lane, share)).fetchall()
             rows.extend(ItemRow(*row) for row in found)
-            tx.scanned[lane.lane] = len(found) == limit
+            tx.scanned[lane.lane] = len(found) == share
         return rows
 
 

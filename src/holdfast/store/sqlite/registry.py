@@ -26,6 +26,7 @@ _ADD = "INSERT INTO functions (app, slug, name, version, config, archived, pause
 _CHANGE = "UPDATE functions SET app = ?, name = ?, version = ?, config = ?, archived = 0 WHERE id = ?"
 _ARCHIVE = "UPDATE functions SET archived = 1 WHERE app = ? AND id NOT IN (SELECT value FROM json_each(?))"
 _ALL = "SELECT id, slug, app, name FROM functions"
+_CURRENT = "SELECT id, version, config FROM functions WHERE archived = 0"
 
 
 def register(conn: sqlite3.Connection, registrations: Sequence[Registration], now: int) -> dict[str, tuple[int, int]]:
@@ -63,6 +64,11 @@ def _register(conn: sqlite3.Connection, new: Registration, now: int) -> tuple[in
         version += old != config
         conn.execute(_CHANGE, (new.app, new.name, version, config, function_id))
     return int(function_id), int(version)
+
+
+def current(conn: sqlite3.Connection) -> list[tuple[int, int, bytes]]:
+    """Id, version and registration document of every function that is not archived."""
+    return [(row[0], row[1], str(row[2]).encode()) for row in conn.execute(_CURRENT)]
 
 
 def slugs(conn: sqlite3.Connection) -> dict[int, str]:

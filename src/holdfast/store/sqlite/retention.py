@@ -52,8 +52,8 @@ class Pruner:
         if ids:
             marks = ", ".join("?" * len(ids))
             for table in _OF_RUN:
-                self._conn.execute(f"DELETE FROM {table} WHERE run_id IN ({marks})", ids)  # noqa: S608 - names of our own
-            self._conn.execute(f"DELETE FROM runs WHERE id IN ({marks})", ids)  # noqa: S608
+                self._conn.execute(f"DELETE FROM {table} WHERE run_id IN ({marks})", ids)
+            self._conn.execute(f"DELETE FROM runs WHERE id IN ({marks})", ids)
         return len(ids)
 
     def _events(self, now: int) -> int:
@@ -61,6 +61,6 @@ class Pruner:
         ids = [row[0] for row in self._conn.execute(_OLD_EVENTS, (horizon.to_bytes(6, "big") + bytes(10), _SLICE))]
         if ids:
             marks = ", ".join("?" * len(ids))
-            self._conn.execute(f"DELETE FROM skips WHERE event_id IN ({marks})", ids)  # noqa: S608
-            self._conn.execute(f"DELETE FROM events WHERE id IN ({marks})", ids)  # noqa: S608
+            self._conn.execute(f"DELETE FROM skips WHERE event_id IN ({marks})", ids)
+            self._conn.execute(f"DELETE FROM events WHERE id IN ({marks})", ids)
         return len(ids)

@@ -56,7 +56,8 @@ FIXED: dict[type[Row], tuple[str, ...]] = {
     ),
     ItemRow: ("run_id",),
 }
-"""Columns that never change once a row is there: naming them in an update would rewrite their index entries."""
+"""Columns that never change once a row is there, of tables whose rows are put after they were inserted, as a rule: they
+are updated without naming these, which would rewrite their index entries."""
 
 
 def columns(cls: type[Row]) -> tuple[str, ...]:
@@ -71,11 +72,25 @@ def insert(cls: type[Row], count: int) -> str:
 
 
 @cache
+def update(cls: type[Row], count: int) -> str:
+    """Update the columns that may change of `count` rows that are there: half the cost of inserting over them."""
+    names = changing(cls)
+    updates = ", ".join(f"{name} = v.column{position}" for position, name in enumerate(names[1:], 2))
+    one = "(" + ", ".join("?" * len(names)) + ")"
+    values = ", ".join([one] * count)
+    return f"UPDATE {cls.TABLE} SET {updates} FROM (VALUES {values}) AS v WHERE {cls.TABLE}.{names[0]} = v.column1"
+
+
+def changing(cls: type[Row]) -> tuple[str, ...]:
+    """The key and the columns that `update` writes."""
+    return tuple(name for name in columns(cls) if name not in FIXED[cls])
+
+
+@cache
 def put(cls: type[Row], count: int) -> str:
     """Insert or replace `count` rows."""
     keys = PRIMARY_KEYS[cls]
-    fixed = (*keys, *FIXED.get(cls, ()))
-    updates = ", ".join(f"{name} = excluded.{name}" for name in columns(cls) if name not in fixed)
+    updates = ", ".join(f"{name} = excluded.{name}" for name in columns(cls) if name not in keys)
     return (
         f"INSERT INTO {cls.TABLE} ({', '.join(columns(cls))}) VALUES {_values(cls, count)} "
         f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {updates}"

@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -37,7 +38,7 @@ from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
 from holdfast.store.sqlite.connection import Ownership, database_path, open_reader, open_writer, prepare
 from holdfast.store.sqlite.loading import MAX_ROWS, Loader
-from holdfast.store.sqlite.registry import Registration, register, slugs
+from holdfast.store.sqlite.registry import Registration, current, register, slugs
 from holdfast.store.sqlite.retention import Pruner
 
 astuple = msgspec.structs.astuple
@@ -141,6 +142,10 @@ class SqliteStore:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""
         return register(self._conn, registrations, self.clock.now())
 
+    def current_functions(self) -> list[tuple[int, int, bytes]]:
+        """Id, version and registration document of every function that is not archived."""
+        return current(self._conn)
+
     def slugs(self) -> dict[int, str]:
         """The slug of every function there ever was."""
         return slugs(self._conn)
@@ -238,9 +243,21 @@ class SqliteStore:
         return True
 
     def _put(self, cls: type[Row], rows: list[Row]) -> None:
+        if cls in sql.FIXED:
+            self._update(cls, rows)
+            return
         for start in range(0, len(rows), MAX_ROWS):
             part = rows[start : start + MAX_ROWS]
             self._conn.execute(sql.put(cls, len(part)), _flat(part))
+
+    def _update(self, cls: type[Row], rows: list[Row]) -> None:
+        values_of = _CHANGING[cls]
+        for start in range(0, len(rows), MAX_ROWS):
+            part = rows[start : start + MAX_ROWS]
+            values = [value for row in part for value in values_of(row)]
+            if self._conn.execute(sql.update(cls, len(part)), values).rowcount != len(part):
+                # some of them are new
+                self._conn.execute(sql.insert(cls, len(part)), _flat(part))
 
     def _delete(self, cls: type[Row], keys: list[Any]) -> None:
         composite = len(sql.PRIMARY_KEYS[cls]) > 1
@@ -331,6 +348,9 @@ class SqliteStore:
         tx = Tx(self.clock.now(), self.boot)
         self._reading.load(tx, read)
         return tx
+
+
+_CHANGING = {cls: attrgetter(*sql.changing(cls)) for cls in sql.FIXED}
 
 
 def _flat(rows: list[Row]) -> list[Any]:

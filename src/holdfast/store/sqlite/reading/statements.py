@@ -9,7 +9,7 @@ from __future__ import annotations
 
 # a step's item has the run's id and the step's hash as its id: all items of a run lie between these bounds
 _ITEMS_OF_R = f"id >= r.id AND id < CAST(r.id || x'{'FF' * 24}' AS BLOB)"
-ACTIVE = f"EXISTS (SELECT 1 FROM queue WHERE {_ITEMS_OF_R} AND state IN (0, 2))"  # noqa: S608 - made of constants
+ACTIVE = f"EXISTS (SELECT 1 FROM queue WHERE {_ITEMS_OF_R} AND state IN (0, 2))"
 """A run some item of which is in line or leased: it isn't WAITING."""
 
 WAITING = -1
@@ -24,7 +24,7 @@ SELECT r.id, r.function_id, coalesce(f.slug, ''), coalesce(f.name, ''), coalesce
     ELSE max(r.steps, coalesce((SELECT max(s.seq) FROM steps s WHERE s.run_id = r.id), 0)) END,
   r.error, r.parent_id, r.origin, r.key
 FROM runs r LEFT JOIN functions f ON f.id = r.function_id LEFT JOIN events e ON e.id = r.event_id
-"""  # noqa: S608 - made of constants
+"""
 RUNS_BY_ID = RUN_VIEW + "WHERE r.id IN ({marks})"
 CHILDREN = RUN_VIEW + "WHERE r.parent_id = ? ORDER BY r.id LIMIT ?"
 RUNS_OF_EVENT = RUN_VIEW + "WHERE r.event_id = ? ORDER BY r.id LIMIT ?"
@@ -90,11 +90,11 @@ WITH RECURSIVE names (name) AS (
 """
 EVENT_NAMES = f"""{_NAMES}
 SELECT name FROM names WHERE name IS NOT NULL ORDER BY name LIKE 'inngest/%', name LIMIT ?
-"""  # noqa: S608 - made of constants
+"""
 EVENTS_RECEIVED = f"""{_NAMES}
 SELECT sum((SELECT count(*) FROM events e WHERE e.name = names.name AND e.id >= ?)) FROM names
 WHERE name IS NOT NULL AND {NOT_INTERNAL}
-"""  # noqa: S608 - made of constants
+"""
 SKIPS = """
 SELECT coalesce(f.slug, ''), s.reason, s.run_id, s.at FROM skips s LEFT JOIN functions f ON f.id = s.function_id
 WHERE s.event_id = ? ORDER BY s.at, s.function_id
