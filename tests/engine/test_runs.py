@@ -170,7 +170,7 @@ async def test_invoke_returns_the_result_or_raises_what_the_callee_failed_with(e
     async def callee(ctx: Context[Reply]) -> int:
         if ctx.event.data.n < 0:
             raise ValueError("negative")
-        await ctx.step.sleep("nap", 0.02)
+        await ctx.step.sleep("nap", 0.4)
         return ctx.event.data.n * 2
 
     @app.function(Go)
@@ -554,7 +554,7 @@ async def test_log_lines_are_kept_once_although_the_code_runs_twice(engine_for, 
     async def fn(ctx: Context[Go]) -> None:
         ctx.logger.info("before %s", "step")
         await ctx.step.run("body", body)
-        await ctx.step.sleep("nap", 0.03)
+        await ctx.step.sleep("nap", 0.4)
         ctx.logger.warning("after")
 
     async with engine_for(app, linger_ms=0):
@@ -577,7 +577,7 @@ async def test_a_send_step_sends_if_and_only_if_it_is_recorded(engine_for, query
     @app.function(Go)
     async def fn(ctx: Context[Go]) -> int:
         ids = await ctx.step.send("tell", [Reply(n=1), {"name": "test/reply", "data": {"n": 2}}])
-        await ctx.step.sleep("nap", 0.02)
+        await ctx.step.sleep("nap", 0.4)
         return len(ids)
 
     async with engine_for(app, linger_ms=0) as engine:

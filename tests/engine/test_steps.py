@@ -55,7 +55,7 @@ async def test_a_step_runs_once_and_its_result_is_what_was_recorded(engine_for, 
     async def fn(ctx: Context[Go]) -> int:
         first = await ctx.step.run("charge", charge, ctx.event.data.n)
         assert type(first) is Receipt
-        await ctx.step.sleep("nap", 0.03)
+        await ctx.step.sleep("nap", 0.4)
         return first.total
 
     async with engine_for(app, linger_ms=0):
@@ -103,7 +103,7 @@ async def test_a_step_that_fails_for_good_raises_a_step_error_that_can_be_handle
             await ctx.step.run("charge", charge)
         except StepError as error:
             seen.append((error.matches(CardDeclined), error.matches(OSError), error.message))
-            await ctx.step.sleep("later", 0.02)
+            await ctx.step.sleep("later", 0.4)
             return "handled"
         return "paid"
 
@@ -188,7 +188,7 @@ async def test_parallel_steps_by_gather_and_task_group(engine_for):
         out = list(await asyncio.gather(*(ctx.step.run(f"p{n}", part, n) for n in range(3))))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(ctx.step.run(f"q{n}", part, n)) for n in range(3)]
-        await ctx.step.sleep("nap", 0.02)
+        await ctx.step.sleep("nap", 0.4)
         return out + [task.result() for task in tasks]
 
     async with engine_for(app, linger_ms=0):
@@ -215,7 +215,7 @@ async def test_replay_releases_results_in_the_order_of_their_recording(engine_fo
             order.append(name + "2")
 
         await asyncio.gather(branch("a", 0.06), branch("b", 0.03), branch("c", 0.0))
-        await ctx.step.sleep("nap", 0.02)
+        await ctx.step.sleep("nap", 0.4)
         return ",".join(order)
 
     async with engine_for(app, linger_ms=0):
@@ -305,7 +305,7 @@ async def test_a_sync_function_leaves_memory_while_it_sleeps(engine_for):
     def fn(ctx: SyncContext[Go]) -> int:
         starts.append(1)
         value = ctx.step.run("body", body)
-        ctx.step.sleep("nap", 0.05)
+        ctx.step.sleep("nap", 0.4)
         return value
 
     async with engine_for(app, linger_ms=0):
@@ -348,7 +348,7 @@ async def test_race_records_its_winner(engine_for):
     async def fn(ctx: Context[Go]) -> str:
         winner = await ctx.step.race("first", ctx.step.run("slow", after, "slow", 0.05), ctx.step.run("fast", after, "fast", 0))
         results.append(winner)
-        await ctx.step.sleep("nap", 0.1)
+        await ctx.step.sleep("nap", 0.4)
         return winner
 
     async with engine_for(app, linger_ms=0):
@@ -398,7 +398,7 @@ async def test_now_is_recorded(engine_for):
     @app.function(Go)
     async def fn(ctx: Context[Go]) -> None:
         moments.append(await ctx.now())
-        await ctx.step.sleep("nap", 0.03)
+        await ctx.step.sleep("nap", 0.4)
 
     async with engine_for(app, linger_ms=0):
         await (await app.start(fn, Go())).result(timeout=5)
