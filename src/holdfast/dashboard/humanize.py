@@ -65,7 +65,7 @@ def ago(moment: int, now: int) -> str:
 def absolute(moment: int, zone: str | None = None) -> str:
     """A moment in full, `2026-03-01 14:05:09.120 UTC`, in a zone if one is given."""
     at: datetime = to_datetime(moment)
-    if zone is not None and zone != "UTC":
+    if zone is not None:
         local = at.astimezone(ZoneInfo(zone))
         return local.strftime("%Y-%m-%d %H:%M:%S ") + (local.tzname() or zone)
     return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment % 1000:03d} UTC"

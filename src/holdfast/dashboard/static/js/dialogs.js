@@ -25,9 +25,9 @@ function ask(text, verb) {
   });
 }
 
-async function copy(element) {
+async function copy(element, text) {
   try {
-    await navigator.clipboard.writeText(element.dataset.copy);
+    await navigator.clipboard.writeText(text);
   } catch (error) {
     // without a secure context there is no clipboard; select the text instead
     getSelection().selectAllChildren(element);
@@ -37,7 +37,12 @@ async function copy(element) {
   setTimeout(() => element.classList.remove("copied"), 900);
 }
 
+export function arrived() {
+  for (const button of document.querySelectorAll("[data-copy-payload]")) button.hidden = false;
+}
+
 export function start() {
+  document.addEventListener("holdfast:morphed", arrived);
   document.addEventListener("submit", (event) => {
     const form = event.target;
     const question = form.dataset?.confirm;
@@ -53,6 +58,8 @@ export function start() {
   }, { capture: true });
   document.addEventListener("click", (event) => {
     const element = event.target.closest?.("[data-copy]");
-    if (element) copy(element);
+    if (element) copy(element, element.dataset.copy);
+    const button = event.target.closest?.("[data-copy-payload]");
+    if (button) copy(button, button.closest(".payload").querySelector("pre").textContent);
   });
 }

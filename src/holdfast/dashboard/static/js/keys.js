@@ -61,6 +61,7 @@ export function start() {
   document.addEventListener("keydown", (event) => {
     const form = event.target.closest?.("[data-editor-form]");
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && form) { form.requestSubmit(); event.preventDefault(); return; }
+    if (event.key === "k" && (event.ctrlKey || event.metaKey)) { search(); event.preventDefault(); return; }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && typing(event.target)) { event.target.blur(); return; }
     if (typing(event.target) || document.querySelector("dialog[open]")) return;

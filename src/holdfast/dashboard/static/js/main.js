@@ -11,7 +11,9 @@ import * as waterfall from "./waterfall.js";
 
 function arrived() {
   themes.show();
+  document.querySelector("#nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   live.arrived();
+  dialogs.arrived();
   keys.arrived();
   lists.arrived();
   waterfall.arrived();
