@@ -70,6 +70,9 @@ class Accepted(msgspec.Struct, gc=False):
     runs: list[bytes]
     """The runs started or, for duplicates, those that stand in their place; in the order of the matches."""
 
+    due: int | None = None
+    """When the earliest of the runs that are to start later is due."""
+
     @classmethod
     def empty(cls) -> Accepted:
         return cls([], [], [], [])
@@ -122,6 +125,8 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
         tx.append(event)
     now = tx.now
     due = event.ts if event.ts > now else 0
+    if due and incoming.matches and (out.due is None or due < out.due):
+        out.due = due
     deduplicated = 0
     for match in incoming.matches:
         if event.key is not None:

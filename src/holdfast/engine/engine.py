@@ -195,7 +195,17 @@ class Engine:
             for trigger in function.triggers:
                 if trigger.event is not None:
                     self.intake.router.add(trigger.event, function_id, version, trigger.expression)
+        if self.app_errors:
+            self._route_absent()
         self._slugs = self.store.slugs()
+
+    def _route_absent(self) -> None:
+        """Events for functions of apps that can't be loaded now still start runs; they wait in the store for the app."""
+        for function_id, version, config in self.store.current_functions():
+            if function_id not in self._by_id:
+                for trigger in msgspec.json.decode(config)["triggers"]:
+                    if "event" in trigger:
+                        self.intake.router.add(trigger["event"], function_id, version, trigger.get("expression"))
 
     async def _enter(self, app: App) -> Any:
         if app.lifespan is None:
@@ -375,6 +385,8 @@ class Engine:
             return
         for leased in accepted.leased:
             self.launch(leased)
+        if accepted.due is not None:
+            self.timers.arm(accepted.due)
         for resolved in accepted.resolved:
             live = self.live.get(resolved.run_id)
             if live is not None:
