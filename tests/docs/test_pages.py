@@ -75,8 +75,19 @@ def on_a_free_port(code: str) -> str:
         return code.replace("127.0.0.1:8288", f"127.0.0.1:{free.getsockname()[1]}")
 
 
+def named_files(page: Path) -> list[tuple[str, Block]]:
+    return [(word[5:], block) for block in blocks_of(page) for word in block.words if word.startswith("file=")]
+
+
 @pytest.mark.parametrize(("block", "output"), RUNNABLE, ids=lambda value: title(value) if isinstance(value, Block) else "")
 def test_a_block_runs_and_prints_what_the_page_says(block, output, tmp_path):
+    for name, other in named_files(block.page):
+        if other.line < block.line:
+            (tmp_path / name).write_text(other.body)
+    for other in blocks_of(block.page):
+        name = re.search(r"\bfile=(\S+)", other.info)
+        if name and other.line < block.line:
+            (tmp_path / name[1]).write_text(other.body)
     (tmp_path / "block.py").write_text(on_a_free_port(block.body))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("INNGEST_", "HOLDFAST_"))}
     done = subprocess.run(

@@ -67,6 +67,7 @@ def pyright(paths: tuple[Path, ...]) -> Errors:
 CHECKERS = [pytest.param(mypy, id="mypy"), pytest.param(pyright, id="pyright")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_exactly_the_marked_lines_are_errors(checker, path):
@@ -79,6 +80,7 @@ def test_exactly_the_marked_lines_are_errors(checker, path):
     assert bool(marked) == path.name.startswith("reject_")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_every_type_in_the_example_is_known(checker, tmp_path):
     lines = ["from typing import assert_type", "from holdfast import Function, ReceivedEvent"]
@@ -97,6 +99,7 @@ def test_every_type_in_the_example_is_known(checker, tmp_path):
     assert len(checker((wrong,))) == 1, "the check itself must be able to fail"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["base", "sdk"])
 def test_pyright_finds_nothing_in_what_users_see(package):
     done = subprocess.run(
