@@ -50,6 +50,7 @@ async def reap(engine: Engine, seconds: float = 10.0) -> None:
             await threads.ended()
     engine._retention.cancel()
     engine._factory.remove()
+    engine._collector.restore()
     await engine.reader.close()
     await engine.store.abandon()
     for manager in reversed(engine._lifespans):

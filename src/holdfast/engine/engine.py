@@ -28,6 +28,7 @@ from holdfast.core.plan import Plan, Refused, StepsOf
 from holdfast.core.queue import Claim, Leased, Recover
 from holdfast.core.rows import EventRow, RunRow, RunStatus, StepKind
 from holdfast.engine import failures
+from holdfast.engine.collector import Collector
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.functions import Callables, Registered
@@ -75,6 +76,8 @@ class EngineOptions:
     """Retention: how long a run is kept after its end."""
     keep_dead_letters_ms: int = 90 * 86_400_000
     prune_every_ms: int = 60_000
+    relax_collector: bool = True
+    """Whether Python's cycle collector is told to look less often while the engine runs."""
     max_unsent: int = 20_000
     """Sends waiting for their commit before more are refused."""
 
@@ -136,6 +139,7 @@ class Engine:
         self._codecs: dict[Any, ResultCodec] = {}
         self._idle: list[asyncio.Future[None]] = []
         self._lifespans: list[Any] = []
+        self._collector = Collector()
         self._pruning: asyncio.Task[None] | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -159,6 +163,8 @@ class Engine:
         self.timers = Timers(self.clock, self.claim)
         self.store.start(self.room, frozenset(self._by_id))
         self._factory.install()
+        if self.options.relax_collector:
+            self._collector.relax()
         self.running = True
         left = self.store.leased_by_others()
         if left:
@@ -238,6 +244,7 @@ class Engine:
         await self._drained(self.options.drain_seconds if drain_seconds is None else drain_seconds)
         self.running = False
         self._factory.remove()
+        self._collector.restore()
         self.threads.close()
         self.function_threads.close()
         await self.reader.close()

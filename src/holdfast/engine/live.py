@@ -151,7 +151,8 @@ class LiveRun:
 
     def launch(self) -> None:
         """Start the function."""
-        self.root = self.host.loop.create_task(self._main())
+        # not through the loop's factory: the root is this run's own
+        self.root = asyncio.Task(self._main(), loop=self.host.loop)
 
     async def _main(self) -> None:
         current_run.set(self)
