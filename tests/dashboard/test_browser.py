@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from dashboard_kit import EVIL, LONG_EVENT, LONG_ID, LONG_STEP, Shop, shop
+from holdfast.dashboard import humanize
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
@@ -362,3 +363,59 @@ def test_the_first_start_teaches_the_next_command(browser: Browser, tmp_path: Pa
             expect(page.locator(".empty")).to_contain_text(said)
             page.screenshot(path=SCREENSHOTS / f"empty-{path.strip('/') or 'home'}.png")
         context.close()
+
+
+def test_behind_a_login(browser: Browser, tmp_path: Path):
+    keys = {"mode": "start", "event_keys": ("event-key",), "signing_key": "signkey-test-" + "ab" * 32, "dashboard_password": "open sesame"}
+    with shop(tmp_path / "guarded.db", **keys) as server:
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        page = context.new_page()
+        page.goto(server.url + "/runs")
+        page.locator("input[type=password]").fill("open sesame")
+        page.locator("input[type=password]").press("Enter")
+        expect(page.locator("h1")).to_have_text("Runs")
+        expect(page.locator("#live")).to_have_attribute("data-state", "on")
+        run = server.send("test/hello")
+        expect(page.locator(f"#run-{run}")).to_contain_text("Completed")
+        page.locator(f"#run-{run} a").first.click()
+        page.get_by_role("button", name="Rerun").click()
+        expect(page.locator("#said")).to_contain_text("Started again")
+        page.goto(server.url + "/audit")
+        expect(page.locator("tbody")).to_contain_text("run.rerun")
+        # the session ends while the page is open: the next update leads to the login, not to a broken page
+        page.goto(server.url + "/runs")
+        expect(page.locator("#live")).to_have_attribute("data-state", "on")
+        context.clear_cookies()
+        server.send("test/hello")
+        expect(page.locator("input[type=password]")).to_be_visible(timeout=15_000)
+        page.locator("input[type=password]").fill("open sesame")
+        page.locator("input[type=password]").press("Enter")
+        page.get_by_role("link", name="Log out").click()
+        page.get_by_role("button").first.click()
+        page.goto(server.url + "/runs")
+        expect(page.locator("input[type=password]")).to_be_visible()
+        context.close()
+
+
+def test_the_browser_says_times_as_the_server_does(opened, running: Shop):
+    page = opened("/")
+    module = page.locator("script[type=module]").get_attribute("src").replace("main.js", "times.js")
+    now = 1_700_000_000_000
+    moments = [now + sign * distance for sign in (1, -1) for distance in (0, 1500, 2000, 59_999, 60_000, 3_599_000, 3_600_000, 86_400_000, 29 * 86_400_000, 31 * 86_400_000)]
+    said = page.evaluate("async ([module, moments, now]) => { const times = await import(module); return moments.map((m) => times.ago(m, now)); }", [module, moments, now])
+    assert said == [humanize.ago(m, now) for m in moments]
+
+
+def test_a_stretch_of_the_chart_leads_to_its_runs(opened, running: Shop):
+    page = opened("/?period=1h")
+    plot = page.locator("#runs-chart .u-over")
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.99, box["y"] + 60)
+    expect(page.locator(".chart-tip")).to_contain_text("Completed")
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 60, steps=4)
+    page.mouse.up()
+    page.wait_for_url(re.compile(r"/runs\?since=\d+&until=\d+"))
+    expect(page.locator("[data-page-search]")).to_have_value(re.compile(r"since:\d+ until:\d+"))
+    expect(page.locator("#runs-body tr").first).to_be_visible()

@@ -159,6 +159,8 @@ def test_discarding(running: Shop):
 
 def test_cancel_and_rerun(running: Shop):
     run = waiting(running, "cancel-me")
+    assert "Rerun" not in page(running, f"/runs/{run}").text, "it has not ended"
+    assert "It can't start again" in page(running, running.post(f"/runs/{run}/rerun").headers["location"]).text
     answer = running.post(f"/runs/{run}/cancel")
     assert answer.status_code == 303
     assert "Cancelled. A step in flight" in page(running, answer.headers["location"]).text

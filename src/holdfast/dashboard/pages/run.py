@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from holdfast.base.errors import HoldfastError
+from holdfast.base.errors import ConfigurationError
 from holdfast.base.ids import ulid_bytes
 from holdfast.dashboard import payload, timeline, words
 from holdfast.dashboard.forms import Form
@@ -116,7 +116,12 @@ async def cancel(site: Site, request: Request, form: Form) -> Response:
 
 async def rerun(site: Site, request: Request, form: Form) -> Response:
     run_id = _run_id(request)
-    new = await site.engine.rerun(run_id)
+    try:
+        new = await site.engine.rerun(run_id)
+    except ConfigurationError as error:
+        return site.redirect(
+            request, site.url(request, f"/runs/{run_id}"), f"It can't start again: {error}.", tone="bad"
+        )
     await site.engine.audit(site.guard.actor(request), "run.rerun", run_id, f"as {new}")
     return site.redirect(
         request, site.url(request, f"/runs/{new}"), "Started again, as this new run. The old one stays as it was."
@@ -127,7 +132,7 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
     run_id = _run_id(request)
     try:
         new = await site.engine.redrive(run_id)
-    except HoldfastError as error:
+    except ConfigurationError as error:
         return site.redirect(
             request, site.url(request, f"/runs/{run_id}"), f"It can't be redriven: {error}.", tone="bad"
         )

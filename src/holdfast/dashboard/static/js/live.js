@@ -75,7 +75,7 @@ async function load() {
     const headers = { "X-Fragment": "1" };
     if (etag && etagFor === address) headers["If-None-Match"] = etag;
     const answer = await fetch(address, { headers, cache: "no-store", credentials: "same-origin" });
-    if (answer.redirected) { location.reload(); return; }
+    if (answer.redirected || answer.status === 401) { location.reload(); return; }
     if (answer.status === 200 && view === main() && address === location.href.split("#")[0]) {
       etag = answer.headers.get("ETag");
       etagFor = address;
