@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from holdfast import App, Context, Event, NonRetriableError
+from holdfast import App, Context, Cron, CronTick, Event, NonRetriableError
 from holdfast.base.clock import SystemClock
 from holdfast.compose import build_engine
 from holdfast.engine.engine import Engine
@@ -70,6 +70,10 @@ def make_app() -> App:
             "paid", OrderPaid, where={"order_id": ctx.event.data.order_id}, timeout="1d"
         )
         return "nothing" if paid is None else "paid"
+
+    @app.function(Cron("0 3 1 1 *", tz="Europe/Paris"))
+    async def new_year(ctx: Context[CronTick]) -> str:
+        return "happy"
 
     @app.function(Doomed, retries=0)
     async def doomed(ctx: Context[Doomed]) -> None:

@@ -420,7 +420,8 @@ class TestSecrets:
                 "/dev",
                 "/health",
                 "/audit",
-                f"/nothing/{EVENT_KEY[:4]}",
+                f"/nothing/{EVENT_KEY}",
+                f"/e/{EVENT_KEY}/more",
             ):
                 await note("GET", path)
                 await note("GET", path, headers=bearer())

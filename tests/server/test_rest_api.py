@@ -119,6 +119,14 @@ class TestRuns:
             assert "NonRetriableError" in run["output"]["error"]["name"]
             assert "it is broken" in run["error"]
 
+    async def test_a_run_of_a_schedule_names_it(self, start: Start):
+        async with start() as server:
+            (schedule,) = [cron.schedule for cron in await server.engine.reader.crons()]
+            run_id = await server.engine.run_cron("shop-new-year", schedule)
+            assert await server.ended(run_id) == "Completed"
+            run = (await get(server, f"/v1/runs/{run_id}"))["data"]
+            assert (run["origin"], run["cron"]) == ("cron", schedule)
+
     async def test_the_list_narrows(self, start: Start):
         async with start() as server:
             failed = await failed_run(server)
@@ -404,6 +412,7 @@ class TestServer:
                 "shop-fulfil",
                 "shop-follow-up",
                 "shop-doomed",
+                "shop-new-year",
             }
 
     async def test_there_is_no_dev_in_production(self, start: Start):

@@ -20,6 +20,8 @@ from holdfast.server.connections import BoundedProtocol
 from holdfast.server.settings import ServerSettings
 
 _BACKLOG = 2048
+_NEW_CONNECTION_SECONDS, _NEW_CONNECTION_STEP = 0.25, 0.02
+"""How long a stopping server waits for the first request of connections that were made just before."""
 _KEEP_ALIVE_SECONDS = 65
 """Longer than the usual proxy's: the proxy closes idle connections, and never loses a request to one we close."""
 
@@ -38,6 +40,17 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    async def shutdown_(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        # who connected just now has not been read from yet: to close on them would lose a request
+        await asyncio.sleep(_NEW_CONNECTION_STEP)
+        for _ in range(round(_NEW_CONNECTION_SECONDS / _NEW_CONNECTION_STEP)):
+            if all(getattr(connection, "cycle", None) for connection in self.server_state.connections):
+                break
+            await asyncio.sleep(_NEW_CONNECTION_STEP)
+        await super().shutdown(sockets)
 
 
 @dataclass(frozen=True, slots=True)

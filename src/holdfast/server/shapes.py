@@ -268,12 +268,19 @@ def run_of(view: RunView, output: bytes | None = None) -> Run:
     )
 
 
+class _Tick(Struct):
+    cron: str | None = None
+
+
 def full_run_of(detail: RunDetail) -> Run:
     """A run with its output, or its error in the place of it."""
     output = detail.output
     if output is None and detail.error is not None:
         output = msgspec.json.encode({"error": detail.error})
-    return run_of(detail.run, output)
+    run = run_of(detail.run, output)
+    if detail.run.origin == "cron" and detail.event is not None:
+        run = msgspec.structs.replace(run, cron=msgspec.json.decode(detail.event.data, type=_Tick).cron)
+    return run
 
 
 def history_of(detail: RunDetail) -> History:
