@@ -222,30 +222,37 @@ def test_a_change_is_loaded_and_no_request_is_lost_meanwhile(cli: Cli) -> None:
     eventually(lambda: outputs(cli, url) == ["one"], "the first version answered")
 
     statuses: list[int] = []
+    lost: list[OSError] = []
     enough = threading.Event()
 
     def keep_sending() -> None:
         body = json.dumps({"name": "unheard/of", "data": {}}).encode()
         while not enough.is_set():
             request = urllib.request.Request(f"{url}/e/dev", body, {"content-type": "application/json"})
-            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
-                statuses.append(response.status)
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+                    statuses.append(response.status)
+            except OSError as error:
+                lost.append(error)
 
-    sender = threading.Thread(target=keep_sending)
-    sender.start()
+    senders = [threading.Thread(target=keep_sending) for _ in range(4)]
+    for sender in senders:
+        sender.start()
     try:
-        eventually(lambda: len(statuses) > 3, "requests flow")
-        cli.write("app.py", ANSWER.replace("{answer}", "two"))
-        running.wait_for(r"Reloaded, app\.py changed: 1 app, 1 function")
-        count = len(statuses)
-        eventually(lambda: len(statuses) > count + 3, "requests still flow")
+        for version in ("two", "three", "four"):
+            count = len(statuses)
+            eventually(lambda: len(statuses) > count + 10, "requests flow")
+            cli.write("app.py", ANSWER.replace("{answer}", version))
+            running.wait_for(r"Reloaded, app\.py changed: 1 app, 1 function")
     finally:
         enough.set()
-        sender.join()
+        for sender in senders:
+            sender.join()
+    assert lost == []
     assert set(statuses) == {200}
 
     send(cli, url, "after")
-    eventually(lambda: outputs(cli, url) == ["one", "two"], "the second version answered")
+    eventually(lambda: outputs(cli, url) == ["one", "four"], "the last version answered")
     assert running.end() == 0
 
 
@@ -278,6 +285,38 @@ def test_an_import_error_shows_in_the_terminal_and_on_the_dashboard_and_goes_wit
     assert "half" not in page(url)
     send(cli, url)
     eventually(lambda: outputs(cli, url) == ["three"], "the mended version answered")
+    assert running.end() == 0
+
+
+def test_events_sent_while_the_app_is_broken_start_its_functions_later(cli: Cli) -> None:
+    cli.write("app.py", ANSWER.replace("{answer}", "one"))
+    running, url = dev(cli, "app.py")
+    cli.write("app.py", "def broken(:\n")
+    running.wait_for(r"goes on without the app")
+    send(cli, url)
+    (waiting,) = runs(cli, url)
+    assert waiting["status"] == "Queued"
+    cli.write("app.py", ANSWER.replace("{answer}", "two"))
+    running.wait_for(r"Reloaded")
+    eventually(lambda: outputs(cli, url) == ["two"], "the event was not lost")
+    assert running.end() == 0
+
+
+def test_a_run_that_was_cut_short_waits_for_its_broken_app(cli: Cli) -> None:
+    cli.write("app.py", SLOW)
+    running, url = dev(cli, "app.py")
+    send(cli, url)
+    eventually(lambda: lines(cli) == ["started"], "the step runs")
+    cli.write("app.py", "def broken(:\n")
+    os.kill(server_pid(cli), signal.SIGKILL)
+    running.wait_for(r"goes on without the app")
+    (cut,) = runs(cli, url)
+    assert cut["status"] in {"Queued", "Running"}
+    cli.write("go", "")
+    cli.write("app.py", SLOW)
+    running.wait_for(r"Reloaded")
+    eventually(lambda: outputs(cli, url) == ["done"], "the run went on")
+    assert not any("Traceback" in line or "KeyError" in line for line in running.lines)
     assert running.end() == 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
+import select
 import socket
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from commandline import Cli, reply
 from holdfast.base.errors import ConfigurationError
 from holdfast.cli.commands import COMMANDS, main
 from holdfast.cli.keys import new_event_key, new_signing_key
-from holdfast.cli.listening import PortInUseError, listen, url_of
+from holdfast.cli.listening import PortInUseError, listen
 from holdfast.cli.watching import SourceWatch
 from holdfast.server.keys import check_signing_key
 
@@ -26,7 +28,7 @@ def test_help_names_every_command_and_each_explains_itself(cli: Cli) -> None:
     for name, (_, summary) in COMMANDS.items():
         assert re.search(rf"^  {name}\s+{re.escape(summary)}$", overview.out, re.MULTILINE), name
         command = main.get_command(None, name)  # type: ignore[arg-type]
-        paragraphs = (command.help or "").split("\n\n")
+        paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
         assert paragraphs[0] == summary
         assert len(paragraphs) >= 2
         assert paragraphs[-1].startswith("\b") and f"holdfast {name}" in paragraphs[-1], f"{name} shows no examples"
@@ -84,7 +86,7 @@ def test_keys_differ_and_are_accepted_by_the_server() -> None:
 @pytest.mark.parametrize(
     ("args", "stdin", "expected"),
     [
-        (["{order_id: o1}"], None, "put single quotes around the whole"),
+        (["{order_id: o1}"], None, "Put single quotes around the whole"),
         (["not json"], None, "DATA is not JSON"),
         (["[1]"], None, "must be a JSON object such as {\"order_id\": \"o1\"}, not an array"),
         (["null"], None, "not null"),
@@ -129,7 +131,6 @@ def test_a_server_that_is_not_holdfast(cli: Cli, web) -> None:
 def test_a_port_in_use_names_who_has_it() -> None:
     with listen("127.0.0.1", 0) as sock:
         port = sock.getsockname()[1]
-        assert url_of(sock) == f"http://localhost:{port}"
         with pytest.raises(PortInUseError) as caught:
             listen("127.0.0.1", port)
     assert f"port {port} on 127.0.0.1 is in use by" in str(caught.value)
@@ -142,12 +143,13 @@ def test_connections_wait_until_somebody_accepts_them() -> None:
     with listen("127.0.0.1", 0) as sock:
         with socket.create_connection(sock.getsockname(), timeout=5) as client:
             client.sendall(b"x")
+            assert select.select([sock], [], [], 5)[0]
             server, _ = sock.accept()
             with server:
                 assert server.recv(1) == b"x"
 
 
-@pytest.mark.parametrize(("host", "expected"), [("no-such-host.invalid", "can't be resolved"), ("192.0.2.1", "is no address of this machine")])
+@pytest.mark.parametrize(("host", "expected"), [("no-such-host.invalid", "can't listen on"), ("192.0.2.1", "is no address of this machine")])
 def test_an_address_that_can_not_be_used(host: str, expected: str) -> None:
     with pytest.raises(ConfigurationError, match=expected):
         listen(host, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -55,9 +57,9 @@ def command(
     url: str,
     signing_key: str | None,
 ) -> None:
-    """List runs, newest first; with RUN_ID, show one with its steps.
+    """List runs, or show one with its steps.
 
-    A run is one execution of a function for one event. WAITING runs sleep, or wait for an event; nothing executes for
+    Without RUN_ID the newest are listed first. A run is one execution of a function for one event. WAITING runs sleep, or wait for an event; nothing executes for
     them meanwhile. A FAILED run is also a dead letter, which `holdfast redrive` runs again.
 
     \b
@@ -113,6 +115,8 @@ def _follow_list(read: Callable[[], list[Run]]) -> None:
         while True:
             runs = read()
             show(runs, runs_table(runs, _now()))
+            if _nobody_reads():
+                return
             _PAUSE.wait(_REFRESH_SECONDS)
 
 
@@ -138,6 +142,15 @@ def _view() -> Iterator[Callable[[Sequence[Run], RenderableType], None]]:
         else:
             known: dict[str, str] = {}
             yield lambda runs, _view: _print_changes(runs, known)
+
+
+def _nobody_reads() -> bool:
+    """Whether the program that our output goes to has ended; without a change to print, no write would tell."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _print_changes(runs: Sequence[Run], known: dict[str, str]) -> None:
