@@ -36,7 +36,14 @@ from holdfast.core.rows import (
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
-from holdfast.store.sqlite.connection import Ownership, database_path, open_reader, open_writer, prepare
+from holdfast.store.sqlite.connection import (
+    Ownership,
+    close_without_checkpoint,
+    database_path,
+    open_reader,
+    open_writer,
+    prepare,
+)
 from holdfast.store.sqlite.loading import MAX_ROWS, Loader
 from holdfast.store.sqlite.registry import Registration, current, register, slugs
 from holdfast.store.sqlite.retention import Pruner
@@ -88,7 +95,7 @@ class SqliteStore:
         self._functions: frozenset[int] = frozenset()
         self._commits: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._commit_loop, name="holdfast-commit", daemon=True)
-        self.checkpointer = Checkpointer(path)
+        self.checkpointer = Checkpointer(path, self._checkpoint_failed)
         self.group: GroupCommit
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -120,11 +127,15 @@ class SqliteStore:
     async def abandon(self) -> None:
         """Give the file up as it is; what is not committed is lost. After `group.kill`, for fault tests."""
         self._commits.put(None)
-        if self._thread.is_alive():
+        started = self._thread.is_alive()
+        if started:
             await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self.checkpointer.stop)
-        self._committed.close()
-        self._conn.close()
+        if started and isinstance(self.group.closed, StoreFailedError):
+            close_without_checkpoint(self.path, self._committed, self._conn)
+        else:
+            self._committed.close()
+            self._conn.close()
         self._ownership.release()
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -280,8 +291,14 @@ class SqliteStore:
             self._conn.execute("COMMIT")
         except Exception as caught:
             error = caught
+            if isinstance(self.translate(caught), StoreFailedError):
+                self.checkpointer.give_up()
         with contextlib.suppress(RuntimeError):  # the loop was closed over a running commit: nobody is left to tell
             self._loop.call_soon_threadsafe(done, error)
+
+    def _checkpoint_failed(self, error: sqlite3.Error) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nothing is accepted any more anyway
+            self._loop.call_soon_threadsafe(self.group.close, self.translate(error))
 
     def _commit_loop(self) -> None:
         while (job := self._commits.get()) is not None:
