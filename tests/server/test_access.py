@@ -205,6 +205,13 @@ class TestLogin:
             assert COOKIE not in server.http.cookies
             assert (await server.http.get("/v1/runs", headers={"cookie": f"{COOKIE}={copy}"})).status_code == 401
 
+    async def test_pages_show_the_way_out_to_whom_it_concerns(self, start: Start):
+        async with start(**PRODUCTION, prefix="/jobs") as server:
+            await log_in(server)
+            assert 'href="/jobs/logout"' in (await server.http.get("/runs")).text
+        async with start() as server:
+            assert "/logout" not in (await server.http.get("/runs")).text
+
     async def test_a_link_logs_nobody_out(self, start: Start):
         async with start(**PRODUCTION) as server:
             await log_in(server)
