@@ -3,7 +3,7 @@
 import pytest
 
 from holdfast import ConfigurationError
-from holdfast.core.expressions import MAX_EXPRESSION_LENGTH, compile_expression
+from holdfast.core.expressions import MAX_EXPRESSION_LENGTH, compile_expression, field_equals
 
 EVENT = {
     "name": "shop/order.paid",
@@ -81,3 +81,19 @@ def test_evaluating_changes_nothing():
 def test_what_is_no_expression_is_refused(source):
     with pytest.raises(ConfigurationError):
         compile_expression(source)
+
+
+@pytest.mark.parametrize("name", ["order_id", "order-id", "orderId", "in", "loop", "true", "2nd", "größe", 'quo"te', "with space", "a.b", "in.as", "x-y.z", "[0]", "a[b"])
+@pytest.mark.parametrize("value", ["o1", 'quo"te \\ \u2603 \n', 5, 1.5, True, False, None])
+def test_a_field_is_compared_whatever_it_is_called(name, value):
+    *holders, last = name.split(".")
+    expression = compile_expression(field_equals("async.data", name, value))
+
+    def event(fields):
+        for holder in reversed(holders):
+            fields = {holder: fields}
+        return {"async": {"data": fields}}
+
+    assert expression.matches(**event({last: value}))
+    assert not expression.matches(**event({last: "other"}))
+    assert expression.matches(**event({})) is (value is None)

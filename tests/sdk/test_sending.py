@@ -7,10 +7,12 @@ import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from enum import Enum
+from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from holdfast import (
@@ -406,3 +408,33 @@ async def test_a_failed_step_is_told_apart_by_class_live_and_replayed(store):
         handle = await app.start(pay, Paid(order_id="x"))
         assert await handle.result(timeout=10) == [True, False, "charge", "Expired", "card o1"]
     assert seen == ["charged", "caught 0", "caught 1"]
+
+
+class Carrier(Enum):
+    POST = "post"
+
+
+class Shipped(Event, name="shop/shipped"):
+    order_id: Annotated[str, Field(alias="order-id")]
+    carrier: Carrier
+    parcel: UUID
+
+
+@pytest.mark.parametrize("order", [["order_id", "carrier", "parcel"], ["parcel", "order_id", "carrier"], ["carrier", "parcel", "order_id"]])
+async def test_a_wait_compares_every_field_whatever_it_is_called(store, order):
+    app = App("shop")
+    values = {"order_id": "o1", "carrier": Carrier.POST, "parcel": UUID(int=7)}
+
+    @app.function(Paid)
+    async def pay(ctx: Context[Paid]) -> str:
+        where = {name: values[name] for name in order}
+        shipped = await ctx.step.wait_for_event("shipped", Shipped, where=where, timeout="1d", since="run")
+        return "never" if shipped is None else f"parcel {shipped.data.parcel.int}, event {shipped.id}"
+
+    async with app.running(store=store):
+        handle = await app.start(pay, Paid(order_id="o1"))
+        fields = {"order-id": "o1", "carrier": "post", "parcel": str(UUID(int=7))}
+        await app.send({"name": "shop/shipped", "data": fields | {"order-id": "o2"}, "id": "not this"})
+        await app.send({"name": "shop/shipped", "data": fields | {"parcel": str(UUID(int=8))}, "id": "nor this"})
+        await app.send({"name": "shop/shipped", "data": fields, "id": "this"})
+        assert await handle.result(timeout=5) == "parcel 7, event this"

@@ -9,11 +9,20 @@ import re
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from holdfast.base.errors import ConfigurationError
 
 MAX_EXPRESSION_LENGTH = 4096
 _STRING = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 _PATH = re.compile(r"\b(event|async)((?:\.[A-Za-z_]\w*(?!\w*\s*\())+)")
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_RESERVED = frozenset(
+    {
+        "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let",
+        "loop", "namespace", "null", "package", "return", "true", "var", "void", "while",
+    }  # fmt: skip
+)
 _HAS = re.compile(r"\bhas\s*\(\s*(?:event|async)[\w.]*\s*\)")
 
 
@@ -57,6 +66,29 @@ class Expression:
             return self.evaluate(**variables) is True
         except ValueError:
             return False
+
+
+def field_equals(root: str, path: str, value: object) -> str:
+    """The expression that a field has a value: `async.data.order_id == "o1"`, whatever the field is called."""
+    literal = msgspec.json.encode(value).decode()
+    *holders, last = path.split(".")
+    holder, plain = root, True
+    for name in holders:
+        plain = plain and _dotted(name)
+        holder += f".{name}" if plain else f"[{_quoted(name)}]"
+    if plain and _dotted(last):
+        return f"{holder}.{last} == {literal}"
+    # what is missing reads as null in dotted paths only
+    missing = f"!({_quoted(last)} in {holder}) || " if value is None else ""
+    return f"({missing}{holder}[{_quoted(last)}] == {literal})"
+
+
+def _dotted(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and name not in _RESERVED
+
+
+def _quoted(name: str) -> str:
+    return msgspec.json.encode(name).decode()
 
 
 def _with_null(value: Any, path: tuple[str, ...]) -> Any:

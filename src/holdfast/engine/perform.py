@@ -21,6 +21,7 @@ from holdfast.base.errors import (
     Suspended,
 )
 from holdfast.base.ids import ulid_text
+from holdfast.core.expressions import field_equals
 from holdfast.core.ingest import Accepted
 from holdfast.core.machine import FailAttempt, Record, RecordSend
 from holdfast.core.plan import EventsSince, Refused
@@ -296,7 +297,7 @@ def _wait_plan(live: Run, call: WaitCall[Any], now: int) -> tuple[StepRow, Regis
     if where:
         path, value = where[0]
         lookup = wait_lookup(call.event, path, value)
-        rest = [f"async.data.{p} == {msgspec.json.encode(v).decode()}" for p, v in where[1:]]
+        rest = [field_equals("async.data", path, value) for path, value in where[1:]]
         if rest:
             expression = " && ".join([*rest, f"({expression})"] if expression else rest)
     described = {"event": call.event, "where": call.where, "if": call.expression, "timeout_at": expires}
