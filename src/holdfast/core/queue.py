@@ -73,6 +73,7 @@ class Claim(Plan[list[Leased]]):
 
     def _round_robin(self, tx: Tx, lanes: dict[str, list[ItemRow]], leased: list[Leased]) -> None:
         turn = list(lanes)
+        absent: list[ItemRow] = []
         while turn and tx.room > 0:
             for lane in list(turn):
                 items = lanes[lane]
@@ -84,9 +85,15 @@ class Claim(Plan[list[Leased]]):
                 if run is None or run.ended_at is not None:
                     tx.delete(ItemRow, item.id)
                     continue
+                if run.function_id not in tx.functions:
+                    absent.append(item)
+                    continue
                 lease(tx, run, item, leased)
                 if lane == SUSPECT_LANE:
                     turn.remove(lane)
+        # suspects of an app that isn't here now stay where they are, and keep their lane
+        for item in absent:
+            lanes[item.lane].append(item)
 
     def _stage(self, tx: Tx, leased: list[Leased]) -> None:
         backlog = tx.backlog
