@@ -19,9 +19,28 @@ _PATH = re.compile(r"\b(event|async)((?:\.[A-Za-z_]\w*(?!\w*\s*\())+)")
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _RESERVED = frozenset(
     {
-        "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let",
-        "loop", "namespace", "null", "package", "return", "true", "var", "void", "while",
-    }  # fmt: skip
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "false",
+        "for",
+        "function",
+        "if",
+        "import",
+        "in",
+        "let",
+        "loop",
+        "namespace",
+        "null",
+        "package",
+        "return",
+        "true",
+        "var",
+        "void",
+        "while",
+    }
 )
 _HAS = re.compile(r"\bhas\s*\(\s*(?:event|async)[\w.]*\s*\)")
 
