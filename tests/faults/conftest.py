@@ -14,6 +14,7 @@ from fault_app import EXPECTED
 from fault_checker import Checker, Observed
 from fault_ledger import Ledger
 from fault_processes import Nursery
+from fault_shop import Shop
 
 
 @pytest.fixture
@@ -94,3 +95,17 @@ def make_case(tmp_path: Path) -> Callable[..., Case]:
         return Case(tmp_path / str(count), **config)
 
     return make
+
+
+@pytest.fixture
+def shop(faulty_nursery, make_case):
+    """Servers over disks that can fail."""
+    shops = []
+
+    def open_shop(**config) -> Shop:
+        shops.append(Shop(faulty_nursery, make_case(), **config))
+        return shops[-1]
+
+    yield open_shop
+    for one in shops:
+        one.child.kill()

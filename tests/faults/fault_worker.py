@@ -207,13 +207,16 @@ async def main(config: dict[str, Any]) -> None:
 
 
 async def as_server(engine: Engine, ledger: Ledger, path: Path, config: dict[str, Any]) -> None:
-    """Serve until the file that says so is there, then finish all work and end."""
+    """Serve until the file that says so is there, then finish all work (or, if it says so, nothing) and end."""
     finish = Path(config["finish"])
     async with serving(engine, ServerSettings(host="127.0.0.1", port=config["port"])):
         announce(serving=config["port"])
         while not finish.exists():
             await asyncio.sleep(0.01)
+        if finish.read_text() == "at once":
+            return
         await quiet(engine, path)
+        ledger.write("cured")
         await redrive_all(engine, ledger, path)
         await quiet(engine, path)
         ledger.write("quiet")

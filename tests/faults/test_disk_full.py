@@ -2,66 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import fault_disk
 import pytest
-from fault_disk import Counters
-from fault_http import Client, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-
-
-class Shop:
-    """A server under test over a disk that can fail."""
-
-    def __init__(self, nursery, case, **config) -> None:
-        self.case = case
-        self.counters = Counters(case.directory / "counters")
-        self.port = free_port()
-        self.finish = Path(case.directory / "finish")
-        self.config = {
-            **case.config, "counters": str(self.counters.path), "port": self.port, "finish": str(self.finish), **config
-        }
-        self.nursery = nursery
-        self.http = Client(self.port)
-        self.start()
-
-    def start(self) -> None:
-        self.child = self.nursery.start(self.config)
-        assert self.child.expect("serving", 20) == self.port, self.case.words
-
-    def order(self, n: int, name: str = "shop/order") -> tuple[int, object]:
-        """Send one; what is acknowledged goes to the ledger."""
-        key = f"{name.partition('/')[2]}-{n}"
-        status, body = self.http.send(name, key, n=n)
-        if status == 200:
-            self.case.ledger.write("acknowledged", id=key, event=name)
-        return status, body
-
-    def completed(self, n: int) -> bool:
-        """Whether so many runs have completed, as the API says."""
-        _, body = self.http.request("GET", "/v1/runs?status=Completed&limit=100")
-        return len(body["data"]) >= n
-
-    def end(self) -> None:
-        """Let it finish all work; then every promise must hold."""
-        self.finish.write_text("")
-        assert self.child.wait(40) == 0, self.case.words
-        assert self.case.broken() == [], self.case.words
-
-
-@pytest.fixture
-def shop(faulty_nursery, make_case):
-    shops = []
-
-    def open_shop(**config) -> Shop:
-        shops.append(Shop(faulty_nursery, make_case(), **config))
-        return shops[-1]
-
-    yield open_shop
-    for one in shops:
-        one.child.kill()
 
 
 @pytest.mark.parametrize("linger_ms", [0, 5000])

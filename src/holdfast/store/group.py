@@ -141,7 +141,7 @@ class GroupCommit:
 
     def close(self, error: BaseException | None = None) -> None:
         """Refuse further plans, and fail those that wait."""
-        self._closed = error or NotRunningError("the store is closed")
+        self._closed = error or self._closed or NotRunningError("the store is closed")
         if self._paused is not None:
             self._paused[1].cancel()
             self._paused = None

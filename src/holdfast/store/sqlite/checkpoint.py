@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 _CHECK_EVERY = 64
@@ -12,10 +13,17 @@ _HARD_LIMIT = 128 * 1024 * 1024
 
 
 class Checkpointer:
-    """A thread with a connection of its own that checkpoints when the log has grown."""
+    """A thread with a connection of its own that checkpoints when the log has grown.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The database's file.
+        failed: Called in that thread when the disk failed a write or sync. No checkpoint follows.
+    """
+
+    def __init__(self, path: Path, failed: Callable[[sqlite3.Error], None]) -> None:
         self._path = path
+        self._failed = failed
+        self._given_up = False
         self._wal = path.with_name(path.name + "-wal")
         self._groups = 0
         self._wanted = threading.Event()
@@ -34,6 +42,10 @@ class Checkpointer:
         self._wanted.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def give_up(self) -> None:
+        """The disk has failed: a sync must not be tried again, as it may then succeed without what was lost."""
+        self._given_up = True
 
     def wrote(self) -> None:
         """A group was committed; cheap, called for each."""
@@ -61,6 +73,8 @@ class Checkpointer:
             conn.close()
 
     def _checkpoint(self, conn: sqlite3.Connection) -> None:
+        if self._given_up:
+            return
         # PASSIVE never makes the writer wait; past the hard limit a short wait is the lesser evil
         mode = "TRUNCATE" if self._stopping or self._size() > _HARD_LIMIT else "PASSIVE"
         try:
@@ -68,3 +82,6 @@ class Checkpointer:
             self.problem = None
         except sqlite3.Error as error:
             self.problem = f"checkpoint of {self._path} failed: {error}"
+            if (error.sqlite_errorname or "").startswith("SQLITE_IOERR"):
+                self.give_up()
+                self._failed(error)

@@ -8,6 +8,7 @@ import json
 import os
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
 from holdfast.base.errors import ConfigurationError, StoreError, StoreInUseError
 from holdfast.store.migrate import migrate_sqlite
@@ -97,6 +98,19 @@ def open_reader(path: Path) -> sqlite3.Connection:
     conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=10)
     conn.execute("PRAGMA query_only = ON")
     return conn
+
+
+def close_without_checkpoint(path: Path, *connections: sqlite3.Connection) -> None:
+    """Close a database whose disk has failed, without the syncs that closing it usually means."""
+    # the last connection to be closed checkpoints; one that can't write doesn't
+    last = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None)
+    try:
+        with contextlib.suppress(sqlite3.Error):
+            last.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        for conn in connections:
+            conn.close()
+    finally:
+        last.close()
 
 
 def prepare(conn: sqlite3.Connection, path: Path | None, apps: tuple[str, ...], now: int) -> int:
