@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from holdfast.base.clock import Clock, SystemClock
-from holdfast.base.errors import ConfigurationError
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.sdk.app import App
 from holdfast.sdk.http_sender import HttpSender
@@ -72,7 +71,7 @@ async def embedded(
         clock: The wall clock unless given.
         apps: Further apps to run beside it, in the same store.
     """
-    settings = None if serve is None else _served_at(serve, mode)
+    settings = None if serve is None else ServerSettings.at(serve, mode=mode)
     engine = build_engine([app, *apps], store, options=options, clock=clock)
     async with engine:
         if settings is None:
@@ -80,13 +79,6 @@ async def embedded(
         else:
             async with serving(engine, settings):
                 yield app
-
-
-def _served_at(address: str, mode: Literal["dev", "start"]) -> ServerSettings:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigurationError(f"serve={address!r} is not an address; write it as '127.0.0.1:8288'")
-    return ServerSettings.from_environment(mode=mode, host=host, port=int(port))
 
 
 def sender_from_environment() -> Sender | None:
