@@ -350,3 +350,15 @@ async def test_races_and_failure_handlers_survive_each_crash():
         assert runs == {"t-fn": "FAILED", "t-app-failure": "COMPLETED"}
 
     await assert_durable(app, ORDER, setup=handled.clear, check=check)
+
+
+async def test_an_engine_that_does_not_recover_is_found_out(monkeypatch):
+    app = App("t")
+
+    @app.function(OrderPaid)
+    async def fn(ctx: Context[OrderPaid]) -> None:
+        await ctx.step.run("one", lambda: 1)
+
+    monkeypatch.setattr("holdfast.core.queue.Recover.decide", lambda plan, tx: 0)
+    with pytest.raises(NotDurableError, match=r"right after commit 1, the acceptance of event 'shop/order.paid', t-fn recorded other steps: none instead of 'one'"):
+        await assert_durable(app, ORDER)

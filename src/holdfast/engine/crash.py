@@ -53,5 +53,4 @@ async def reap(engine: Engine, seconds: float = 10.0) -> None:
     engine._collector.restore()
     await engine.reader.close()
     await engine.store.abandon()
-    for manager in reversed(engine._lifespans):
-        await manager.__aexit__(None, None, None)
+    await engine._leave()
