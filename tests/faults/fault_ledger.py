@@ -35,4 +35,8 @@ class Ledger:
 
     def has(self, what: str, **fields: Any) -> bool:
         """Whether such a line is there."""
-        return any(line["what"] == what and fields.items() <= line.items() for line in self.lines())
+        if not self.path.exists():
+            return False
+        start = json.dumps({"what": what})[:-1].encode()
+        found = (json.loads(line) for line in self.path.read_bytes().splitlines() if line.startswith(start))
+        return any(fields.items() <= line.items() for line in found)

@@ -28,8 +28,13 @@ class Shop:
         self.http = Client(self.port)
         self.start()
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Start it, and don't wait for it to serve."""
         self.child = self.nursery.start(self.config)
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        self.launch()
         assert self.child.expect("serving", 20) == self.port, self.case.words
 
     def order(self, n: int, name: str = "shop/order") -> tuple[int, object]:

@@ -190,7 +190,7 @@ async def main(config: dict[str, Any]) -> None:
     ledger = Ledger(Path(config["ledger"]))
     aim = Aim(config.get("phase"), config.get("nth", 1))
     app = make_app(ledger, aim)
-    options = EngineOptions(linger_ms=config.get("linger_ms", 0))
+    options = EngineOptions(linger_ms=config.get("linger_ms", 0), max_crashes=config.get("max_crashes", 5))
     engine = build_engine(
         [app],
         f"sqlite:///{path}",
