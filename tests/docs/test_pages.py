@@ -230,7 +230,8 @@ def test_every_option_of_the_engine_is_in_the_reference():
     for option in dataclasses.fields(EngineOptions):
         row = next((line for line in text.splitlines() if line.startswith(f"| `{option.name}` |")), None)
         assert row is not None, option.name
-        assert f"| {units.get(option.name, f'{option.default:g}')} |" in row
+        default = option.default if isinstance(option.default, bool) else f"{option.default:g}"
+        assert f"| {units.get(option.name, default)} |" in row
 
 
 def test_every_metric_is_in_the_reference():
