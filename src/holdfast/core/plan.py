@@ -173,12 +173,13 @@ class Tx:
                 current = rows.get(key)
                 if current is not None and matches(read, current, self.now):
                     out.append(current)
+        out.extend(row for row in self._appended.get(cls, ()) if matches(read, row, self.now))
         return out
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def append(self, row: Row) -> None:
-        """Add a row that no other plan of the group looks for; a taken key makes this plan's answer DUPLICATE."""
+        """Add a row that no other plan of the group gets by its key; a taken key makes this plan's answer DUPLICATE."""
         cls = type(row)
         appended = self._appended.get(cls)
         if appended is None:

@@ -283,6 +283,8 @@ async def _wait(live: Run, call: WaitCall[Any], row: StepRow | None) -> Any:
     now = host.clock.now()
     if row is None:
         row, plan = _wait_plan(live, call, now)
+        if plan.wait is not None:
+            host.store.expect(plan.wait.lookup)
         await _register(live, plan)
     resolved = await _outcome(live, call.key, row, b"null", None)
     return value_of(live, call, resolved)

@@ -90,7 +90,7 @@ class SqliteStore:
         self._reading = Loader(self._committed, self)
         self._wait_paths: dict[str, set[str]] = {}
         for (lookup,) in self._conn.execute(sql.WAIT_LOOKUPS):
-            self._know_wait(lookup)
+            self.expect(lookup)
         self._room: Callable[[], int] = lambda: 0
         self._functions: frozenset[int] = frozenset()
         self._commits: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -331,10 +331,13 @@ class SqliteStore:
                 self._lanes[lane] = tx.row(LaneRow, lane)
         for key, change in changes.get(WaitRow, {}).items():
             if change is not Change.DELETE:
-                self._know_wait(tx.row(WaitRow, key).lookup)
+                self.expect(tx.row(WaitRow, key).lookup)
         self.checkpointer.wrote()
 
-    def _know_wait(self, lookup: str) -> None:
+    def expect(self, lookup: str) -> None:
+        """From now on somebody may wait under this lookup. Said before the wait is written, not after: an event that comes
+        while its group is being synced must look for it already.
+        """
         name, _, rest = lookup.partition("\0")
         self._wait_paths.setdefault(name, set()).add(rest.partition("\0")[0])
 
