@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -178,7 +183,7 @@ def test_one_run_with_its_steps_attempts_and_error(shop: Shop) -> None:
         r"^ first +run +done +\S+ ms +1 +6",
         r"^ fragile +run +failed +\S+ ms +2 +ValueError: no \[bold\]luck\[/bold\]",
         r"failed +1 +ValueError: no \[bold\]luck\[/bold\], again at \d\d:\d\d:\d\d",
-        r"^ +File \".*app\.py\", line \d+, in breaks",
+        r"^ +File \".*app\.py\", line \d+, in fragile",
     ):
         assert re.search(pattern, view, re.MULTILINE), (pattern, view)
 
@@ -205,6 +210,39 @@ def test_watching_a_run_ends_with_it_and_watching_the_list_with_ctrl_c(shop: Sho
     listing.wait_for(r"CANCELLED +shop-sleeper")
     assert listing.end(signal.SIGINT) == 0
     assert not any("Traceback" in line or "Aborted" in line for line in listing.lines)
+
+
+def test_watching_on_a_terminal_renews_the_table_until_ctrl_c(shop: Shop) -> None:
+    cli, url = shop
+    command(shop, "send", "shop/nap")
+    wait_for_runs(shop, 1, "--status", "WAITING")
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "holdfast", "runs", "--watch", "--url", url],
+        cwd=cli.directory, env={**environment(), "TERM": "xterm", "COLUMNS": "120"}, start_new_session=True,
+        stdin=terminal, stdout=terminal, stderr=terminal,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    try:
+        seen = b""
+
+        def read_until(wanted: bytes) -> None:
+            nonlocal seen
+            while wanted not in seen:
+                assert select.select([master], [], [], PATIENCE)[0], seen
+                seen += os.read(master, 65536)
+
+        read_until(b"shop-sleeper")
+        command(shop, "send", "shop/order.paid", '{"order_id": "o1", "amount": 5}')
+        read_until(b"shop-fulfil")
+        os.write(master, b"\x03")
+        assert process.wait(PATIENCE) == 0
+        assert b"Traceback" not in seen
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
 
 
 def test_output_that_nobody_reads_to_the_end_is_no_error(shop: Shop) -> None:
