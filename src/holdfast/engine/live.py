@@ -444,6 +444,8 @@ class LiveRun:
 
     def resolved(self, step: StepRow) -> None:
         """A step of this run got its result from outside."""
+        if self.unwinding:
+            return  # not counted as seen: the release will be refused, and the run starts over with this result
         self._seen += 1
         waiting = self._durable.get(step.key)
         if waiting is None:
