@@ -59,8 +59,9 @@ def command(
 ) -> None:
     """List runs, or show one with its steps.
 
-    Without RUN_ID the newest are listed first. A run is one execution of a function for one event. WAITING runs sleep, or wait for an event; nothing executes for
-    them meanwhile. A FAILED run is also a dead letter, which `holdfast redrive` runs again.
+    Without RUN_ID the newest are listed first. A run is one execution of a function for one event. WAITING runs sleep,
+    or wait for an event; nothing executes for them meanwhile. A FAILED run is also a dead letter, which
+    `holdfast redrive` runs again.
 
     \b
       holdfast runs
