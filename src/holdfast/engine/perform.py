@@ -162,11 +162,21 @@ async def _run(live: Run, call: RunCall[Any], row: StepRow | None) -> Any:
                 await live.released(answer.seq)
             return value if type(value) in _PLAIN else info.codec.decode(data, tag)
         row = await _attempt_failed(live, call, row, failed, attempt, started, now)
+        if live.bridge is not None and live.bridge.held:
+            await _change_thread(live, row.due or now)
+            raise Suspended
         if row.state == StepState.FAILED:
             await live.released(row.seq)
             raise failures.step_error(key, row.error or b"{}")
         attempt += 1
         await live.wait_durably(key, row.due)
+
+
+async def _change_thread(live: Run, due: int) -> None:
+    """A body that ran out of time still holds the function's thread: the run goes on from its records, in another one."""
+    await live.hand_back(due)
+    live.host.timers.arm(due)
+    live.abandon()
 
 
 async def _body(live: Run, call: RunCall[Any], info: Any) -> Any:

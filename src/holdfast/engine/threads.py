@@ -65,10 +65,12 @@ def _stop_iteration_safe(call: Callable[[], Any]) -> Any:
 class Bridge:
     """Lets a sync function's thread wait for its steps on the loop, and run their bodies itself."""
 
-    __slots__ = ("_inbox", "_loop")
+    __slots__ = ("_inbox", "_loop", "held")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.held = False
+        """Whether a body was given up (timed out or cancelled) that may still be holding the thread."""
         self._inbox: SimpleQueue[tuple[Callable[[], Any] | None, Any]] = SimpleQueue()
 
     def perform(self, step: Coroutine[Any, Any, Any]) -> Any:
@@ -95,7 +97,11 @@ class Bridge:
         """On the loop: run a step's body in the function's thread."""
         reply: asyncio.Future[Any] = self._loop.create_future()
         self._inbox.put((body, reply))
-        return await reply
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            self.held = True
+            raise
 
 
 def _result(future: Future[Any]) -> Any:
