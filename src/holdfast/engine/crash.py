@@ -40,10 +40,7 @@ async def reap(engine: Engine, seconds: float = 10.0) -> None:
         TimeoutError: code of a run goes on though it was cancelled; after so many seconds.
     """
     async with asyncio.timeout(seconds):
-        while engine.live:
-            waiter: asyncio.Future[None] = engine.loop.create_future()
-            engine._idle.append(waiter)
-            await waiter
+        await engine.dispatch.emptied()
         if engine._pruning is not None:
             await asyncio.wait({engine._pruning})
         for threads in (engine.threads, engine.function_threads):

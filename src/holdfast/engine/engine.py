@@ -12,7 +12,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from holdfast.base.clock import Clock, SystemClock
-from holdfast.base.codec import ResultCodec, encode_json
+from holdfast.base.codec import ResultCodec
 from holdfast.base.errors import (
     HoldfastError,
     NotRunningError,
@@ -21,16 +21,16 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import IdFactory, derived_id, ulid_text
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
-from holdfast.core.ending import End, Ending
+from holdfast.core.ending import Ending
 from holdfast.core.ingest import Accepted, Incoming, Ingest, Match
 from holdfast.core.machine import Lease
-from holdfast.core.plan import Plan, Refused, StepsOf
-from holdfast.core.queue import Claim, Leased, Recover
-from holdfast.core.rows import EventRow, RunRow, RunStatus, StepKind
-from holdfast.engine import failures
+from holdfast.core.plan import Plan, Refused
+from holdfast.core.queue import Recover
+from holdfast.core.rows import EventRow, RunRow, RunStatus
 from holdfast.engine.collector import Collector
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
+from holdfast.engine.dispatch import Dispatch
 from holdfast.engine.functions import Callables, Registered
 from holdfast.engine.host import Run
 from holdfast.engine.intake import Intake
@@ -113,14 +113,21 @@ class Engine:
         self.threads = Threads(self.options.step_threads, "holdfast-step")
         self.function_threads = Threads(self.options.function_threads, "holdfast-function")
         self.functions: dict[str, Registered] = {}
-        self.live: dict[bytes, LiveRun] = {}
         self.draining = False
         self.running = False
         self.loop: asyncio.AbstractEventLoop
         self.linger_ms = self.options.linger_ms
         self.capacity = self.options.capacity
-        self._by_id: dict[int, Registered] = {}
         self._slugs: dict[int, str] = {}
+        self.dispatch = Dispatch(
+            self, self.metrics, claim_batch=self.options.claim_batch, max_crashes=self.options.max_crashes
+        )
+        self.live = self.dispatch.live
+        self.launch = self.dispatch.launch
+        self.claim = self.dispatch.claim
+        self.resume = self.dispatch.resume
+        self.left = self.dispatch.left
+        self._by_id = self.dispatch.functions
         self.control = RunControl(self)
         self.start = self.control.start
         self.result = self.control.result
@@ -132,12 +139,8 @@ class Engine:
         self.discard = self.control.discard
         self.run_cron = self.control.run_cron
         self.audit = self.control.audit
-        self._claiming = False
-        self._claim_again = False
-        self._suspects: set[bytes] = set()
         self._unsent = 0
         self._codecs: dict[Any, ResultCodec] = {}
-        self._idle: list[asyncio.Future[None]] = []
         self._lifespans: list[Any] = []
         self._collector = Collector()
         self._pruning: asyncio.Task[None] | None = None
@@ -253,22 +256,19 @@ class Engine:
         self.control.close(NotRunningError("the engine stopped; the run goes on when it is started again"))
 
     async def _drained(self, seconds: float) -> None:
-        if self.live:
-            waiter = self.loop.create_future()
-            self._idle.append(waiter)
-            try:
-                async with asyncio.timeout(seconds):
-                    await waiter
-            except TimeoutError:
-                _log.warning(
-                    "%d runs did not reach a recorded point in %g s; their steps in progress will run again",
-                    len(self.live),
-                    seconds,
-                )
-                late = list(self.live.values())
-                await asyncio.gather(*(live.hand_back(self.clock.now()) for live in late), return_exceptions=True)
-                for live in late:
-                    live.abandon()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.dispatch.emptied()
+        except TimeoutError:
+            late = list(self.live.values())
+            _log.warning(
+                "%d runs did not reach a recorded point in %g s; their steps in progress will run again",
+                len(late),
+                seconds,
+            )
+            await asyncio.gather(*(live.hand_back(self.clock.now()) for live in late), return_exceptions=True)
+            for live in late:
+                live.abandon()
         await self.store.group.drain()
 
     async def __aenter__(self) -> Self:
@@ -403,123 +403,12 @@ class Engine:
 
     # -- executing ---------------------------------------------------------------------------------------------------
 
-    def launch(self, leased: Leased) -> None:
-        fn = self._by_id[leased.run.function_id]
-        live = LiveRun(self, fn, leased, {})
-        self.live[leased.run.id] = live
-        if leased.event is None:
-            self._load([live], [leased])
-        else:
-            self.metrics.of(fn.id).started += 1
-        live.launch()
-        if self.notices.wanted:
-            self.notices.publish(Notice("run", live.run_id, fn.id))
-
-    def _load(self, lives: list[LiveRun], leased: list[Leased]) -> None:
-        """Read events and steps of runs that come from the store."""
-        reads: list[Any] = []
-        for one in leased:
-            reads.append((EventRow, one.run.event_id))
-            reads.append(StepsOf(one.run.id))
-        rows = self.store.fetch(reads)
-        for live, one in zip(lives, leased, strict=True):
-            live.event_row = rows.get(EventRow, one.run.event_id)
-            steps = [step for step in rows.find(StepsOf(one.run.id)) if step.kind != StepKind.END]
-            live.restore(steps)
-
-    def claim(self) -> None:
-        """Take from the store what is due, as much as fits."""
-        if self._claiming:
-            self._claim_again = True
-            return
-        if not self.running or self.draining or self.room() <= 0:
-            return
-        self._claiming = True
-        limit = min(self.room(), self.options.claim_batch)
-        plan = Claim(limit, frozenset(self._by_id), suspect=not self._suspects)
-        plan.then = self._claimed
-        try:
-            self.submit(plan).add_done_callback(self._claim_done)
-        except HoldfastError:
-            self._claiming = False
-
-    def _claimed(self, leased: list[Leased]) -> None:
-        for one in leased:
-            if one.item.crashes:
-                self._suspects.add(one.run.id)
-        for one in leased:
-            if one.item.crashes > self.options.max_crashes:
-                self._condemn(one)
-            else:
-                self.launch(one)
-        if leased and self.room() > 0:
-            self._claim_again = True
-
-    def _claim_done(self, future: asyncio.Future[Any]) -> None:
-        self._claiming = False
-        if future.exception() is not None:
-            _log.warning("claiming work failed: %s", future.exception())
-            return
-        self.timers.arm(self.store.next_timer())
-        if self._claim_again:
-            self._claim_again = False
-            self.claim()
-
-    def _condemn(self, leased: Leased) -> None:
-        """A run that took the process down too often fails for good."""
-        item = leased.item
-        error = encode_json(
-            {
-                "name": "ProcessDiedError",
-                "message": f"the process died {item.crashes} times in a row while it executed this run, without a step being recorded",
-                "chain": ["ProcessDiedError"],
-            },
-            "error",
-        )
-        ending = Ending(RunStatus.FAILED, error=error, fingerprint=failures.fingerprint(error))
-        fn = self._by_id[leased.run.function_id]
-        live = LiveRun(self, fn, leased, {})
-        self.live[leased.run.id] = live
-        self._load([live], [leased])
-        plan = End(
-            live.lease,
-            ending,
-            invoked=leased.run.origin == 1,
-            waits=True,
-            lifecycle=self.end_events(live.run, live.event_row, ending),
-        )
-        plan.then = lambda answer: self.run_ended(live, ending, answer)
-        self.submit(plan)
-        self.left(live)
-
-    def left(self, live: Run) -> None:
-        """A run's code has left memory."""
-        if self.live.get(live.run.id) is live:
-            del self.live[live.run.id]
-        if live.run.id in self._suspects:
-            self._suspects.discard(live.run.id)
-            self.claim()
-        elif self.store.lanes and self.store.backlog():
-            self.claim()
-        if not self.live and self._idle:
-            waiters, self._idle = self._idle, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-
     def may_linger(self, now: int, due: int | None, *, threaded: bool) -> bool:
         """Whether a run that only waits may stay in memory for now."""
         if len(self.live) * 2 > self.capacity or self.store.lanes:
             return False
         limit = min(self.linger_ms, 1000) if threaded else self.linger_ms
         return due is None and limit > 0 if due is None else due - now <= limit
-
-    def resume(self, lease: Lease) -> None:
-        """A run left memory in the moment something woke it: its lease holds, so its function starts over from the records."""
-        item = self.store.cached_item(lease.item_id)
-        run = self.store.cached_run(lease.run_id)
-        if item is not None and run is not None and self.running:
-            self.launch(Leased(run, item))
 
     def woken(self, lease: Lease) -> int:
         """How many wake-ups the store has counted for a lease."""
@@ -572,7 +461,7 @@ class Engine:
         """Whether nothing moves until time passes or something comes from outside: no body, thread, commit or other code."""
         return (
             not self.store.group.busy
-            and not self._claiming
+            and not self.dispatch.claiming
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())
         )
@@ -585,11 +474,8 @@ class Engine:
 
     async def idle(self) -> None:
         """Wait until no run is in memory and nothing is being written; for tests and scripts."""
-        while self.live or self.store.group.busy or self._claiming:
-            if self.live:
-                waiter: asyncio.Future[None] = self.loop.create_future()
-                self._idle.append(waiter)
-                await waiter
+        while self.live or self.store.group.busy or self.dispatch.claiming:
+            await self.dispatch.emptied()
             await self.store.group.drain()
             await asyncio.sleep(0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,7 +22,8 @@ from holdfast.engine.functions import Registered
 from holdfast.engine.host import Host
 from holdfast.engine.logs import RunLogger
 from holdfast.engine.perform import perform
-from holdfast.engine.tasks import current_run, current_step, is_blocked, waits_inside
+from holdfast.engine.residence import Residence
+from holdfast.engine.tasks import current_run, current_step
 from holdfast.engine.threads import Bridge
 from holdfast.sdk.calls import StepCall
 from holdfast.sdk.context import Context, SyncContext
@@ -31,78 +31,35 @@ from holdfast.sdk.context import Context, SyncContext
 _log = logging.getLogger("holdfast")
 
 
-class LiveRun:
+class LiveRun(Residence):
     """One lease of one run. What it decides goes through plans; this is only their memory."""
 
     __slots__ = (
-        "_checking",
-        "_due",
-        "_durable",
-        "_heap",
         "_logger",
-        "_quiet",
-        "_returning",
-        "_seen",
-        "_timer",
         "_used",
-        "abandoned",
-        "bodies",
-        "bridge",
-        "calls",
         "event_row",
         "fn",
         "has_waits",
-        "host",
-        "in_step",
         "lease",
-        "multi",
         "notes",
-        "recorded",
         "recorded_at",
-        "root",
         "run",
-        "tasks",
         "timed_out",
-        "unwinding",
     )
 
     def __init__(self, host: Host, fn: Registered, leased: Leased, recorded: dict[str, StepRow]) -> None:
-        self.host = host
+        super().__init__(host, recorded, leased.item.woken)
         self.fn = fn
         self.run = leased.run
         item = leased.item
         self.lease = Lease(item.id, item.run_id, item.owner, item.epoch)
         self.event_row = leased.event
-        self.recorded = recorded
-        """Rows read when the run entered memory, by key; removed when the code reaches them."""
         self.recorded_at: dict[str, int] = {}
         self.notes: list[str] = []
         self.has_waits = False
-        self.root: asyncio.Task[Any] | None = None
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.multi = False
-        """Whether its function has created tasks."""
-        self.bridge: Bridge | None = None
-        """The way into the thread of a plain `def` function."""
-        self.in_step: dict[asyncio.Task[Any], str] = {}
-        self.bodies: dict[str, int] = {}
-        """Bodies being executed, and since when."""
         self.timed_out: dict[str, int] = {}
         """Bodies cancelled because they took longer than this many ms."""
-        self.calls = 0
-        """Step calls being awaited."""
-        self.unwinding = False
-        self.abandoned = False
-        """Cancelled, or its lease is lost: nothing of it is recorded any more."""
         self._used: dict[str, int] = {}
-        self._durable: dict[str, tuple[asyncio.Future[StepRow | None], int | None]] = {}
-        self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._checking = False
-        self._due: int | None = None
-        self._returning = False
-        self._quiet = 0
-        self._seen = leased.item.woken
-        self._timer: Any = None
         self._logger: RunLogger | None = None
 
     # -- what the context asks -----------------------------------------------------------------------------------------
@@ -380,152 +337,6 @@ class LiveRun:
         assert self.bridge is not None
         return self.bridge.perform(self.perform(call))
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """The function created a task."""
-        if task is not self.root:
-            self.multi = True
-            self.tasks.add(task)
-            task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
-        self.in_step.pop(task, None)
-        if (self.unwinding or self.abandoned) and not task.cancelled():
-            task.exception()  # Suspended, or what its clean-up raised: nobody is left to read it
-        self.check()
-
-    async def released(self, seq: int) -> None:
-        """Wait for this result's turn: results go out in the order of their recording, one when nothing else can move."""
-        if not self.multi:
-            return
-        future: asyncio.Future[None] = self.host.loop.create_future()
-        heapq.heappush(self._heap, (seq, id(future), future))
-        self.check()
-        await future
-
-    def check(self) -> None:
-        """Look, after what is runnable now has run, whether a result can be released or the run can leave memory."""
-        self._quiet = 0
-        if not self._checking and (self._heap or self._durable):
-            self._checking = True
-            self.host.loop.call_soon(self._check)
-
-    def _check(self) -> None:
-        self._checking = False
-        if self.unwinding or self.abandoned:
-            return
-        if self._heap:
-            for task in self.tasks:
-                if task not in self.in_step and not is_blocked(task):
-                    self.check()  # somebody still moves by itself
-                    return
-            _, _, future = heapq.heappop(self._heap)
-            if not future.done():
-                future.set_result(None)
-            self.check()
-        elif self._durable and not self._returning:
-            self._consider_parking()
-
-    # -- waiting durably, in memory or not -----------------------------------------------------------------------------
-
-    async def wait_durably(self, key: str, due: int | None) -> StepRow | None:
-        """Wait until `due` (None is returned) or until the step is resolved from outside (its row is).
-
-        Raises:
-            Suspended: the run leaves memory meanwhile.
-        """
-        future: asyncio.Future[StepRow | None] = self.host.loop.create_future()
-        self._durable[key] = (future, due)
-        self.check()
-        try:
-            return await future
-        finally:
-            self._durable.pop(key, None)
-
-    def resolved(self, step: StepRow) -> None:
-        """A step of this run got its result from outside."""
-        if self.unwinding:
-            return  # not counted as seen: the release will be refused, and the run starts over with this result
-        self._seen += 1
-        waiting = self._durable.get(step.key)
-        if waiting is None:
-            self.recorded[step.key] = step
-        elif not waiting[0].done():
-            waiting[0].set_result(step)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether all of it waits for time or for something from outside."""
-        return (
-            0 < len(self._durable) == self.calls
-            and not (self.bodies or self._checking or self.unwinding or self._heap)
-            and not any(future.done() for future, _ in self._durable.values())
-            and self._all_inside()
-        )
-
-    @property
-    def next_due(self) -> int | None:
-        """When the first of its waits ends by itself."""
-        return self._earliest()
-
-    def _consider_parking(self) -> None:
-        if any(future.done() for future, _ in self._durable.values()):
-            return  # somebody has just been woken and looks again when it waits next
-        if len(self._durable) != self.calls or self.bodies or not self._all_inside():
-            self._arm()
-            return
-        if self.multi and self._quiet < _QUIET_ROUNDS:
-            # a task that has just ended tells those that wait for it in the loop's next round
-            self._quiet += 1
-            self._checking = True
-            self.host.loop.call_soon(self._check)
-            return
-        now = self.host.clock.now()
-        due = self._earliest()
-        if self.host.draining:
-            self.suspend()
-        elif due is not None and due <= now:
-            self._fire()
-        elif self.host.may_linger(now, due, threaded=self.bridge is not None):
-            self._arm()
-        else:
-            self.suspend()
-
-    def _all_inside(self) -> bool:
-        return not self.multi or all(
-            task.done() or (is_blocked(task) and (task in self.in_step or waits_inside(task, self.tasks)))
-            for task in self.tasks
-        )
-
-    def _earliest(self) -> int | None:
-        return min((due for _, due in self._durable.values() if due is not None), default=None)
-
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        due = self._earliest()
-        linger = self.host.clock.now() + self.host.linger_ms
-        self._timer = self.host.clock.call_at(linger if due is None else min(due, linger), self._fire)
-
-    def _fire(self) -> None:
-        self._timer = None
-        now = self.host.clock.now()
-        for future, due in list(self._durable.values()):
-            if due is not None and due <= now and not future.done():
-                future.set_result(None)
-        self.check()
-
-    def suspend(self) -> None:
-        """Leave memory: throw Suspended into everything that waits. Once the function has let it pass, the lease ends."""
-        self.unwinding = True
-        self._due = self._earliest()
-        for future, _ in list(self._durable.values()):
-            if not future.done():
-                future.set_exception(Suspended())
-        for _, _, released in self._heap:
-            if not released.done():
-                released.set_exception(Suspended())
-
     def _park(self) -> None:
         plan = Park(self.lease, self._due, self._seen, self.take_logs(), self._note_rows())
         plan.then = self._parked
@@ -585,7 +396,6 @@ class LiveRun:
             self.gone()  # cancelled before its first line, it can't say so itself
 
 
-_QUIET_ROUNDS = 3
 _WAITING = frozenset({StepKind.WAIT_EVENT, StepKind.WAIT_SIGNAL, StepKind.INVOKE})
 
 
