@@ -92,6 +92,9 @@ class Site:
             **view: What the template needs.
         """
         fragment = FRAGMENT_HEADER in request.headers
+        if request.method != "GET":
+            # an answer to a form has no address of its own: nothing to fetch again, nothing to go back to
+            live, every = "", None
         now = self.now()
         said = None if fragment else _said(request)
         html = self._templates.get_template(template).render(
@@ -122,7 +125,8 @@ class Site:
         return self._answer(request, html, fragment=fragment, clear_said=said is not None, status_code=status_code)
 
     def _answer(self, request: Request, html: str, *, fragment: bool, clear_said: bool, status_code: int) -> Response:
-        headers = {
+        headers = {} if request.method == "GET" else {"HX-Push-Url": "false"}
+        headers |= {
             "Content-Security-Policy": CONTENT_SECURITY_POLICY,
             "Cache-Control": "no-store",
             "Vary": "X-Fragment, Cookie",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
 
 import msgspec
@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from holdfast.dashboard.site import Site
 from holdfast.engine.engine import Engine
+from holdfast.engine.notices import Notice
 
 INTERVAL = 0.25
 """Seconds between two messages at least."""
@@ -63,43 +64,48 @@ async def stream(site: Site, request: Request) -> Response:
 
 async def messages(engine: Engine, *, interval: float = INTERVAL, ping: float = PING) -> AsyncIterator[bytes]:
     """The bytes of the stream, at most one message per interval, until the engine stops or the reader goes."""
-    pending = _Pending()
-    pump = asyncio.create_task(_pump(engine, pending))
-    try:
-        yield b"retry: 2000\nevent: hello\ndata: {}\n\n"
-        while not pending.closed.is_set():
-            try:
-                async with asyncio.timeout(ping):
-                    await pending.wake.wait()
-            except TimeoutError:
-                yield b": ping\n\n"
-                continue
-            if pending.kinds:
-                yield pending.take()
-                # what comes within the interval goes into one message
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(interval):
-                        await pending.closed.wait()
-    finally:
-        pump.cancel()
-        with suppress(asyncio.CancelledError):
-            await pump
+    with engine.notices.subscribe() as notices:
+        pending = _Pending()
+        pump = asyncio.create_task(_pump(notices, pending))
+        try:
+            yield b"retry: 2000\nevent: hello\ndata: {}\n\n"
+            async for message in _coalesced(pending, interval, ping):
+                yield message
+        finally:
+            pump.cancel()
+            with suppress(asyncio.CancelledError):
+                await pump
 
 
-async def _pump(engine: Engine, pending: _Pending) -> None:
+async def _coalesced(pending: _Pending, interval: float, ping: float) -> AsyncIterator[bytes]:
+    while not pending.closed.is_set():
+        try:
+            async with asyncio.timeout(ping):
+                await pending.wake.wait()
+        except TimeoutError:
+            yield b": ping\n\n"
+            continue
+        if pending.kinds:
+            yield pending.take()
+            # what comes within the interval goes into one message
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await pending.closed.wait()
+
+
+async def _pump(notices: AsyncIterable[Notice], pending: _Pending) -> None:
     try:
-        with engine.notices.subscribe() as notices:
-            async for notice in notices:
-                pending.kinds.add(notice.kind)
-                if not notice.id:
-                    # more was going on than was kept track of
-                    pending.kinds.update(KINDS)
-                    pending.many = True
-                elif len(pending.ids) < _MAX_IDS:
-                    pending.ids.add(notice.id)
-                elif notice.id not in pending.ids:
-                    pending.many = True
-                pending.wake.set()
+        async for notice in notices:
+            pending.kinds.add(notice.kind)
+            if not notice.id:
+                # more was going on than was kept track of
+                pending.kinds.update(KINDS)
+                pending.many = True
+            elif len(pending.ids) < _MAX_IDS:
+                pending.ids.add(notice.id)
+            elif notice.id not in pending.ids:
+                pending.many = True
+            pending.wake.set()
     finally:
         pending.closed.set()
         pending.wake.set()

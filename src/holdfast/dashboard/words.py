@@ -101,7 +101,7 @@ def _pending(step: StepView, now: int, retries: int | None) -> str | None:
             f"tries again {_when(step.due, now)}" if step.due is not None and step.due > now else "is being tried again"
         )
         return f"Step '{step.name}' failed with {last.error.get('name', 'an error')} (attempt {last.attempt + 1}{of}) and {again}."
-    return f"Executes step '{step.name}' for {humanize.duration(now - step.started_at)}."
+    return f"Executing step '{step.name}' for {humanize.duration(now - step.started_at)}."
 
 
 def waits_for(step: StepView) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from holdfast.sdk.calls import StepCall
 from holdfast.sdk.context import Context, SyncContext
 
 _log = logging.getLogger("holdfast")
+_runs_log = logging.getLogger("holdfast.runs")
 
 
 class LiveRun(Residence):
@@ -84,6 +85,19 @@ class LiveRun(Residence):
         if self._logger is None:
             self._logger = RunLogger(self)
         return self._logger
+
+    def report(self, level: int, what: str, error: BaseException) -> None:
+        """Tell the program's log what became of an attempt; its page has the record."""
+        _runs_log.log(
+            level,
+            "%s, run %s: %s: %s: %s",
+            self.function_slug,
+            self.run_id,
+            what,
+            type(error).__name__,
+            failures.message_of(error).partition("\n")[0][:300],
+            extra={"run_id": self.run_id, "function_id": self.function_slug, "attempt": self.run.attempt},
+        )
 
     def take_logs(self) -> list[Any]:
         """Log lines not yet written, to go with the next commit."""
@@ -210,9 +224,11 @@ class LiveRun(Residence):
         )
         await self._drop_tasks()
         if final:
+            self.report(logging.ERROR, "failed for good", error)
             # a step's failure has its own attempts on record
             self._end(Ending(RunStatus.FAILED, error=recorded), None if isinstance(error, StepError) else row)
             return
+        self.report(logging.WARNING, f"attempt {attempt + 1} failed and is followed by another in {delay / 1000:g} s", error)
         try:
             answer = await self.host.submit(FailAttempt(self.lease, row, None, self.take_logs()))
             if not isinstance(answer, Refused):

@@ -77,6 +77,7 @@ class Run(Struct, frozen=True, kw_only=True):
     duration_ms: Annotated[int | None, Meta(description="From start to end.")]
     attempt: Annotated[int, Meta(description="Failed attempts of the function itself, outside steps.")]
     steps: Annotated[int, Meta(description="Steps recorded.")]
+    function_version: Annotated[int, Meta(description="Version of the function's configuration that started it.")]
     error: Annotated[str | None, Meta(description="Class and first line of the last error.")]
     key: str | None
     output: Annotated[
@@ -262,6 +263,7 @@ def run_of(view: RunView, output: bytes | None = None) -> Run:
         duration_ms=view.duration_ms,
         attempt=view.attempt,
         steps=view.steps,
+        function_version=view.version,
         error=view.error,
         key=view.key,
         output=None if output is None else Raw(output),

@@ -48,6 +48,8 @@ class RunView(msgspec.Struct, frozen=True):
     origin: str
     """event, invoke, rerun, redrive or cron."""
     key: str | None
+    version: int = 1
+    """Version of the function's configuration that started it."""
 
     @property
     def duration_ms(self) -> int | None:

@@ -112,7 +112,7 @@ def tiles(overview: Overview, chosen: Period, now: int) -> list[Tile]:
         Tile(
             "Events / min",
             per_minute(overview.events / minutes),
-            f"{humanize.compact(overview.events)} in {chosen.label}",
+            f"{humanize.compact(overview.events)} in {chosen.key}",
             "/events",
             {},
             "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from starlette.requests import Request
 
-PERIODS = {"1h": ("1 hour", 3_600_000), "24h": ("24 hours", 86_400_000), "7d": ("7 days", 7 * 86_400_000)}
+PERIODS = {"1h": ("hour", 3_600_000), "24h": ("24 hours", 86_400_000), "7d": ("7 days", 7 * 86_400_000)}
 
 
 class Period(msgspec.Struct, frozen=True):

@@ -4,7 +4,9 @@ import { refresh } from "./live.js";
 import * as themes from "./themes.js";
 
 const PLACES = { h: "", r: "runs", e: "events", f: "functions", d: "dead-letters", c: "crons", a: "audit" };
-let going = 0;
+// When `g` was pressed, on the clock of events: handling them may lag behind on a busy machine.
+let going = -Infinity;
+const TOGETHER = 2000;
 let at = null;
 
 function items() {
@@ -65,11 +67,11 @@ export function start() {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && typing(event.target)) { event.target.blur(); return; }
     if (typing(event.target) || document.querySelector("dialog[open]")) return;
-    if (Date.now() - going < 1200 && event.key in PLACES) {
-      going = 0;
+    if (event.timeStamp - going < TOGETHER && event.key in PLACES) {
+      going = -Infinity;
       visit(PLACES[event.key]);
     } else if (event.key === "g") {
-      going = Date.now();
+      going = event.timeStamp;
     } else if (event.key === "Enter" && place() && !event.target.closest("a,button,summary")) {
       open(place());
     } else if (event.key in ACTIONS) {

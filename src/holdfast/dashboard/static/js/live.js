@@ -6,6 +6,7 @@ const POLL_WITHOUT_STREAM = 5000;
 const GAP = 300;
 // A page that is slow to make is asked for less often: at most a quarter of the time goes into it.
 const REST = 3;
+const WAY = 3000;
 
 let source = null;
 let lastFailure = 0;
@@ -16,6 +17,7 @@ let again = false;
 let timer = 0;
 let lastFetch = 0;
 let lastTook = 0;
+let lastNotice = 0;
 
 const main = () => document.getElementById("main");
 
@@ -30,10 +32,13 @@ function connect() {
   if (source || document.hidden) return;
   source = new EventSource(document.body.dataset.stream);
   source.addEventListener("hello", () => {
-    if (lastFailure) { lastFailure = 0; refresh(); }
+    lastFailure = 0;
     state("on", "live");
+    // what changed before the stream was there has not been told
+    catchUp();
   });
   source.addEventListener("change", (message) => {
+    lastNotice = Date.now();
     if (concerns(JSON.parse(message.data))) refresh();
   });
   source.onerror = () => {
@@ -55,6 +60,10 @@ function concerns(change) {
   if (!change.kinds.some((kind) => kinds.includes(kind))) return false;
   const id = view.dataset.liveId;
   return !id || change.many || change.ids.includes(id) || [...view.querySelectorAll("[data-watch]")].some((e) => change.ids.includes(e.dataset.watch));
+}
+
+function catchUp() {
+  if (main().dataset.live) refresh();
 }
 
 export function refresh() {
@@ -135,10 +144,10 @@ export function start() {
   connect();
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) disconnect();
-    else { connect(); refresh(); }
+    else { connect(); catchUp(); }
   });
   addEventListener("pagehide", disconnect);
-  addEventListener("pageshow", (event) => { if (event.persisted) { connect(); refresh(); } });
+  addEventListener("pageshow", (event) => { if (event.persisted) { connect(); catchUp(); } });
   setInterval(() => {
     if (document.hidden) return;
     const every = Number(main()?.dataset.every) || 0;
@@ -154,4 +163,6 @@ export function arrived() {
   etag = null;
   synchronise(Number(document.getElementById("said")?.dataset.now));
   if (source?.readyState === EventSource.OPEN) state("on", "live");
+  // a notice that came while this page was on its way was weighed against the page before
+  if (Date.now() - lastNotice < WAY) catchUp();
 }

@@ -22,7 +22,7 @@ SELECT r.id, r.function_id, coalesce(f.slug, ''), coalesce(f.name, ''), coalesce
   r.queued_at, r.started_at, r.ended_at, r.attempt,
   CASE WHEN r.ended_at IS NOT NULL THEN r.steps
     ELSE max(r.steps, coalesce((SELECT max(s.seq) FROM steps s WHERE s.run_id = r.id), 0)) END,
-  r.error, r.parent_id, r.origin, r.key
+  r.error, r.parent_id, r.origin, r.key, r.version
 FROM runs r LEFT JOIN functions f ON f.id = r.function_id LEFT JOIN events e ON e.id = r.event_id
 """
 RUNS_BY_ID = RUN_VIEW + "WHERE r.id IN ({marks})"

@@ -71,7 +71,7 @@ def function_view(row: SqlRow) -> FunctionView:
 
 def run_view(row: SqlRow) -> RunView:
     run_id, function_id, function, function_name, app, event_id, event_name, status, *rest = row
-    queued_at, started_at, ended_at, attempt, steps, error, parent_id, origin, key = rest
+    queued_at, started_at, ended_at, attempt, steps, error, parent_id, origin, key, version = rest
     return RunView(
         id=ulid_text(run_id),
         function_id=function_id,
@@ -90,6 +90,7 @@ def run_view(row: SqlRow) -> RunView:
         parent_id=_text(parent_id),
         origin=_ORIGINS[origin],
         key=key,
+        version=version,
     )
 
 
