@@ -13,6 +13,7 @@ import pstats
 import statistics
 import tempfile
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,13 +39,19 @@ def main() -> None:
         if options.profile:
             profile(where)
             return
-        print("SQLite, synchronous=FULL, in process, 200 in flight, server metrics and retention on; five pairs, median (spread)\n")
+        print(
+            "SQLite, synchronous=FULL, in process, 200 in flight, server metrics and retention on; five pairs, median (spread)\n"
+        )
         pairs("one-step runs per second", where, round(20_000 * scale), 1, per_run=1, bar=8000, aim=12_000)
         pairs("steps per second, ten-step runs", where, round(5000 * scale), 10, per_run=10, bar=24_000, aim=40_000)
         busy(where, round(5000 * scale))
         latencies(where, round(2000 * scale))
-        for name, value in run(lambda: workloads.sleepers(where / "sleep.db", 1_000_000 if options.million else 100_000, 10_000)).items():
-            print(f"{'sleeping runs (' + ('1,000,000' if options.million else '100,000') + '): ' + name:58} {value:12,.0f}")
+        for name, value in run(
+            lambda: workloads.sleepers(where / "sleep.db", 1_000_000 if options.million else 100_000, 10_000)
+        ).items():
+            print(
+                f"{'sleeping runs (' + ('1,000,000' if options.million else '100,000') + '): ' + name:58} {value:12,.0f}"
+            )
         for name, value in run(lambda: workloads.idle(where / "idle.db", 10)).items():
             print(f"{'idle node for 10 s: ' + name:58} {value:12,.2f}")
 
@@ -57,21 +64,24 @@ def run(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def pairs(name: str, where: Path, runs: int, steps: int, *, per_run: int, bar: int, aim: int) -> None:
     tops, ours = [], []
     for n in range(PAIRS):
-        tops.append(per_run * run(lambda: ceiling.throughput(where / f"c{steps}-{n}.db", runs, steps, IN_FLIGHT)))
-        ours.append(per_run * run(lambda: workloads.throughput(where / f"h{steps}-{n}.db", runs, steps, IN_FLIGHT)))
+        tops.append(per_run * run(partial(ceiling.throughput, where / f"c{steps}-{n}.db", runs, steps, IN_FLIGHT)))
+        ours.append(per_run * run(partial(workloads.throughput, where / f"h{steps}-{n}.db", runs, steps, IN_FLIGHT)))
     ratio = statistics.median(mine / top for mine, top in zip(ours, tops, strict=True))
     print(f"{name:58} {spread(ours)}   ceiling {spread(tops)}   ratio {ratio:.0%}   bar {bar:,}, aim {aim:,}")
 
 
 def busy(where: Path, runs: int) -> None:
-    figures = [run(lambda: workloads.throughput(where / f"busy{n}.db", runs, 1, IN_FLIGHT, busy=True)) for n in range(3)]
+    work = partial(workloads.throughput, runs=runs, steps=1, in_flight=IN_FLIGHT, busy=True)
+    figures = [run(partial(work, where / f"busy{n}.db")) for n in range(3)]
     print(f"{'one-step runs per second beside a CPU-bound thread':58} {spread(figures)}")
 
 
 def latencies(where: Path, count: int) -> None:
     times = sorted(run(lambda: workloads.latency(where / "latency.db", count)))
     p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
-    print(f"{'event to first line of the function, one at a time':58} p50 {p50:.2f} ms   p99 {p99:.2f} ms   bar 1 and 5 ms, aim p50 0.6 ms")
+    print(
+        f"{'event to first line of the function, one at a time':58} p50 {p50:.2f} ms   p99 {p99:.2f} ms   bar 1 and 5 ms, aim p50 0.6 ms"
+    )
 
 
 def spread(values: list[float]) -> str:

@@ -168,5 +168,4 @@ async def idle(path: Path, seconds: float) -> dict[str, float]:
 
 
 def _rss() -> float:
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize() / 1e6
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize() / 1e6
