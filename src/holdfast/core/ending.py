@@ -100,7 +100,7 @@ def finish(tx: Tx, run: RunRow, ending: Ending, out: Accepted, *, waits: bool, i
     tx.delete(ItemRow, run.id)
     if ending.output is not None or ending.error is not None:
         started = run.queued_at if run.started_at is None else run.started_at
-        tx.put(
+        tx.append(
             StepRow(
                 run.id,
                 "",
