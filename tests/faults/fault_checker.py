@@ -102,7 +102,8 @@ class Checker:
             found = Counter(row["slug"] for row in runs)
             wanted = self._expected.get(name, {})
             self._expect(
-                found == wanted, f"promises 1 and 5: event {key} has the runs {dict(found)}, expected are {dict(wanted)}"
+                found == wanted,
+                f"promises 1 and 5: event {key} has the runs {dict(found)}, expected are {dict(wanted)}",
             )
 
     def _ends(self) -> None:
@@ -110,7 +111,8 @@ class Checker:
         for row in self._rows("SELECT r.id, r.status, f.slug FROM runs r JOIN functions f ON f.id = r.function_id"):
             wanted = {COMPLETED, FAILED} if row["slug"] == "faults-doomed" else {COMPLETED}
             self._expect(
-                row["status"] in wanted, f"promise 1: run {_ulid(row['id'])} of {row['slug']} has status {row['status']}"
+                row["status"] in wanted,
+                f"promise 1: run {_ulid(row['id'])} of {row['slug']} has status {row['status']}",
             )
         for table in ("queue", "waits", "lanes"):
             left = self._rows(f"SELECT count(*) AS n FROM {table}")[0]["n"]
@@ -121,7 +123,9 @@ class Checker:
     def _records(self) -> None:
         """Promise 4: one record per step, of a value that a body really returned."""
         for row in self._rows("SELECT run_id, key, count(*) AS n FROM steps GROUP BY run_id, key HAVING n > 1"):
-            self.wrong.append(f"promise 4: step {row['key']} of run {_ulid(row['run_id'])} is recorded {row['n']} times")
+            self.wrong.append(
+                f"promise 4: step {row['key']} of run {_ulid(row['run_id'])} is recorded {row['n']} times"
+            )
         returned = {line["value"] for line in self._lines if line["what"] == "end"}
         for row in self._rows("SELECT run_id, key, data FROM steps WHERE state = 0 AND kind = 0 AND key <> 'cure'"):
             value = json.loads(row["data"])
@@ -162,15 +166,23 @@ class Checker:
         for row in self._rows(f"SELECT run_id, started_at, ended_at FROM steps WHERE kind = {SLEEP} AND state = 0"):
             due = row["started_at"] + 30
             self._expect(row["ended_at"] >= due, f"promise 8: a sleep ended {due - row['ended_at']} ms early")
-            woke = [line["at"] + offset for line in self._lines if line["what"] == "woke" and line["run"] == _ulid(row["run_id"])]
+            woke = [
+                line["at"] + offset
+                for line in self._lines
+                if line["what"] == "woke" and line["run"] == _ulid(row["run_id"])
+            ]
             self._expect(bool(woke) and min(woke) >= due, "promise 8: a function went on before its sleep was over")
-        for row in self._rows("SELECT run_id, key, retry_at FROM attempts WHERE key = 'flaky' AND retry_at IS NOT NULL"):
+        for row in self._rows(
+            "SELECT run_id, key, retry_at FROM attempts WHERE key = 'flaky' AND retry_at IS NOT NULL"
+        ):
             tries = [
                 line["at"] + offset
                 for line in self._lines
                 if line["what"] == "retried" and line["run"] == _ulid(row["run_id"])
             ]
-            self._expect(bool(tries) and min(tries) >= row["retry_at"], "promise 8: a retry came before its delay was over")
+            self._expect(
+                bool(tries) and min(tries) >= row["retry_at"], "promise 8: a retry came before its delay was over"
+            )
 
     def _clock_offset(self) -> int:
         """How far the worker's clock is ahead of the ledger's; exact, as it is given and not measured."""
@@ -201,7 +213,9 @@ class Checker:
             "SELECT r.id FROM runs r JOIN functions f ON f.id = r.function_id WHERE f.slug = 'faults-order' AND r.origin = 0"
         )
         for row in orders:
-            children = self._rows("SELECT count(*) AS n FROM runs WHERE parent_id = ? AND origin = 1", row["id"])[0]["n"]
+            children = self._rows("SELECT count(*) AS n FROM runs WHERE parent_id = ? AND origin = 1", row["id"])[0][
+                "n"
+            ]
             self._expect(children == 1, f"run {_ulid(row['id'])} invoked {children} runs instead of one")
             sent = self._rows("SELECT id FROM events WHERE source = ? AND name = 'shop/shipped'", row["id"])
             self._expect(len(sent) == 1, f"run {_ulid(row['id'])} sent {len(sent)} events instead of one")
@@ -221,7 +235,9 @@ class Checker:
             if row["status"] != FAILED or letter is None:
                 self.wrong.append(f"promise 10: run {run} failed for good and is no dead letter")
                 continue
-            redriven = self._rows(f"SELECT id, status FROM runs WHERE parent_id = ? AND origin = {BY_REDRIVE}", row["id"])
+            redriven = self._rows(
+                f"SELECT id, status FROM runs WHERE parent_id = ? AND origin = {BY_REDRIVE}", row["id"]
+            )
             self._expect(len(redriven) == 1, f"promise 10: dead letter {run} was redriven as {len(redriven)} runs")
             self._expect(
                 all(again["id"] == letter["redriven_as"] and again["status"] == COMPLETED for again in redriven),
@@ -240,7 +256,9 @@ class Checker:
             if line["what"] == "saw" and line["run"].startswith("doom-"):
                 seen[line["run"]].add(line["value"])
         for run, values in seen.items():
-            self._expect(len(values) == 1, f"promise 2: {run} and its redriven run saw {len(values)} results of one step")
+            self._expect(
+                len(values) == 1, f"promise 2: {run} and its redriven run saw {len(values)} results of one step"
+            )
 
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

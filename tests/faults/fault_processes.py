@@ -17,6 +17,8 @@ import fault_disk
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent.parent / "src"
+PACKAGE = Path(os.environ.get("HOLDFAST_PACKAGE") or SOURCE)
+"""Where processes under test import holdfast from; the mutation check sets it."""
 
 
 class Child:
@@ -74,7 +76,7 @@ class Child:
 class Nursery:
     """The parent of the processes under test; see fault_worker.py."""
 
-    def __init__(self, *, preload: bool = False, package: Path = SOURCE) -> None:
+    def __init__(self, *, preload: bool = False, package: Path = PACKAGE) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(HERE)])}
         for name in ("INNGEST_DEV", "INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY", "HOLDFAST_STORE"):
             environment.pop(name, None)

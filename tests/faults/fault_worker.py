@@ -125,7 +125,12 @@ async def as_client(app: App, engine: Engine, ledger: Ledger, path: Path) -> Non
     """Send what has no answer yet, wait for all work, cure and redrive what died, and wait again."""
     to_the_next_minute(engine, ledger)
     answered = [line["id"] for line in ledger.lines() if line["what"] == "acknowledged"]
-    for event, key in [(Order(n=1), "order-1"), (Order(n=1), "order-1"), (Report(n=1), "report-1"), (Doom(n=1), "doom-1")]:
+    for event, key in [
+        (Order(n=1), "order-1"),
+        (Order(n=1), "order-1"),
+        (Report(n=1), "report-1"),
+        (Doom(n=1), "doom-1"),
+    ]:
         if key in answered:
             answered.remove(key)
             continue

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,15 @@ async def test_a_result_after_cancellation_is_refused(tmp_path):
     assert rows(database, "SELECT count(*) FROM queue") == [(0,)]
 
 
+@contextlib.contextmanager
+def letting_go(go_on: asyncio.Event) -> Iterator[None]:
+    """Release the body that can't be cancelled, also when the test fails: it would hold the loop's end up."""
+    try:
+        yield
+    finally:
+        go_on.set()
+
+
 def report(run: bytes, value: str, key: str = "step") -> StepRow:
     return StepRow(run, key, 0, StepState.DONE, StepKind.RUN, 1, 2, 0, None, f'"{value}"'.encode())
 
@@ -187,19 +198,20 @@ async def test_a_result_under_an_old_lease_is_refused(tmp_path):
     app = waiting_app(entered, go_on)
     database = tmp_path / "a.db"
     async with build_engine([app], f"sqlite:///{database}") as engine:
-        old = await leased_run(engine, app, entered)
-        # the run is given back and leased again, by the same node: only the epoch tells the leases apart
-        assert await engine.submit(Park(old, engine.clock.now(), engine.woken(old))) is True
-        while not (again := await engine.submit(Claim(10, frozenset(engine._by_id), suspect=True))):
-            await asyncio.sleep(0.001)
-        new = Lease(again[0].item.id, old.run_id, again[0].item.owner, again[0].item.epoch)
-        assert (new.owner, new.item_id) == (old.owner, old.item_id)
-        assert await engine.submit(Record(old, report(old.run_id, "of the old lease"))) is STALE
-        assert await engine.submit(Park(old, None, engine.woken(old))) is STALE
-        recorded = await engine.submit(Record(new, report(old.run_id, "of the new lease")))
-        assert recorded.data == b'"of the new lease"'
-        go_on.set()  # the body under the old lease ends as well; its result is refused
-        await asyncio.sleep(0.05)
+        with letting_go(go_on):
+            old = await leased_run(engine, app, entered)
+            # the run is given back and leased again, by the same node: only the epoch tells the leases apart
+            assert await engine.submit(Park(old, engine.clock.now(), engine.woken(old))) is True
+            while not (again := await engine.submit(Claim(10, frozenset(engine._by_id), suspect=True))):
+                await asyncio.sleep(0.001)
+            new = Lease(again[0].item.id, old.run_id, again[0].item.owner, again[0].item.epoch)
+            assert (new.owner, new.item_id) == (old.owner, old.item_id)
+            assert await engine.submit(Record(old, report(old.run_id, "of the old lease"))) is STALE
+            assert await engine.submit(Park(old, None, engine.woken(old))) is STALE
+            recorded = await engine.submit(Record(new, report(old.run_id, "of the new lease")))
+            assert recorded.data == b'"of the new lease"'
+            go_on.set()  # the body under the old lease ends as well; its result is refused
+            await asyncio.sleep(0.05)
     assert rows(database, "SELECT key, data FROM steps") == [("step", b'"of the new lease"')]
 
 
@@ -210,15 +222,16 @@ async def test_two_results_of_one_step_are_one_record(tmp_path, same_group):
     app = waiting_app(entered, go_on)
     database = tmp_path / "a.db"
     async with build_engine([app], f"sqlite:///{database}", options=EngineOptions(drain_seconds=0.1)) as engine:
-        lease = await leased_run(engine, app, entered)
-        first = engine.submit(Record(lease, report(lease.run_id, "first")))
-        if not same_group:
-            await first
-        second = engine.submit(Record(lease, report(lease.run_id, "second")))
-        assert (await first).data == b'"first"'
-        assert await second is DUPLICATE
-        go_on.set()
-        await engine.idle()
+        with letting_go(go_on):
+            lease = await leased_run(engine, app, entered)
+            first = engine.submit(Record(lease, report(lease.run_id, "first")))
+            if not same_group:
+                await first
+            second = engine.submit(Record(lease, report(lease.run_id, "second")))
+            assert (await first).data == b'"first"'
+            assert await second is DUPLICATE
+            go_on.set()
+            await engine.idle()
     assert rows(database, "SELECT data FROM steps WHERE key = 'step'") == [(b'"first"',)]
 
 

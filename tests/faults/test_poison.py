@@ -157,7 +157,9 @@ async def test_what_cannot_be_recorded_is_a_dead_letter(tmp_path, what, where):
     assert 1 <= len(tries) <= 3
     ((letter,),) = rows(database, "SELECT error FROM dead_letters")
     assert letter.startswith(error)
-    for (recorded,) in rows(database, "SELECT error FROM attempts UNION ALL SELECT error FROM steps WHERE error IS NOT NULL"):
+    for (recorded,) in rows(
+        database, "SELECT error FROM attempts UNION ALL SELECT error FROM steps WHERE error IS NOT NULL"
+    ):
         assert len(recorded) < 200_000
         json.loads(recorded)
 
