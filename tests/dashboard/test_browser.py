@@ -418,4 +418,4 @@ def test_a_stretch_of_the_chart_leads_to_its_runs(opened, running: Shop):
     page.mouse.up()
     page.wait_for_url(re.compile(r"/runs\?since=\d+&until=\d+"))
     expect(page.locator("[data-page-search]")).to_have_value(re.compile(r"since:\d+ until:\d+"))
-    expect(page.locator("#runs-body tr").first).to_be_visible()
+    expect(page.locator("#runs-body tr").first, page.url).to_be_visible()

@@ -94,7 +94,7 @@ def test_a_running_step_shows_while_it_runs(running: Shop):
     run = running.send("test/hold", {"gate": "seen"})
     running.until(run, lambda d: d.run.started_at is not None)
     shown = page(running, f"/runs/{run}")
-    assert "Executes step 'held step'" in shown.text
+    assert "Executing step 'held step'" in shown.text
     running.let_go("seen")
     running.end(run)
     assert "let go: seen" in page(running, f"/runs/{run}").text
@@ -236,6 +236,8 @@ def test_an_event_is_sent_and_a_bad_one_keeps_its_text(running: Shop):
     assert "line 2" in shown.text
     assert '{"order_id": 5,\n oops}' in "".join(shown.words), "what was typed is still there"
     assert "order_id: field required" in Page(running.post("/events/send", name="shop/order.paid", data="{}", id="").text).text
+    assert bad.headers["hx-push-url"] == "false", "the answer to a form has no address of its own"
+    assert 'data-live=""' in bad.text
     good = running.post("/events/send", name="nobody/listens", data=f'{{"n": {BIG_NUMBER}}}', id="p2")
     assert good.status_code == 303
     event = page(running, good.headers["location"])

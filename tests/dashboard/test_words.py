@@ -47,7 +47,7 @@ def test_its_place_in_the_queue():
     assert said[0] == "Executing now."
     assert "died 2 times in a row" in said[1]
     running = step_view("crunch", 50_000, None)
-    assert words.standing(waiting(running, queue=QueueView("leased", NOW, "1", None, 0, 0)), NOW) == ["Executes step 'crunch' for 10 s."]
+    assert words.standing(waiting(running, queue=QueueView("leased", NOW, "1", None, 0, 0)), NOW) == ["Executing step 'crunch' for 10 s."]
 
 
 def test_how_it_ended():

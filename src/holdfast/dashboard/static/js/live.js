@@ -35,7 +35,7 @@ function connect() {
     lastFailure = 0;
     state("on", "live");
     // what changed before the stream was there has not been told
-    catchUp();
+    refresh();
   });
   source.addEventListener("change", (message) => {
     lastNotice = Date.now();
@@ -62,10 +62,6 @@ function concerns(change) {
   return !id || change.many || change.ids.includes(id) || [...view.querySelectorAll("[data-watch]")].some((e) => change.ids.includes(e.dataset.watch));
 }
 
-function catchUp() {
-  if (main().dataset.live) refresh();
-}
-
 export function refresh() {
   if (busy) { again = true; return; }
   const wait = Math.max(0, lastFetch + Math.max(GAP, lastTook * (1 + REST)) - Date.now());
@@ -75,7 +71,8 @@ export function refresh() {
 
 async function load() {
   const view = main();
-  if (document.hidden) return;
+  // the answer to a form has no address to be fetched again from
+  if (document.hidden || (!view.dataset.live && !view.dataset.every)) return;
   if (busy) { again = true; return; }
   busy = true;
   lastFetch = Date.now();
@@ -144,10 +141,10 @@ export function start() {
   connect();
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) disconnect();
-    else { connect(); catchUp(); }
+    else { connect(); refresh(); }
   });
   addEventListener("pagehide", disconnect);
-  addEventListener("pageshow", (event) => { if (event.persisted) { connect(); catchUp(); } });
+  addEventListener("pageshow", (event) => { if (event.persisted) { connect(); refresh(); } });
   setInterval(() => {
     if (document.hidden) return;
     const every = Number(main()?.dataset.every) || 0;
@@ -164,5 +161,5 @@ export function arrived() {
   synchronise(Number(document.getElementById("said")?.dataset.now));
   if (source?.readyState === EventSource.OPEN) state("on", "live");
   // a notice that came while this page was on its way was weighed against the page before
-  if (Date.now() - lastNotice < WAY) catchUp();
+  if (Date.now() - lastNotice < WAY) refresh();
 }
