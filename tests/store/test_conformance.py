@@ -235,6 +235,17 @@ async def test_lanes_are_served_in_turn(opened):
         assert 2 in {one.run.function_id for one in leased}
 
 
+async def test_a_lane_without_items_goes_with_the_next_claim(opened):
+    async with opened(room=0) as store:
+        await store.submit(Ingest([incoming(event()) for _ in range(2)], 10))
+    async with opened(room=2) as store:
+        # as many as were asked for: there may be more
+        assert len(await store.submit(Claim(1, frozenset({FUNCTION}), suspect=True))) == 2
+        assert list(store.lanes) == ["1"]
+        assert await store.submit(Claim(1, frozenset({FUNCTION}), suspect=True)) == []
+        assert not store.lanes
+
+
 async def test_a_timer_is_claimed_when_due_and_not_before(opened):
     async with opened() as store:
         run, lease = await started(store)

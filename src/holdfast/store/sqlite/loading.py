@@ -132,6 +132,7 @@ class Loader:
                 break
             found = self._conn.execute(sql.READY_IN_LANE, (lane.lane, share)).fetchall()
             rows.extend(ItemRow(*row) for row in found)
+            tx.provide(LaneRow, lane.lane, lane)
             tx.scanned[lane.lane] = len(found) == share
         return rows
 
