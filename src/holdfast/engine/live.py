@@ -357,9 +357,15 @@ class LiveRun(Residence):
         plan = Park(self.lease, self._due, self._seen, self.take_logs(), self._note_rows())
         plan.then = self._parked
         try:
-            self.host.submit(plan)
+            self.host.submit(plan).add_done_callback(self._unparked)
         except HoldfastError as error:
-            _log.warning("run %s could not be parked: %s", self.run_id, error)
+            self.cut_off(error)
+            self.gone()
+
+    def _unparked(self, parking: asyncio.Future[bool | Refused]) -> None:
+        error = parking.exception()
+        if error is not None:
+            self.cut_off(error)
             self.gone()
 
     def _parked(self, answer: bool | Refused) -> None:
