@@ -57,13 +57,13 @@ def check_cuts(make_case: Callable, nursery, seed: int, stride: int, *, torn: bo
     raise AssertionError("unreachable")
 
 
-@pytest.mark.parametrize("torn", [False, True], ids=["all lost", "torn"])
+@pytest.mark.parametrize("torn", [False, True], ids=["lost", "torn"])
 def test_power_cuts_lose_nothing_that_was_promised(faulty_nursery, make_case, seed, torn):
-    assert check_cuts(make_case, faulty_nursery, seed, 8, torn=torn) >= 15
+    assert check_cuts(make_case, faulty_nursery, seed, 12, torn=torn) >= 10
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("torn", [False, True], ids=["all lost", "torn"])
+@pytest.mark.parametrize("torn", [False, True], ids=["lost", "torn"])
 @pytest.mark.timeout(900)
 def test_a_power_cut_at_every_operation(faulty_nursery, make_case, seed, torn):
     assert check_cuts(make_case, faulty_nursery, seed, 1, torn=torn) >= 100
