@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 pytestmark = pytest.mark.browser
 
+expect.set_options(timeout=20_000)  # the machine may be busy with other tests
 SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
 CHROMIUM = os.environ.get("HOLDFAST_TEST_CHROMIUM", "/usr/bin/chromium")
 ARGS = [
