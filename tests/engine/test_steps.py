@@ -133,6 +133,26 @@ async def test_non_retriable_fails_at_once_and_becomes_a_dead_letter(engine_for,
     assert query("SELECT state, error FROM dead_letters") == [(0, "NonRetriableError: never")]
 
 
+async def test_a_stack_begins_in_the_users_code(engine_for, query):
+    app = App("t")
+
+    def body() -> None:
+        raise CardDeclined("no money")
+
+    @app.function(Go, retries=0)
+    async def fn(ctx: Context[Go]) -> None:
+        await ctx.step.run("body", body)
+
+    async with engine_for(app):
+        with pytest.raises(RunFailedError) as failed:
+            await (await app.start(fn, Go())).result(timeout=5)
+    lines = failed.value.stack.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert __file__ in lines[1]
+    assert lines[1].endswith("in body")
+    assert "holdfast/engine" not in failed.value.stack
+
+
 async def test_retry_after_is_honoured_and_clipped_to_a_second(engine_for, query):
     app = App("t")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import re
 import traceback
 from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -23,6 +26,7 @@ from holdfast.base.limits import MAX_RETRY_AFTER_MS, MIN_RETRY_AFTER_MS
 
 MAX_MESSAGE = 10_000
 MAX_STACK = 40_000
+_PLUMBING = (str(Path(__file__).parents[1]), str(Path(concurrent.futures.__file__).parent))
 _NUMBERS = re.compile(r"\d+|0x[0-9a-f]+|'[^']*'|\"[^\"]*\"", re.IGNORECASE)
 
 
@@ -59,12 +63,20 @@ def message_of(error: BaseException) -> str:
 def stack_of(error: BaseException) -> str:
     """The traceback with causes, from the user's code on, bounded."""
     try:
-        lines = traceback.TracebackException.from_exception(error, limit=-30, compact=True).format()
+        lines = traceback.TracebackException(type(error), error, _from_user_code(error), limit=-30, compact=True).format()
         text = "".join(_cut(line, MAX_MESSAGE) for line in lines)
         text.encode()
     except Exception:  # the same broken __str__ as in message_of
         text = f"{type(error).__name__}: {message_of(error)}"
     return text if len(text) <= MAX_STACK else text[: MAX_STACK // 2] + "\n...\n" + text[-MAX_STACK // 2 :]
+
+
+def _from_user_code(error: BaseException) -> TracebackType | None:
+    """The traceback without the frames of holdfast and its threads that it begins with; all of it, where there are no others."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PLUMBING):
+        frames = frames.tb_next
+    return frames or error.__traceback__
 
 
 def _cut(text: str, limit: int) -> str:
