@@ -325,6 +325,23 @@ async def test_plans_beyond_a_groups_bound_are_committed_in_order(opened):
         assert store.group.groups >= 8
 
 
+async def test_the_work_of_every_statement_by_key_does_not_grow_with_the_table(opened, tmp_path):
+    """A compound key that is not searched for would make each send with an id look at all ids of the day."""
+    from holdfast.core.rows import KEYS
+    from holdfast.store.sqlite import statements
+
+    async with opened():
+        pass
+    conn = sqlite3.connect(tmp_path / "store.db")
+    for cls, keys in statements.PRIMARY_KEYS.items():
+        assert cls in KEYS
+        for statement, count in ((statements.select(cls, 3), 3 * len(keys)), (statements.delete(cls, 3), None)):
+            values = [b"k"] * (count or len(statements.delete_values(cls, [(b"k",) * len(keys) if len(keys) > 1 else b"k"] * 3)))
+            plan = [row[3] for row in conn.execute("EXPLAIN QUERY PLAN " + statement, values)]
+            assert not any(line.startswith(f"SCAN {name}") for line in plan for name in (cls.TABLE, "t")), (statement, plan)
+    conn.close()
+
+
 async def test_rows_survive_a_reopening_to_the_byte(opened):
     row = LogRow(b"x" * 16, 1, clock.now(), 20, "snow ☃ \x00 \U0001f9e8", "step")
     async with opened() as store:

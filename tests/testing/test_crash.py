@@ -65,7 +65,7 @@ async def test_a_run_cancelled_before_its_first_line_leaves_memory(tmp_path: Pat
 
         def launch_and_cancel(leased) -> None:
             launched(leased)
-            engine.live[leased.run.id].abandon()
+            engine.live[leased[0].run.id].abandon()
 
         engine.launch = launch_and_cancel
         await app.start(fn, Go())

@@ -185,8 +185,7 @@ class RunControl:
 
     def _restarted(self, answer: tuple[bytes, list[Leased]] | Refused) -> None:
         if not isinstance(answer, Refused):
-            for leased in answer[1]:
-                self._host.launch(leased)
+            self._host.launch(answer[1])
             if self._host.store.backlog():
                 self._host.claim()
 

@@ -47,13 +47,15 @@ class Dispatch:
         self._suspects: set[bytes] = set()
         self._empty: list[asyncio.Future[None]] = []
 
-    def launch(self, leased: Leased) -> None:
-        """Start a run that is leased to this node."""
-        if leased.event is None:
-            self._load([leased], self._start)
-        else:
-            self._metrics.of(leased.run.function_id).started += 1
-            self._start(leased, ())
+    def launch(self, leased: Sequence[Leased]) -> None:
+        """Start runs that are leased to this node."""
+        stored = [one for one in leased if one.event is None]
+        for one in leased:
+            if one.event is not None:
+                self._metrics.of(one.run.function_id).started += 1
+                self._start(one, ())
+        if stored:
+            self._load(stored, self._start)
 
     def _start(self, leased: Leased, steps: Sequence[Any]) -> None:
         live = self._enter(leased)
@@ -141,7 +143,7 @@ class Dispatch:
         item = self._host.store.cached_item(lease.item_id)
         run = self._host.store.cached_run(lease.run_id)
         if item is not None and run is not None and self._host.running:
-            self.launch(Leased(run, item))
+            self.launch([Leased(run, item)])
 
     def left(self, live: Run) -> None:
         """A run's code has left memory."""

@@ -390,8 +390,8 @@ class Engine:
         """After the commit: start what was leased, tell runs in memory what was resolved."""
         if isinstance(accepted, Refused):
             return
-        for leased in accepted.leased:
-            self.launch(leased)
+        if accepted.leased:
+            self.launch(accepted.leased)
         if accepted.due is not None:
             self.timers.arm(accepted.due)
         for resolved in accepted.resolved:

@@ -63,7 +63,9 @@ def message_of(error: BaseException) -> str:
 def stack_of(error: BaseException) -> str:
     """The traceback with causes, from the user's code on, bounded."""
     try:
-        lines = traceback.TracebackException(type(error), error, _from_user_code(error), limit=-30, compact=True).format()
+        lines = traceback.TracebackException(
+            type(error), error, _from_user_code(error), limit=-30, compact=True
+        ).format()
         text = "".join(_cut(line, MAX_MESSAGE) for line in lines)
         text.encode()
     except Exception:  # the same broken __str__ as in message_of

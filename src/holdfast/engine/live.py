@@ -228,7 +228,9 @@ class LiveRun(Residence):
             # a step's failure has its own attempts on record
             self._end(Ending(RunStatus.FAILED, error=recorded), None if isinstance(error, StepError) else row)
             return
-        self.report(logging.WARNING, f"attempt {attempt + 1} failed and is followed by another in {delay / 1000:g} s", error)
+        self.report(
+            logging.WARNING, f"attempt {attempt + 1} failed and is followed by another in {delay / 1000:g} s", error
+        )
         try:
             answer = await self.host.submit(FailAttempt(self.lease, row, None, self.take_logs()))
             if not isinstance(answer, Refused):

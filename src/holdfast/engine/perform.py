@@ -251,7 +251,11 @@ async def _attempt_failed(
         first = started if row is None else row.started_at
         step = StepRow(run_id, key, 0, StepState.PENDING, StepKind.RUN, first, None, attempt + 1, due)
         failed = AttemptRow(run_id, key, attempt, started, now, due, recorded)
-        live.report(logging.WARNING, f"step {key!r}, attempt {attempt + 1}, failed and is tried again in {delay / 1000:g} s", error)
+        live.report(
+            logging.WARNING,
+            f"step {key!r}, attempt {attempt + 1}, failed and is tried again in {delay / 1000:g} s",
+            error,
+        )
         answer = await live.host.submit(FailAttempt(live.lease, failed, step, logs, fresh=fresh))
         live.host.retried(live)
     if isinstance(answer, Refused):

@@ -48,6 +48,7 @@ class Loader:
     def load(self, tx: Tx, reads: Iterable[Read]) -> None:
         """Provide the rows of these reads."""
         missing: dict[type[Row], list[Any]] = {}
+        steps_of: dict[StepsOf, list[StepRow]] = {}
         for read in reads:
             if type(read) is tuple:
                 cls, key = read
@@ -57,10 +58,27 @@ class Loader:
                         tx.provide(cls, key, cached)
                     else:
                         missing.setdefault(cls, []).append(key)
-            elif not tx.found(read):  # type: ignore[arg-type]
+            elif tx.found(read):  # type: ignore[arg-type]
+                continue
+            elif type(read) is StepsOf:
+                steps_of[read] = []
+            else:
                 self._find(tx, read)  # type: ignore[arg-type]
+        if steps_of:
+            self._steps(tx, steps_of)
         for cls, keys in missing.items():
             self._select(tx, cls, list(dict.fromkeys(keys)))
+
+    def _steps(self, tx: Tx, wanted: dict[StepsOf, list[StepRow]]) -> None:
+        """The steps of many runs at once."""
+        runs = [read.run_id for read in wanted]
+        for start in range(0, len(runs), MAX_ROWS):
+            part = runs[start : start + MAX_ROWS]
+            for row in self._conn.execute(sql.STEPS_OF.format(marks=", ".join("?" * len(part))), part):
+                step = StepRow(*row)
+                wanted[StepsOf(step.run_id)].append(step)
+        for read, rows in wanted.items():
+            tx.provide_found(read, rows)
 
     def _select(self, tx: Tx, cls: type[Row], keys: list[Any]) -> None:
         if cls is LaneRow:
@@ -97,8 +115,6 @@ class Loader:
                 rows = [WaitRow(*r) for r in execute(sql.select_where(WaitRow, f"lookup IN ({marks})"), read.lookups)]
             case WaitsOf():
                 rows = [WaitRow(*r) for r in execute(sql.WAITS_OF, (read.run_id,))]
-            case StepsOf():
-                rows = [StepRow(*r) for r in execute(sql.STEPS_OF, (read.run_id,))]
             case ItemsOf():
                 # an item's id begins with its run's
                 rows = [ItemRow(*r) for r in execute(sql.ITEMS_OF, (read.run_id, read.run_id + _LAST))]

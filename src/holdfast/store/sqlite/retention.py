@@ -12,6 +12,7 @@ _ENDED_RUNS = (
     "(SELECT 1 FROM dead_letters d WHERE d.run_id = runs.id AND d.at >= ?) ORDER BY id LIMIT ?"
 )
 _OLD_EVENTS = "SELECT id FROM events WHERE id < ? AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.event_id = events.id) ORDER BY id LIMIT ?"
+_OLD_IDS = "SELECT function_id, key FROM dedupe WHERE expires < ? LIMIT ?"
 _OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters")
 
 
@@ -30,16 +31,21 @@ class Pruner:
         conn.execute("BEGIN IMMEDIATE")
         try:
             removed = self._runs(now) + self._events(now)
-            removed += conn.execute(
-                "DELETE FROM dedupe WHERE (function_id, key) IN (SELECT function_id, key FROM dedupe "
-                "WHERE expires < ? LIMIT ?)",
-                (now, _SLICE),
-            ).rowcount
+            removed += self._ids(now)
             conn.execute("COMMIT")
         except BaseException:
             conn.execute("ROLLBACK")
             raise
         return removed
+
+    def _ids(self, now: int) -> int:
+        by_function: dict[int, list[str]] = {}
+        for function_id, key in self._conn.execute(_OLD_IDS, (now, _SLICE)):
+            by_function.setdefault(function_id, []).append(key)
+        for function_id, keys in by_function.items():
+            marks = ", ".join("?" * len(keys))
+            self._conn.execute(f"DELETE FROM dedupe WHERE function_id = ? AND key IN ({marks})", (function_id, *keys))
+        return sum(map(len, by_function.values()))
 
     def _runs(self, now: int) -> int:
         horizon = now - self.runs_ms

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from holdfast.core.rows import (
     AttemptRow,
@@ -99,28 +101,40 @@ def put(cls: type[Row], count: int) -> str:
 
 @cache
 def delete(cls: type[Row], count: int) -> str:
-    """Delete `count` rows by primary key."""
+    """Delete `count` rows by primary key. Of a compound key the first column is given alone first (see `delete_values`):
+    SQLite does not search an index by row values, and would look at every row of the table.
+    """
     keys = PRIMARY_KEYS[cls]
+    first = f"DELETE FROM {cls.TABLE} WHERE {keys[0]} IN ({', '.join('?' * count)})"
     if len(keys) == 1:
-        return f"DELETE FROM {cls.TABLE} WHERE {keys[0]} IN ({', '.join('?' * count)})"
-    one = "(" + ", ".join("?" * len(keys)) + ")"
-    return f"DELETE FROM {cls.TABLE} WHERE ({', '.join(keys)}) IN (VALUES {', '.join([one] * count)})"
+        return first
+    return f"{first} AND ({', '.join(keys)}) IN (VALUES {_tuples(len(keys), count)})"
+
+
+def delete_values(cls: type[Row], keys: Sequence[Any]) -> list[Any]:
+    """The parameters of `delete`."""
+    if len(PRIMARY_KEYS[cls]) == 1:
+        return list(keys)
+    return [key[0] for key in keys] + [value for key in keys for value in key]
 
 
 @cache
 def select(cls: type[Row], count: int) -> str:
-    """Read `count` rows by primary key."""
+    """Read `count` rows by primary key: a compound one by a join, as SQLite does not search an index by row values."""
     keys = PRIMARY_KEYS[cls]
-    names = ", ".join(columns(cls))
     if len(keys) == 1:
-        return f"SELECT {names} FROM {cls.TABLE} WHERE {keys[0]} IN ({', '.join('?' * count)})"
-    one = "(" + ", ".join("?" * len(keys)) + ")"
-    return f"SELECT {names} FROM {cls.TABLE} WHERE ({', '.join(keys)}) IN (VALUES {', '.join([one] * count)})"
+        return f"SELECT {', '.join(columns(cls))} FROM {cls.TABLE} WHERE {keys[0]} IN ({', '.join('?' * count)})"
+    names = ", ".join(f"t.{name}" for name in columns(cls))
+    same = " AND ".join(f"t.{name} = v.column{position}" for position, name in enumerate(keys, 1))
+    return f"SELECT {names} FROM (VALUES {_tuples(len(keys), count)}) AS v CROSS JOIN {cls.TABLE} AS t ON {same}"
+
+
+def _tuples(width: int, count: int) -> str:
+    return ", ".join(["(" + ", ".join("?" * width) + ")"] * count)
 
 
 def _values(cls: type[Row], count: int) -> str:
-    one = "(" + ", ".join("?" * len(columns(cls))) + ")"
-    return ", ".join([one] * count)
+    return _tuples(len(columns(cls)), count)
 
 
 def select_where(cls: type[Row], condition: str) -> str:
@@ -129,7 +143,7 @@ def select_where(cls: type[Row], condition: str) -> str:
 
 
 WAITS_OF = select_where(WaitRow, "run_id = ?")
-STEPS_OF = select_where(StepRow, "run_id = ?")
+STEPS_OF = select_where(StepRow, "run_id IN ({marks})")
 ITEMS_OF = select_where(ItemRow, "id >= ? AND id < ?")
 EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? ORDER BY id LIMIT 10000")
 DUE_TIMERS = select_where(ItemRow, "state = 1 AND due <= ? ORDER BY due LIMIT ?")

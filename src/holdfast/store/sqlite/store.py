@@ -271,11 +271,9 @@ class SqliteStore:
                 self._conn.execute(sql.insert(cls, len(part)), _flat(part))
 
     def _delete(self, cls: type[Row], keys: list[Any]) -> None:
-        composite = len(sql.PRIMARY_KEYS[cls]) > 1
         for start in range(0, len(keys), MAX_ROWS):
             part = keys[start : start + MAX_ROWS]
-            parameters = [value for key in part for value in key] if composite else part
-            self._conn.execute(sql.delete(cls, len(part)), parameters)
+            self._conn.execute(sql.delete(cls, len(part)), sql.delete_values(cls, part))
 
     def rollback(self) -> None:
         with contextlib.suppress(sqlite3.Error):
