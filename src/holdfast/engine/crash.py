@@ -47,7 +47,7 @@ async def reap(engine: Engine, seconds: float = 10.0) -> None:
             await threads.ended()
     engine._retention.cancel()
     engine._factory.remove()
-    engine._collector.restore()
+    engine._interpreter.restore()
     await engine.reader.close()
     await engine.store.abandon()
     await engine._leave()

@@ -27,13 +27,13 @@ from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Recover
 from holdfast.core.rows import EventRow, RunRow, RunStatus
-from holdfast.engine.collector import Collector
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
 from holdfast.engine.functions import Callables, Registered
 from holdfast.engine.host import Run
 from holdfast.engine.intake import Intake
+from holdfast.engine.interpreter import Interpreter
 from holdfast.engine.lifecycle import Lifecycle
 from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
@@ -76,8 +76,9 @@ class EngineOptions:
     """Retention: how long a run is kept after its end."""
     keep_dead_letters_ms: int = 90 * 86_400_000
     prune_every_ms: int = 60_000
-    relax_collector: bool = True
-    """Whether Python's cycle collector is told to look less often while the engine runs."""
+    tune_interpreter: bool = True
+    """Whether the interpreter's cycle collector looks less often while the engine runs, and its threads change places sooner
+    once something else computes beside it."""
     max_unsent: int = 20_000
     """Sends waiting for their commit before more are refused."""
 
@@ -142,7 +143,7 @@ class Engine:
         self._unsent = 0
         self._codecs: dict[Any, ResultCodec] = {}
         self._lifespans: list[Any] = []
-        self._collector = Collector()
+        self._interpreter = Interpreter()
         self._pruning: asyncio.Task[None] | None = None
 
     # -- life ----------------------------------------------------------------------------------------------------------
@@ -166,8 +167,9 @@ class Engine:
         self.timers = Timers(self.clock, self.claim)
         self.store.start(self.room, frozenset(self._by_id))
         self._factory.install()
-        if self.options.relax_collector:
-            self._collector.relax()
+        if self.options.tune_interpreter:
+            self._interpreter.relax_collector()
+            self.store.group.on_contention = self._interpreter.switch_sooner
         self.running = True
         left = self.store.leased_by_others()
         if left:
@@ -247,7 +249,7 @@ class Engine:
         await self._drained(self.options.drain_seconds if drain_seconds is None else drain_seconds)
         self.running = False
         self._factory.remove()
-        self._collector.restore()
+        self._interpreter.restore()
         self.threads.close()
         self.function_threads.close()
         await self.reader.close()

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
+from holdfast.base.clock import monotonic
 from holdfast.base.errors import NotRunningError, OverloadedError, StoreBusyError, StoreFailedError, StoreFullError
 from holdfast.core.plan import DUPLICATE, Plan, Read, Refused, Tx
 
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 MAX_GROUP_PLANS = 1000
 EARLY_GROUP_PLANS = 64
+CONTENDED_SECONDS = 0.015
+"""A group whose statements take longer has another thread beside it that won't let the interpreter go: each statement waits
+for it, so that few large groups are better than many small ones."""
 MAX_GROUP_BYTES = 16 * 1024 * 1024
 MAX_PENDING_BYTES = 256 * 1024 * 1024
 RETRY_SECONDS = 0.25
@@ -80,6 +84,9 @@ class GroupCommit:
         """Plans committed so far."""
         self.max_group = MAX_GROUP_PLANS
         """Plans per group at most; the fault tests set 1."""
+        self._contended = False
+        self.on_contention: Callable[[], None] | None = None
+        """Called when a group took so long that something else must hold the interpreter."""
         self.early_group = EARLY_GROUP_PLANS
         """A group this large doesn't wait for the rest of the loop's round: the others fill the next one while it syncs."""
         self.before_commit: Callable[[], None] | None = None
@@ -109,7 +116,7 @@ class GroupCommit:
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._flush)
-            elif len(self._pending) == self.early_group:
+            elif len(self._pending) == self.early_group and not self._contended:
                 self._flush()
         return future
 
@@ -202,6 +209,7 @@ class GroupCommit:
 
     def _attempt(self, group: list[Plan[Any]]) -> None:
         backend = self._backend
+        began = monotonic()
         try:
             tx = backend.begin()
             wanted: list[Read] = []
@@ -223,6 +231,9 @@ class GroupCommit:
             backend.rollback()
             self._one_by_one(group, None)
             return
+        self._contended = monotonic() - began > CONTENDED_SECONDS
+        if self._contended and self.on_contention is not None:
+            self.on_contention()
         if self.before_commit is not None:
             self.before_commit()
             if self._killed:
