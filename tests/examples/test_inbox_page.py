@@ -24,7 +24,7 @@ pytestmark = pytest.mark.browser
 def browser():
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("no Chromium on this machine")
+        pytest.fail("the browser tests need Chromium: `make test` installs it, or apt-get install chromium")
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield made

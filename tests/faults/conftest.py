@@ -45,7 +45,7 @@ def disk_library() -> Path:
     """The disk that can fail."""
     library = fault_disk.library()
     if library is None:
-        pytest.skip("the failing disk is built for Linux, with the ziglang package or a C compiler")
+        pytest.fail("the failing disk needs Linux and the ziglang package (dev group) or a C compiler")
     return library
 
 
