@@ -149,7 +149,7 @@ def test_optional_annotations_read_both_back(value):
         (bytes, b"\xff\x00"),
         (list[float], [0.1, 1e300]),
     ],
-    ids=str,
+    ids=lambda part: type(part).__name__,
 )  # fmt: skip
 def test_annotations(annotation, value):
     got = round_trip(annotation, value)
