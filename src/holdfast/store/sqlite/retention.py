@@ -4,69 +4,84 @@ from __future__ import annotations
 
 import sqlite3
 
-DAY_MS = 86_400_000
 _SLICE = 500
 
-_ENDED_RUNS = (
-    "SELECT id FROM runs WHERE id < ? AND ended_at IS NOT NULL AND ended_at < ? AND NOT EXISTS "
-    "(SELECT 1 FROM dead_letters d WHERE d.run_id = runs.id AND d.at >= ?) ORDER BY id LIMIT ?"
+_RUNS = (
+    "SELECT id, ended_at IS NOT NULL AND ended_at < ? AND NOT EXISTS "
+    "(SELECT 1 FROM dead_letters d WHERE d.run_id = runs.id AND d.at >= ?) FROM runs WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
 )
-_OLD_EVENTS = "SELECT id FROM events WHERE id < ? AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.event_id = events.id) ORDER BY id LIMIT ?"
+_EVENTS = (
+    "SELECT id, NOT EXISTS (SELECT 1 FROM runs WHERE runs.event_id = events.id) FROM events "
+    "WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
+)
 _OLD_IDS = "SELECT function_id, key FROM dedupe WHERE expires < ? LIMIT ?"
+_OLD_FIRES = "DELETE FROM cron_fires WHERE at < ?"
 _OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters")
 
 
 class Pruner:
-    """What may be removed, and how long things are kept."""
+    """Goes through what is old, from the oldest on, a bounded slice at a time."""
 
-    def __init__(self, conn: sqlite3.Connection, runs_ms: int = 7 * DAY_MS, dead_letters_ms: int = 90 * DAY_MS) -> None:
+    def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
-        self.runs_ms = runs_ms
-        """How long a run is kept after its end, and an event after its arrival."""
-        self.dead_letters_ms = dead_letters_ms
+        self._run = b""
+        self._event = b""
 
-    def prune(self, now: int) -> int:
-        """Remove one slice; returns how many rows of runs, events and ids went. Zero when there is nothing left to do."""
+    def prune(self, now: int, runs_ms: int, dead_letters_ms: int) -> bool:
+        """Go through one slice; whether there is more to go through now. The pass after the last begins anew.
+
+        Args:
+            now: The time.
+            runs_ms: How long a run is kept after its end, and an event after its arrival.
+            dead_letters_ms: How long a run is kept that is a dead letter.
+        """
         conn = self._conn
+        horizon = now - runs_ms
         conn.execute("BEGIN IMMEDIATE")
         try:
-            removed = self._runs(now) + self._events(now)
-            removed += self._ids(now)
+            # events after runs: one that a run still needs is kept
+            more = self._runs(horizon, now - dead_letters_ms)
+            more = more or self._events(horizon)
+            more = self._ids(now) or more
+            conn.execute(_OLD_FIRES, (horizon,))
             conn.execute("COMMIT")
         except BaseException:
             conn.execute("ROLLBACK")
             raise
-        return removed
+        return more
 
-    def _ids(self, now: int) -> int:
+    def _ids(self, now: int) -> bool:
         by_function: dict[int, list[str]] = {}
-        for function_id, key in self._conn.execute(_OLD_IDS, (now, _SLICE)):
+        found = self._conn.execute(_OLD_IDS, (now, _SLICE)).fetchall()
+        for function_id, key in found:
             by_function.setdefault(function_id, []).append(key)
         for function_id, keys in by_function.items():
             marks = ", ".join("?" * len(keys))
             self._conn.execute(f"DELETE FROM dedupe WHERE function_id = ? AND key IN ({marks})", (function_id, *keys))
-        return sum(map(len, by_function.values()))
+        return len(found) == _SLICE
 
-    def _runs(self, now: int) -> int:
-        horizon = now - self.runs_ms
-        ids = [
-            row[0]
-            for row in self._conn.execute(
-                _ENDED_RUNS, (horizon.to_bytes(6, "big") + bytes(10), horizon, now - self.dead_letters_ms, _SLICE)
-            )
-        ]
-        if ids:
-            marks = ", ".join("?" * len(ids))
-            for table in _OF_RUN:
-                self._conn.execute(f"DELETE FROM {table} WHERE run_id IN ({marks})", ids)
-            self._conn.execute(f"DELETE FROM runs WHERE id IN ({marks})", ids)
-        return len(ids)
+    def _runs(self, horizon: int, dead_horizon: int) -> bool:
+        found = self._conn.execute(_RUNS, (horizon, dead_horizon, self._run, _floor(horizon), _SLICE)).fetchall()
+        ids = [run_id for run_id, old in found if old]
+        for table in _OF_RUN if ids else ():
+            self._delete(table, "run_id", ids)
+        self._delete("runs", "id", ids)
+        self._run = found[-1][0] if len(found) == _SLICE else b""
+        return len(found) == _SLICE
 
-    def _events(self, now: int) -> int:
-        horizon = now - self.runs_ms
-        ids = [row[0] for row in self._conn.execute(_OLD_EVENTS, (horizon.to_bytes(6, "big") + bytes(10), _SLICE))]
+    def _events(self, horizon: int) -> bool:
+        found = self._conn.execute(_EVENTS, (self._event, _floor(horizon), _SLICE)).fetchall()
+        ids = [event_id for event_id, unused in found if unused]
+        self._delete("skips", "event_id", ids)
+        self._delete("events", "id", ids)
+        self._event = found[-1][0] if len(found) == _SLICE else b""
+        return len(found) == _SLICE
+
+    def _delete(self, table: str, column: str, ids: list[bytes]) -> None:
         if ids:
-            marks = ", ".join("?" * len(ids))
-            self._conn.execute(f"DELETE FROM skips WHERE event_id IN ({marks})", ids)
-            self._conn.execute(f"DELETE FROM events WHERE id IN ({marks})", ids)
-        return len(ids)
+            self._conn.execute(f"DELETE FROM {table} WHERE {column} IN ({', '.join('?' * len(ids))})", ids)
+
+
+def _floor(ms: int) -> bytes:
+    """The smallest id of a moment."""
+    return max(ms, 0).to_bytes(6, "big") + bytes(10)

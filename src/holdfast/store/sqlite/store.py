@@ -86,6 +86,7 @@ class SqliteStore:
         self._items: dict[bytes, ItemRow] = {}
         self._runs: dict[bytes, RunRow] = {}
         self._lanes: dict[str, LaneRow] = {row[0]: LaneRow(*row) for row in self._conn.execute(sql.ALL_LANES)}
+        self._pruner = Pruner(self._conn)
         self._loader = Loader(self._conn, self)
         self._reading = Loader(self._committed, self)
         self._wait_paths: dict[str, set[str]] = {}
@@ -165,10 +166,9 @@ class SqliteStore:
         """All schedules."""
         return [CronRow(*row) for row in self._conn.execute(sql.ALL_CRONS)]
 
-    async def prune(self, runs_ms: int, dead_letters_ms: int) -> int:
-        """Remove one slice of what is past its time, when no group is being committed; how much went."""
-        pruner = Pruner(self._conn, runs_ms, dead_letters_ms)
-        return await self.group.between_groups(lambda: pruner.prune(self.clock.now()))
+    async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
+        """Go through one slice of what is old, while no group is being committed; whether there is more to go through."""
+        return await self.group.between_groups(lambda: self._pruner.prune(self.clock.now(), runs_ms, dead_letters_ms))
 
     def cached_item(self, item_id: bytes) -> ItemRow | None:
         """An item leased by this process, as it counts wake-ups."""
