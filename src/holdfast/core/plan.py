@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from holdfast.core.rows import KEYS, EventRow, ItemRow, ItemState, Row, RunRow, StepRow, WaitRow
+from holdfast.core.rows import KEYS, EventRow, ItemRow, ItemState, Row, StepRow, WaitRow
 
 A = TypeVar("A")
 R = TypeVar("R", bound=Row)
@@ -69,12 +69,6 @@ class ReadyItems(Find, frozen=True, gc=False):
     functions: frozenset[int]
     suspect: bool
     """Whether a suspect may be claimed: at most one at a time is."""
-
-
-class Children(Find, frozen=True, gc=False):
-    """Live runs invoked by a run (RunRow)."""
-
-    run_id: bytes
 
 
 Read: TypeAlias = Get | Find
@@ -262,5 +256,4 @@ _MATCHES: dict[type[Find], tuple[type[Row], Callable[[Any, Any, int], bool]]] = 
     DueTimers: (ItemRow, lambda read, row, now: row.state == ItemState.TIMED and row.due <= now),
     ReadyItems: (ItemRow, lambda read, row, now: row.state == ItemState.READY),
     EventsSince: (EventRow, lambda read, row, now: row.name == read.name and row.received_at >= read.since),
-    Children: (RunRow, lambda read, row, now: row.parent_id == read.run_id and row.status < 2),
 }

@@ -141,7 +141,6 @@ class Engine:
         self.run_cron = self.control.run_cron
         self.audit = self.control.audit
         self._unsent = 0
-        self._codecs: dict[Any, ResultCodec] = {}
         self._lifespans: list[Any] = []
         self._interpreter = Interpreter()
         self._pruning: asyncio.Task[None] | None = None

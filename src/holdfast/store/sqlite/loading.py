@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from holdfast.base.errors import StoreError
 from holdfast.core.plan import (
-    Children,
     DueTimers,
     EventsSince,
     Find,
@@ -125,9 +124,6 @@ class Loader:
                 rows = [ItemRow(*r) for r in execute(sql.DUE_TIMERS, (tx.now, read.limit))]
             case ReadyItems():
                 rows = self._ready(tx, read)
-            case Children():
-                rows = [RunRow(*r) for r in execute(sql.CHILDREN, (read.run_id,))]
-                self._complete_runs(rows)
             case _:
                 raise StoreError(f"no statement for {type(read).__name__}")
         tx.provide_found(read, rows)
