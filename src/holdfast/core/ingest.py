@@ -84,8 +84,6 @@ class Accepted(msgspec.Struct, gc=False):
 
     due: int | None = None
     """When the earliest of the runs that are to start later is due."""
-    alarm: int | None = None
-    """When the earliest alarm or gather is due; a moment that is past for what is to happen at once."""
     refused: list[str] = msgspec.field(default_factory=list)
     """Why runs were not started, in words."""
 
@@ -190,9 +188,7 @@ def admit(tx: Tx, match: Match, event: EventRow, out: Accepted) -> None:
     decision = decide(tx, match.function_id, match.run_id, event, due, admission, invoked=invoked)
     if decision.start:
         _start_admitted(tx, match, event, decision, out)
-    elif decision.refused is None:
-        out.alarm = decision.due if out.alarm is None else min(out.alarm, decision.due)
-    else:
+    elif decision.refused is not None:
         out.refused.append(decision.refused)
         if admission.singleton is not None and admission.recorded:
             _skip_run(tx, match, event, "", decision.refused, decision.run_id, out)
@@ -230,8 +226,6 @@ def _start_admitted(tx: Tx, match: Match, event: EventRow, decision: Decision, o
         for one in out.leased:
             if one.run.id == run.id:
                 one.event = None
-    if decision.after:
-        out.alarm = 0
 
 
 def _skip_run(
@@ -348,12 +342,12 @@ def _resolve_waits(tx: Tx, event: EventRow, lookups: tuple[str, ...], out: Accep
         if not matches(wait, body):
             continue
         if wait.key.startswith(CANCEL_KEY):
-            _cancel_soon(tx, wait, event, out)
+            _cancel_soon(tx, wait, event)
         else:
             resolve(tx, wait, body, None, out)
 
 
-def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow, out: Accepted) -> None:
+def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow) -> None:
     """An event cancels a run: not the one it has just started (protocol section 2.5)."""
     run = tx.get(RunRow, wait.run_id)
     if run is None or run.ended_at is not None or run.event_id == event.id:
@@ -361,7 +355,6 @@ def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow, out: Accepted) -> None:
     tx.delete(WaitRow, (wait.run_id, wait.key))
     reason = f"cancelled by event {event.name} ({event.key or ulid_text(event.id)})"
     tx.put(AlarmRow(run.id, AlarmKind.CANCEL, tx.now, reason))
-    out.alarm = 0
 
 
 def matches(wait: WaitRow, body: bytes) -> bool:

@@ -172,6 +172,8 @@ class Engine:
         self.timers = Timers(self.clock, self.claim)
         self.store.start(self.room, self.executable)
         self.store.on_lanes = self.lanes_changed
+        self.alarms = Alarms(self)
+        self.store.on_alarm = self.alarms.arm
         self._factory.install()
         if self.options.tune_interpreter:
             self._interpreter.relax_collector()
@@ -186,7 +188,6 @@ class Engine:
         for app in self.apps.values():
             app.bind(self)
         self.timers.arm(self.store.next_timer())
-        self.alarms = Alarms(self)
         self.alarms.start()
         self._retention = Timers(self.clock, self._prune)
         self._retention.arm(self.clock.now() + self.options.prune_every_ms)
@@ -442,8 +443,6 @@ class Engine:
             self.launch(accepted.leased)
         if accepted.due is not None:
             self.timers.arm(accepted.due)
-        if accepted.alarm is not None:
-            self.alarms.arm(accepted.alarm)
         for resolved in accepted.resolved:
             live = self.live.get(resolved.run_id)
             if live is not None:

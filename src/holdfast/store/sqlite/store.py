@@ -95,6 +95,8 @@ class SqliteStore:
         """The flow control of the functions that have any."""
         self.paused: dict[int, str] = {}
         """Functions that are paused, and how."""
+        self.on_alarm: Callable[[int], None] | None = None
+        """Called after a commit that set alarms, or let events gather, with the moment when the first of them is due."""
         self.on_lanes: Callable[[], None] | None = None
         """Called after a commit that changed lanes: something may be ready, or wait for a moment."""
         self._pruner = Pruner(self._conn)
@@ -380,10 +382,18 @@ class SqliteStore:
         lanes = changes.get(LaneRow)
         if lanes:
             self._apply_lanes(tx, lanes)
+        if AlarmRow in changes or GatherRow in changes:
+            self._announce_alarms(tx, changes)
         for key, change in changes.get(WaitRow, {}).items():
             if change is not Change.DELETE:
                 self.expect(tx.row(WaitRow, key).lookup)
         self.checkpointer.wrote()
+
+    def _announce_alarms(self, tx: Tx, changes: dict[type[Row], dict[Any, Change]]) -> None:
+        due = [tx.row(AlarmRow, key).at for key, change in changes.get(AlarmRow, {}).items() if change is not Change.DELETE]
+        due += [tx.row(GatherRow, key).due for key, change in changes.get(GatherRow, {}).items() if change is not Change.DELETE]
+        if due and self.on_alarm is not None:
+            self._loop.call_soon(self.on_alarm, min(due))
 
     def _apply_lanes(self, tx: Tx, changes: dict[Any, Change]) -> None:
         for lane, change in changes.items():
