@@ -417,6 +417,19 @@ class NoteRow(Row):
     text: str
 
 
+class AlertRow(Row):
+    """An alert that is on."""
+
+    TABLE: ClassVar[str] = "alerts"
+    function_id: int
+    kind: str
+    """backlog, delay, failure_rate or dead_letters."""
+    raised_at: int
+    value: float
+    """What was measured when it was raised."""
+    threshold: float
+
+
 class AuditRow(Row):
     """Something a person or key changed."""
 
@@ -458,4 +471,5 @@ KEYS: dict[type[Row], Callable[[Any], Any]] = {
     GatherRow: lambda r: (r.function_id, r.kind, r.key),
     BatchEventRow: lambda r: (r.run_id, r.position),
     AlarmRow: lambda r: (r.run_id, r.kind),
+    AlertRow: lambda r: (r.function_id, r.kind),
 }

@@ -29,6 +29,7 @@ from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Recover
 from holdfast.core.rows import EventRow, RunRow, RunStatus
 from holdfast.engine.alarms import Alarms
+from holdfast.engine.alerting import Alerting
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
@@ -82,6 +83,8 @@ class EngineOptions:
     tune_interpreter: bool = True
     """Whether the interpreter's cycle collector looks less often while the engine runs, and its threads change places sooner
     once something else computes beside it."""
+    alert_every_ms: int = 1000
+    """How often functions that have thresholds are looked at, while something moves."""
     max_unsent: int = 20_000
     """Sends waiting for their commit before more are refused."""
 
@@ -141,6 +144,7 @@ class Engine:
         self.list_runs = self.control.list_runs
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
+        self.alerting = Alerting(self, self.metrics, self.options.alert_every_ms)
         self.rerun = self.control.rerun
         self.redrive = self.control.redrive
         self.discard = self.control.discard
@@ -189,6 +193,7 @@ class Engine:
             app.bind(self)
         self.timers.arm(self.store.next_timer())
         self.alarms.start()
+        self.alerting.start(self._by_id)
         self._retention = Timers(self.clock, self._prune)
         self._retention.arm(self.clock.now() + self.options.prune_every_ms)
         self._watches = (LoopWatch(self.loop), RunWatch(self.loop, self.clock.now, lambda: list(self.live.values())))
@@ -275,6 +280,7 @@ class Engine:
             app.unbind(self)
         self.crons.stop()
         self.alarms.stop()
+        self.alerting.stop()
         self.timers.cancel()
         for watch in self._watches:
             watch.stop()
@@ -357,6 +363,7 @@ class Engine:
             "accepting": self.running and not self.draining and self.problem is None,
             "problem": self.problem or self.store.problem,
             "app_errors": list(self.app_errors),
+            "alerts": self.alerting.described(),
             "store_url": self.store.url,
         }
 
@@ -455,6 +462,7 @@ class Engine:
         if self.room() > 0 and self.store.backlog():
             self.claim()
         self.timers.arm(self.store.lanes.next_until())
+        self.alerting.touched()
 
     # -- executing ---------------------------------------------------------------------------------------------------
 
@@ -491,6 +499,7 @@ class Engine:
         duration = self.clock.now() - (run.started_at or run.queued_at)
         self.metrics.of(run.function_id).end(_ENDED[RunStatus(status)], duration)
         self.control.announce(run.id)
+        self.alerting.touched()
         if self.notices.wanted:
             self.notices.publish(Notice("run", ulid_text(run.id), run.function_id))
             if status == RunStatus.FAILED:
@@ -522,6 +531,7 @@ class Engine:
             not self.store.group.busy
             and not self.dispatch.claiming
             and not self.alarms.ringing
+            and not self.alerting.looking
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())
         )

@@ -26,6 +26,7 @@ from holdfast.core.plan import (
 )
 from holdfast.core.rows import (
     AlarmRow,
+    AlertRow,
     CronRow,
     GatherRow,
     ItemRow,
@@ -215,6 +216,10 @@ class SqliteStore:
     def cron_rows(self) -> list[CronRow]:
         """All schedules."""
         return [CronRow(*row) for row in self._conn.execute(sql.ALL_CRONS)]
+
+    def alert_rows(self) -> list[AlertRow]:
+        """The alerts that are on, oldest first."""
+        return [AlertRow(*row) for row in self._committed.execute(sql.ALL_ALERTS)]
 
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice of what is old, while no group is being committed; whether there is more to go through."""
