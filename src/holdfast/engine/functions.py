@@ -25,7 +25,18 @@ from holdfast.sdk.middleware import Middleware, overrides
 class Registered:
     """A function in force on this node."""
 
-    __slots__ = ("app", "codec", "flow", "function", "id", "models", "resources", "step_wrappers", "version", "wrappers")
+    __slots__ = (
+        "app",
+        "codec",
+        "flow",
+        "function",
+        "id",
+        "models",
+        "resources",
+        "step_wrappers",
+        "version",
+        "wrappers",
+    )
 
     def __init__(self, app: App, function: Function[Any, Any], function_id: int, version: int, resources: Any) -> None:
         self.app = app
