@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from hashlib import sha1
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from holdfast.base.clock import Clock
 from holdfast.base.codec import ResultCodec
@@ -42,6 +43,30 @@ class Served:
         self.step_wrappers = [m for m in middleware if overrides(m, "around_step")]
 
 
+class _Lifespan:
+    """An app's lifespan on one loop."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._stack: AsyncExitStack | None = None
+        self._resources: Any = None
+
+    async def enter(self, app: App) -> Any:
+        async with self._lock:
+            if self._stack is None:
+                stack = AsyncExitStack()
+                if app.lifespan is not None:
+                    self._resources = await stack.enter_async_context(app.lifespan(app))
+                self._stack = stack
+        return self._resources
+
+    async def leave(self) -> None:
+        async with self._lock:
+            stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.aclose()
+
+
 class Place:
     """Where the calls of one route are executed."""
 
@@ -54,9 +79,7 @@ class Place:
         self.threads = Threads(_STEP_THREADS, "holdfast-step")
         self.function_threads = Threads(_FUNCTION_THREADS, "holdfast-function")
         self._served: dict[str, Served] = {}
-        self._entering = asyncio.Lock()
-        self._entered: AsyncExitStack | None = None
-        self._resources: Any = None
+        self._lifespans: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lifespan] = WeakKeyDictionary()
 
     def function(self, slug: str) -> Served | None:
         """The function that a call names, by its id or a former one. Functions declared after mounting are found too."""
@@ -72,21 +95,15 @@ class Place:
         return served
 
     async def resources(self) -> Any:
-        """What the app's lifespan yields; entered with the first call."""
-        async with self._entering:
-            if self._entered is None:
-                stack = AsyncExitStack()
-                if self.app.lifespan is not None:
-                    self._resources = await stack.enter_async_context(self.app.lifespan(self.app))
-                self._entered = stack
-        return self._resources
+        """What the app's lifespan yields, entered with the first call; what it opens belongs to the loop it is opened on."""
+        lifespan = self._lifespans.setdefault(asyncio.get_running_loop(), _Lifespan())
+        return await lifespan.enter(self.app)
 
     async def close(self) -> None:
-        """Leave the app's lifespan. A later call enters it again."""
-        async with self._entering:
-            entered, self._entered, self._resources = self._entered, None, None
-        if entered is not None:
-            await entered.aclose()
+        """Leave the app's lifespan on this loop. A later call enters it again."""
+        lifespan = self._lifespans.pop(asyncio.get_running_loop(), None)
+        if lifespan is not None:
+            await lifespan.leave()
 
     async def send(self, events: Sequence[Outgoing], run_id: str, key: str) -> list[str]:
         """Send the events of a step: to what the app sends to here, else to the route's server.
