@@ -15,6 +15,7 @@ from holdfast.core.expressions import compile_expression
 from holdfast.core.flow import key_of_lane
 from holdfast.core.gates import NO_GATES, gate_reads, shut, take
 from holdfast.core.plan import Plan, Read, Tx, WaitsFor
+from holdfast.core.progress import NEW_REMOTE, step_settled
 from holdfast.core.queue import Leased, goes_at_once, lease, line_up, set_alarms
 from holdfast.core.rows import (
     AlarmKind,
@@ -51,6 +52,8 @@ class Match(msgspec.Struct, gc=False):
     parent_step: str | None = None
     admission: Admission | None = None
     """What the function's flow control says about the event; None where it has none."""
+    remote: bool = False
+    """Whether the run is executed by calling an application."""
 
 
 class Incoming(msgspec.Struct, gc=False):
@@ -303,6 +306,8 @@ def start_run(
         tx.insert(item)
         if state == ItemState.READY:
             line_up(tx, item, run)
+    if match.remote:
+        run.remote = NEW_REMOTE
     if admission is not None:
         run.batch = batch
         run.key = key_of_lane(match.lane)
@@ -390,7 +395,9 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
     item = tx.get(ItemRow, run.id)
     if item is None:
         return
-    if item.state == ItemState.LEASED:
+    if run.remote is not None:
+        step_settled(tx, run, item, done.key, out.leased)
+    elif item.state == ItemState.LEASED:
         item.woken += 1
         out.resolved.append(Resolved(run.id, done))
     elif item.state != ItemState.READY:

@@ -128,6 +128,8 @@ class RunRow(Row):
     """How many events it has, if it is the run of a batch; they are in `batch_events`."""
     reason: str | None = None
     """Why it was cancelled or skipped, where a rule did it."""
+    remote: str | None = None
+    """Of a run executed by calling an application: where its protocol stands (`core.remote.Progress`), as JSON."""
 
 
 class ItemRow(Row):

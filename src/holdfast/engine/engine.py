@@ -21,12 +21,12 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import IdFactory, derived_id, ulid_text
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.core.claiming import Recover
 from holdfast.core.ending import Ending
 from holdfast.core.flow_config import FlowReader
 from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
-from holdfast.core.queue import Recover
 from holdfast.core.rows import EventRow, RunRow, RunStatus
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.alerting import Alerting
