@@ -129,7 +129,7 @@ class LiveRun(Residence):
         current_run.set(self)
         root = self.root
         if root is not None:
-            self.tasks.add(root)
+            self.adopt_root(root)
         try:
             result = await self._call()
             self._returning = True

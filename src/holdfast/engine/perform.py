@@ -57,7 +57,7 @@ async def perform(live: Run, call: StepCall[Any]) -> Any:
     if live.multi or live.bridge is not None:
         task = asyncio.current_task()
         if task is not None:
-            live.in_step[task] = call.key
+            live.enter_step(task, call.key)
     try:
         if live.host.draining and counts:
             await live.wait_durably(f"$drain:{call.key}", live.host.clock.now())
@@ -75,8 +75,7 @@ async def perform(live: Run, call: StepCall[Any]) -> Any:
     finally:
         live.calls -= counts
         if task is not None:
-            live.in_step.pop(task, None)
-            live.check()
+            live.leave_step(task)
     live.finish_call(call)
     return result
 
