@@ -52,6 +52,8 @@ class Incoming(msgspec.Struct, gc=False):
     """What waits for it would be registered under; empty when certainly none is."""
     seeded: bool = False
     """Its internal id is the client's choice, so it may be here already."""
+    deduplicated: bool = True
+    """Whether its key starts each function once within the window."""
 
 
 class Resolved(msgspec.Struct, gc=False):
@@ -59,6 +61,10 @@ class Resolved(msgspec.Struct, gc=False):
 
     run_id: bytes
     step: StepRow
+    epoch: int
+    """The lease under which it was resolved."""
+    woken: int
+    """How many have been resolved in that lease, with this one."""
 
 
 class Accepted(msgspec.Struct, gc=False):
@@ -104,7 +110,7 @@ def reads_of(incoming: Sequence[Incoming]) -> list[Read]:
     reads: list[Read] = []
     for one in incoming:
         event = one.event
-        if event.key is not None:
+        if event.key is not None and one.deduplicated:
             reads.extend((DedupeRow, (match.function_id, event.key)) for match in one.matches)
         if one.seeded:
             reads.append((EventRow, event.id))
@@ -129,7 +135,7 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
         out.due = due
     deduplicated = 0
     for match in incoming.matches:
-        if event.key is not None:
+        if event.key is not None and incoming.deduplicated:
             known = tx.get(DedupeRow, (match.function_id, event.key))
             if known is not None and known.expires > now:
                 tx.put(SkipRow(event.id, match.function_id, "duplicate event id", known.run_id, now))
@@ -231,7 +237,7 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
         return
     if item.state == ItemState.LEASED:
         item.woken += 1
-        out.resolved.append(Resolved(run.id, done))
+        out.resolved.append(Resolved(run.id, done, item.epoch, item.woken))
     elif item.state != ItemState.READY:
         item = replace(item, rank=tx.now - run.priority * 1000, due=0)
         if tx.room > 0 and not tx.backlog and not item.crashes and run.function_id in tx.functions:

@@ -397,8 +397,9 @@ class Engine:
             self.timers.arm(accepted.due)
         for resolved in accepted.resolved:
             live = self.live.get(resolved.run_id)
-            if live is not None:
-                live.resolved(resolved.step)
+            # a later lease has read the step with its other records
+            if live is not None and live.lease.epoch == resolved.epoch:
+                live.resolved(resolved.step, resolved.woken)
         if accepted.runs and self.room() > 0 and self.store.backlog():
             self.claim()
 

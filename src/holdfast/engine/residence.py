@@ -162,11 +162,13 @@ class Residence:
             self._durable.pop(key, None)
             self._awake -= future.done() and not future.cancelled()
 
-    def resolved(self, step: StepRow) -> None:
-        """A step of this run got its result from outside."""
+    def resolved(self, step: StepRow, woken: int) -> None:
+        """A step of this run got its result from outside, as number `woken` in this lease."""
         if self.unwinding:
             return  # not counted as seen: the release will be refused, and the run starts over with this result
-        self._seen += 1
+        if woken <= self._seen:
+            return  # committed with the lease itself, and read with the other records
+        self._seen = woken
         self._burst = self.host.clock.now()
         waiting = self._durable.get(step.key)
         if waiting is None:
