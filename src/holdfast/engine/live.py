@@ -54,6 +54,8 @@ class LiveRun(Residence):
         self.run = leased.run
         item = leased.item
         self.lease = Lease(item.id, item.run_id, item.owner, item.epoch)
+        if item.epoch > 1 and not item.due:
+            self.woken_from_outside()
         self.event_row = leased.event
         self.recorded_at: dict[str, int] = {}
         self.notes: list[str] = []

@@ -162,6 +162,10 @@ class Residence:
             self._durable.pop(key, None)
             self._awake -= future.done() and not future.cancelled()
 
+    def woken_from_outside(self) -> None:
+        """An event, a signal or another run's end has woken it: it stays a while for the next."""
+        self._burst = self.host.clock.now()
+
     def resolved(self, step: StepRow, woken: int) -> None:
         """A step of this run got its result from outside, as number `woken` in this lease."""
         if self.unwinding:
@@ -169,7 +173,7 @@ class Residence:
         if woken <= self._seen:
             return  # committed with the lease itself, and read with the other records
         self._seen = woken
-        self._burst = self.host.clock.now()
+        self.woken_from_outside()
         waiting = self._durable.get(step.key)
         if waiting is None:
             self.recorded[step.key] = step
