@@ -4,6 +4,7 @@ from holdfast.base.errors import (
     ConfigurationError,
     EventInvalidError,
     HoldfastError,
+    InvokeCancelledError,
     InvokeTimeoutError,
     NonRetriableError,
     NotRunningError,
@@ -13,6 +14,7 @@ from holdfast.base.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    SignalConflictError,
     StepError,
     StepTimeoutError,
     StepUsageError,
@@ -29,7 +31,7 @@ from holdfast.base.retry import Backoff, RetryPolicy, RetryPresets, call_with_re
 from holdfast.base.version import __version__
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
-from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
+from holdfast.sdk.events import CronTick, Event, FunctionCancelled, FunctionFailed, FunctionFinished, ReceivedEvent
 from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.sender import RunInfo, Sent
@@ -46,10 +48,13 @@ __all__ = [
     "Event",
     "EventInvalidError",
     "Function",
+    "FunctionCancelled",
     "FunctionFailed",
+    "FunctionFinished",
     "FunctionRef",
     "FunctionSettings",
     "HoldfastError",
+    "InvokeCancelledError",
     "InvokeTimeoutError",
     "Middleware",
     "NonRetriableError",
@@ -67,6 +72,7 @@ __all__ = [
     "RunInfo",
     "RunNotFoundError",
     "Sent",
+    "SignalConflictError",
     "Step",
     "StepCall",
     "StepError",

@@ -221,3 +221,25 @@ async def test_a_race_has_the_same_winner_after_leaving_memory(engine_for):
     async with engine_for(app, linger_ms=0):
         assert await (await app.start(fn, Go())).result(timeout=10) == ["0", "1", "2"]
     assert set(map(str, winners)) == {"0", "1", "2"}
+
+
+async def test_the_id_of_a_step_that_failed_can_be_used_again(engine_for, query):
+    app = App("t")
+
+    def body(n: int) -> int:
+        if n < 2:
+            raise LookupError(str(n))
+        return n
+
+    @app.function(Go, retries=0)
+    async def fn(ctx: Context[Go]) -> int:
+        for n in range(5):
+            try:
+                return await ctx.step.run("try", body, n)
+            except StepError:
+                await ctx.step.sleep(f"pause-{n}", 0.01)
+        return -1
+
+    async with engine_for(app, linger_ms=0):
+        assert await (await app.start(fn, Go())).result(timeout=5) == 2
+    assert query("SELECT key, state FROM steps WHERE key LIKE 'try%' ORDER BY seq") == [("try", 1), ("try:1", 1), ("try:2", 0)]

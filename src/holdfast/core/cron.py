@@ -44,7 +44,9 @@ class Schedule:
             ConfigurationError: the fields or the zone are not valid, or it never fires.
         """
         if len(text) > MAX_LENGTH:
-            raise ConfigurationError(f"'{text[:60]}...' isn't a valid cron schedule: it is longer than {MAX_LENGTH} characters")
+            raise ConfigurationError(
+                f"'{text[:60]}...' isn't a valid cron schedule: it is longer than {MAX_LENGTH} characters"
+            )
         zone_name, fields = "UTC", text.strip()
         if fields.startswith(("TZ=", "CRON_TZ=")):
             zone_part, _, fields = fields.partition(" ")

@@ -131,9 +131,13 @@ def finish(tx: Tx, run: RunRow, ending: Ending, out: Accepted, *, waits: bool, i
 
 CANCELLED_CHILD = msgspec.json.encode(
     {
-        "name": "RunCancelledError",
+        "name": "InvokeCancelledError",
         "message": "the invoked run was cancelled",
-        "chain": ["holdfast.base.errors.RunCancelledError"],
+        "chain": [
+            "holdfast.base.errors.InvokeCancelledError",
+            "holdfast.base.errors.StepError",
+            "holdfast.base.errors.RunCancelledError",
+        ],
     }
 )
 

@@ -53,7 +53,9 @@ class Crons:
         stored = host.store.cron_rows()
         firings = {(fn.id, f.schedule.text): (fn, f) for fn in host.functions.values() for f in firings_of(fn)}
         for fn in host.functions.values():
-            wanted = {text: firing.schedule.after(now) for (owner, text), (_, firing) in firings.items() if owner == fn.id}
+            wanted = {
+                text: firing.schedule.after(now) for (owner, text), (_, firing) in firings.items() if owner == fn.id
+            }
             known = {row.schedule: row.next_at for row in stored if row.function_id == fn.id}
             if wanted or known:
                 await host.submit(SetCron(fn.id, wanted, known))

@@ -27,6 +27,8 @@ from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Recover
 from holdfast.core.rows import EventRow, RunRow, RunStatus
+from holdfast.core.signals import Given, GiveSignal
+from holdfast.engine.children import Children
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
@@ -34,7 +36,7 @@ from holdfast.engine.functions import Callables, Registered
 from holdfast.engine.host import Run
 from holdfast.engine.intake import Intake
 from holdfast.engine.interpreter import Interpreter
-from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.lifecycle import Lifecycle, invoked_data
 from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
 from holdfast.engine.notices import Notice, Notices
@@ -43,7 +45,6 @@ from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
 from holdfast.engine.watch import LoopWatch, RunWatch, refuse_after_fork
 from holdfast.sdk.app import App
-from holdfast.sdk.outgoing import payload
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
 from holdfast.store.reads import Reader
@@ -130,6 +131,7 @@ class Engine:
         self.left = self.dispatch.left
         self._by_id = self.dispatch.functions
         self.control = RunControl(self)
+        self.children = Children(self)
         self.start = self.control.start
         self.result = self.control.result
         self.run_info = self.control.run_info
@@ -174,6 +176,7 @@ class Engine:
         if left:
             _log.warning("recovering %d runs that were being executed when the process died", len(left))
             await self.submit(Recover(left))
+        await self.children.finish_cancelling()
         self.crons = Crons(self)
         await self.crons.start()
         for app in self.apps.values():
@@ -403,6 +406,20 @@ class Engine:
         if accepted.runs and self.room() > 0 and self.store.backlog():
             self.claim()
 
+    async def send_signal(self, name: str, data: bytes) -> str | None:
+        """See `Sender.send_signal`."""
+        if self.draining or not self.running:
+            raise NotRunningError("the engine is stopping and takes no more signals; give it again once it is back")
+        plan = GiveSignal(name, data)
+        plan.then = self.signalled
+        given = await self.submit(plan)
+        return None if isinstance(given, Refused) or given.run_id is None else ulid_text(given.run_id)
+
+    def signalled(self, given: Given | Refused) -> None:
+        """After the commit of a signal: the run it resumed goes on."""
+        if not isinstance(given, Refused):
+            self.accepted(given.accepted)
+
     # -- executing ---------------------------------------------------------------------------------------------------
 
     def may_linger(self, now: int, due: int | None, *, threaded: bool) -> bool:
@@ -434,6 +451,8 @@ class Engine:
         duration = self.clock.now() - (run.started_at or run.queued_at)
         self.metrics.of(run.function_id).end(_ENDED[RunStatus(status)], duration)
         self.control.announce(run.id)
+        if status == RunStatus.CANCELLED:
+            self.children.parent_cancelled(run.id)
         if self.notices.wanted:
             self.notices.publish(Notice("run", ulid_text(run.id), run.function_id))
             if status == RunStatus.FAILED:
@@ -450,8 +469,8 @@ class Engine:
     def child(self, live: Run, call: InvokeCall[Any], target: Registered) -> Incoming:
         """The event and run of an invoked function; the run's id is derived from parent and step."""
         now = self.clock.now()
-        outgoing = payload(call.payload)
-        row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, outgoing, None, None, live.run.id)
+        data = invoked_data(live, call, target, now + call.timeout)
+        row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, data, None, None, live.run.id)
         run_id = derived_id(now + 1, live.run.id, call.key)
         match = Match(
             run_id, target.id, target.version, str(target.id), origin=1, parent_id=live.run.id, parent_step=call.key

@@ -66,7 +66,10 @@ class Registered:
                 failure = error
         if failure is not None:
             raise NonRetriableError(f"the stored event no longer fits its model: {explain(failure, name)}") from failure
-        return decode_json(data)
+        decoded = decode_json(data)
+        if name == "inngest/function.invoked" and isinstance(decoded, dict):
+            decoded.pop("_inngest", None)  # about the invocation, not part of what was passed
+        return decoded
 
     def received_json(self, body: bytes, model: type[Event] | None) -> ReceivedEvent[Any]:
         """A recorded event (of a wait) as the function gets it."""

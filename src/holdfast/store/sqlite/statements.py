@@ -151,6 +151,10 @@ READY_IN_LANE = select_where(ItemRow, "state = 0 AND lane = ? ORDER BY rank, id 
 ALL_CRONS = select_where(CronRow, "TRUE")
 ALL_LANES = select_where(LaneRow, "TRUE")
 LEASED_BY_OTHERS = select_where(ItemRow, "state = 2 AND owner <> ?")
+CANCELLED_WITH_CHILDREN = (
+    "SELECT DISTINCT p.id FROM runs p JOIN runs c ON c.parent_id = p.id "
+    "WHERE p.status = 4 AND c.origin = 1 AND c.ended_at IS NULL"
+)
 NEXT_TIMER = "SELECT min(due) FROM queue WHERE state = 1"
 MAX_SEQ = "SELECT run_id, max(seq) FROM steps WHERE run_id IN ({marks}) GROUP BY run_id"
 WAIT_LOOKUPS = "SELECT DISTINCT lookup FROM waits"

@@ -33,6 +33,7 @@ from holdfast.core.rows import (
     RunRow,
     WaitRow,
 )
+from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
@@ -165,6 +166,10 @@ class SqliteStore:
     def cron_rows(self) -> list[CronRow]:
         """All schedules."""
         return [CronRow(*row) for row in self._conn.execute(sql.ALL_CRONS)]
+
+    def cancelled_with_children(self) -> list[bytes]:
+        """Cancelled runs of which a run that they invoked still lives."""
+        return [run_id for (run_id,) in self._conn.execute(sql.CANCELLED_WITH_CHILDREN)]
 
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice of what is old, while no group is being committed; whether there is more to go through."""
@@ -336,6 +341,8 @@ class SqliteStore:
         """From now on somebody may wait under this lookup. Said before the wait is written, not after: an event that comes
         while its group is being synced must look for it already.
         """
+        if lookup.startswith(CHILD_LOOKUP):
+            return  # ended by the run itself, not by an event
         name, _, rest = lookup.partition("\0")
         self._wait_paths.setdefault(name, set()).add(rest.partition("\0")[0])
 
