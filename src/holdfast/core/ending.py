@@ -170,9 +170,13 @@ def _let_follow(tx: Tx, alarm: AlarmRow, out: Accepted) -> None:
 
 CANCELLED_CHILD = msgspec.json.encode(
     {
-        "name": "RunCancelledError",
+        "name": "InvokeCancelledError",
         "message": "the invoked run was cancelled",
-        "chain": ["holdfast.base.errors.RunCancelledError"],
+        "chain": [
+            "holdfast.base.errors.InvokeCancelledError",
+            "holdfast.base.errors.StepError",
+            "holdfast.base.errors.RunCancelledError",
+        ],
     }
 )
 

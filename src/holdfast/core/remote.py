@@ -29,9 +29,6 @@ replace = msgspec.structs.replace
 
 _BREATH_MS = 250
 
-SIGNAL_LOOKUP = "\x01signal:"
-"""Begins the lookup of a wait for a signal; no event's name does."""
-
 
 class Operation(msgspec.Struct, gc=False):
     """One thing the application has done or wants done, with everything about it worked out beforehand."""

@@ -28,8 +28,10 @@ from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.rows import EventRow, RunRow, RunStatus
+from holdfast.core.signals import Given, GiveSignal
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.alerting import Alerting
+from holdfast.engine.children import Children
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
@@ -38,7 +40,7 @@ from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
 from holdfast.engine.intake import Intake
 from holdfast.engine.interpreter import Interpreter
-from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.lifecycle import Lifecycle, invoked_data
 from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
 from holdfast.engine.notices import Notice, Notices
@@ -48,7 +50,6 @@ from holdfast.engine.timers import Timers
 from holdfast.engine.watch import LoopWatch, RunWatch, refuse_after_fork
 from holdfast.sdk.app import App
 from holdfast.sdk.callables import Callables
-from holdfast.sdk.outgoing import payload
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
 from holdfast.store.reads import Reader
@@ -139,6 +140,7 @@ class Engine:
         self.left = self.dispatch.left
         self._by_id = self.dispatch.functions
         self.control = RunControl(self)
+        self.children = Children(self)
         self.start = self.control.start
         self.result = self.control.result
         self.run_info = self.control.run_info
@@ -188,6 +190,7 @@ class Engine:
         if left:
             _log.warning("recovering %d runs that were being executed when the process died", len(left))
             await self.submit(Recover(left))
+        await self.children.finish_cancelling()
         self.crons = Crons(self)
         await self.crons.start()
         for app in self.apps.values():
@@ -453,8 +456,9 @@ class Engine:
             self.timers.arm(accepted.due)
         for resolved in accepted.resolved:
             live = self.live.get(resolved.run_id)
-            if live is not None:
-                live.resolved(resolved.step)
+            # a later lease has read the step with its other records
+            if live is not None and live.lease.epoch == resolved.epoch:
+                live.resolved(resolved.step, resolved.woken)
 
     def lanes_changed(self) -> None:
         """After a commit that changed lanes: claim what is ready, or wake up when something will be."""
@@ -464,6 +468,20 @@ class Engine:
             self.claim()
         self.timers.arm(self.store.lanes.next_until())
         self.alerting.touched()
+
+    async def send_signal(self, name: str, data: bytes) -> str | None:
+        """See `Sender.send_signal`."""
+        if self.draining or not self.running:
+            raise NotRunningError("the engine is stopping and takes no more signals; give it again once it is back")
+        plan = GiveSignal(name, data)
+        plan.then = self.signalled
+        given = await self.submit(plan)
+        return None if isinstance(given, Refused) or given.run_id is None else ulid_text(given.run_id)
+
+    def signalled(self, given: Given | Refused) -> None:
+        """After the commit of a signal: the run it resumed goes on."""
+        if not isinstance(given, Refused):
+            self.accepted(given.accepted)
 
     # -- executing ---------------------------------------------------------------------------------------------------
 
@@ -491,9 +509,16 @@ class Engine:
             self.accepted(accepted)
             self.ended(run.run, ending.status)
 
-    def run_cancelled(self, run: RunRow | None, accepted: Accepted) -> None:
-        """After the commit of a cancellation."""
-        self.control.cancelled(run, accepted)
+    def run_cancelled(self, run: RunRow | None, accepted: Accepted | None) -> None:
+        """After the commit of a cancellation: its code ends, and whoever waits for it hears of it."""
+        if accepted is None:
+            return
+        live = None if run is None or run.ended_at is not None else self.live.get(run.id)
+        if live is not None:
+            live.abandon()
+        self.accepted(accepted)
+        if run is not None and run.ended_at is None:
+            self.ended(run, RunStatus.CANCELLED)
 
     def ended(self, run: RunRow, status: int) -> None:
         """Count an end and tell those who wait for it."""
@@ -501,6 +526,8 @@ class Engine:
         self.metrics.of(run.function_id).end(_ENDED[RunStatus(status)], duration)
         self.control.announce(run.id)
         self.alerting.touched()
+        if status == RunStatus.CANCELLED:
+            self.children.parent_cancelled(run.id)
         if self.notices.wanted:
             self.notices.publish(Notice("run", ulid_text(run.id), run.function_id))
             if status == RunStatus.FAILED:
@@ -517,8 +544,8 @@ class Engine:
     def child(self, live: Run, call: InvokeCall[Any], target: Registered) -> Incoming:
         """The event and run of an invoked function; the run's id is derived from parent and step."""
         now = self.clock.now()
-        outgoing = payload(call.payload)
-        row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, outgoing, None, None, live.run.id)
+        data = invoked_data(live, call, target, now + call.timeout)
+        row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, data, None, None, live.run.id)
         run_id = derived_id(now + 1, live.run.id, call.key)
         match = self.intake.match(
             row, run_id, target.id, target.version, origin=1, parent_id=live.run.id, parent_step=call.key

@@ -37,6 +37,7 @@ from holdfast.core.rows import (
     RunRow,
     WaitRow,
 )
+from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
@@ -220,6 +221,10 @@ class SqliteStore:
     def alert_rows(self) -> list[AlertRow]:
         """The alerts that are on, oldest first."""
         return [AlertRow(*row) for row in self._committed.execute(sql.ALL_ALERTS)]
+
+    def cancelled_with_children(self) -> list[bytes]:
+        """Cancelled runs of which a run that they invoked still lives."""
+        return [run_id for (run_id,) in self._conn.execute(sql.CANCELLED_WITH_CHILDREN)]
 
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice of what is old, while no group is being committed; whether there is more to go through."""
@@ -419,6 +424,8 @@ class SqliteStore:
         """From now on somebody may wait under this lookup. Said before the wait is written, not after: an event that comes
         while its group is being synced must look for it already.
         """
+        if lookup.startswith(CHILD_LOOKUP):
+            return  # ended by the run itself, not by an event
         name, _, rest = lookup.partition("\0")
         self._wait_paths.setdefault(name, set()).add(rest.partition("\0")[0])
 
