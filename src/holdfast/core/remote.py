@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.core.gates import release
-from holdfast.core.ingest import Accepted, Incoming, admit, reads_of
+from holdfast.core.ingest import Accepted, Incoming, admit, reads_of, resolve
 from holdfast.core.machine import Lease, headline, holds
 from holdfast.core.plan import STALE, Plan, Read, Refused, Tx, WaitsFor
 from holdfast.core.progress import (
@@ -23,6 +23,7 @@ from holdfast.core.progress import (
 )
 from holdfast.core.queue import Leased, goes_at_once, lease, line_up
 from holdfast.core.rows import AttemptRow, ItemRow, ItemState, LogRow, RunRow, StepKind, StepRow, StepState, WaitRow
+from holdfast.core.signals import CONFLICT, open_wait
 from holdfast.core.waiting import CHILD_LOOKUP, refusal
 
 replace = msgspec.structs.replace
@@ -99,6 +100,8 @@ class Answered(Plan[Accepted]):
         run = tx.get(RunRow, self.lease.run_id)
         if item is None or run is None or run.ended_at is not None:
             return STALE
+        if any(self._conflicts(tx, one) for one in self.operations):
+            return Refused(CONFLICT)
         out = Accepted.empty()
         run = self._enter(tx, run)
         retried, settled = None, False
@@ -119,6 +122,12 @@ class Answered(Plan[Accepted]):
                 self._begin(tx, run, one, out)
         self._leave(tx, item, retried, out, settled=settled)
         return out
+
+    def _conflicts(self, tx: Tx, one: Operation) -> bool:
+        if one.wait is None or one.step.kind != StepKind.WAIT_SIGNAL or one.replaces:
+            return False
+        holder = open_wait(tx, one.wait.lookup)
+        return holder is not None and (holder.run_id, holder.key) != (one.wait.run_id, one.key)
 
     def _enter(self, tx: Tx, run: RunRow) -> RunRow:
         """Note the request version, and which steps are under way from now on."""
@@ -180,6 +189,10 @@ class Answered(Plan[Accepted]):
                 self._fail(tx, run, one, refusal(out.refused[-1]), out)
                 return
             wait = replace(wait, lookup=CHILD_LOOKUP + out.runs[-1].hex())
+        elif one.step.kind == StepKind.WAIT_SIGNAL:
+            holder = open_wait(tx, wait.lookup)
+            if holder is not None:
+                resolve(tx, holder, b"null", None, out)
         tx.put(wait)
 
     def _fail(self, tx: Tx, run: RunRow, one: Operation, error: bytes, out: Accepted) -> None:

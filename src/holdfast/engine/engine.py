@@ -20,17 +20,20 @@ from holdfast.base.errors import (
     OverloadedError,
 )
 from holdfast.base.ids import IdFactory, derived_id, ulid_text
-from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.base.limits import MAX_RUN_STATE_BYTES, MAX_STEP_OUTPUT_BYTES, MAX_STEPS_PER_RUN
+from holdfast.base.retry import RetryPolicy
 from holdfast.core.claiming import Recover
 from holdfast.core.ending import Ending
 from holdfast.core.flow_config import FlowReader
 from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
+from holdfast.core.queue import Leased
 from holdfast.core.rows import EventRow, RunRow, RunStatus
 from holdfast.core.signals import Given, GiveSignal
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.alerting import Alerting
+from holdfast.engine.applications import Applications
 from holdfast.engine.children import Children
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
@@ -38,6 +41,7 @@ from holdfast.engine.dispatch import Dispatch
 from holdfast.engine.flow_control import FlowControl
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
+from holdfast.engine.http_driver import HttpDriver
 from holdfast.engine.intake import Intake
 from holdfast.engine.interpreter import Interpreter
 from holdfast.engine.lifecycle import Lifecycle, invoked_data
@@ -85,6 +89,8 @@ class EngineOptions:
     tune_interpreter: bool = True
     """Whether the interpreter's cycle collector looks less often while the engine runs, and its threads change places sooner
     once something else computes beside it."""
+    retry_interval_ms: int | None = None
+    """A constant delay between the attempts of functions that are called over HTTP, instead of their backoff."""
     alert_every_ms: int = 1000
     """How often functions that have thresholds are looked at, while something moves."""
     max_unsent: int = 20_000
@@ -147,6 +153,13 @@ class Engine:
         self.list_runs = self.control.list_runs
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
+        self.applications = Applications(self)
+        self.driver = HttpDriver(self)
+        self.step_limits: dict[int, int] = {}
+        """Steps that a run of a function may have, where that was changed."""
+        self.state_limits: dict[int, int] = {}
+        """Bytes of results that a run may keep, where that was changed."""
+        self._following: asyncio.Task[None] | None = None
         self.alerting = Alerting(self, self.metrics, self.options.alert_every_ms)
         self.rerun = self.control.rerun
         self.redrive = self.control.redrive
@@ -229,7 +242,8 @@ class Engine:
         if self.app_errors:
             self._route_absent()
         self._slugs = self.store.slugs()
-        self.executable = frozenset(self._by_id)
+        self.applications.restore()
+        self._refresh_executable()
         self._restore_states()
 
     def _route_absent(self) -> None:
@@ -252,13 +266,26 @@ class Engine:
         for function_id, (paused, limits) in self.store.function_states().items():
             self.set_state(function_id, paused, limits)
 
+    def _refresh_executable(self) -> None:
+        held = {function for function, how in self.store.paused.items() if how == "hold"}
+        self.executable = self.store.functions = frozenset({*self._by_id, *self.applications.functions}) - held
+
+    def functions_changed(self) -> None:
+        """Applications have registered other functions."""
+        self._slugs = self.store.slugs()
+        self._refresh_executable()
+        self._restore_states()
+        self._following = self.loop.create_task(
+            self.crons.follow_applications(list(self.applications.functions.values()))
+        )
+        self.claim()
+
     def set_state(self, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None:
         """Put a function's pause and changed limits into force on this node."""
         self.store.paused.pop(function_id, None)
         if paused is not None:
             self.store.paused[function_id] = paused
-        held = {function for function, how in self.store.paused.items() if how == "hold"}
-        self.executable = self.store.functions = frozenset(self._by_id) - held
+        self._refresh_executable()
         flow = self.intake.flows.get(function_id)
         if flow is not None:
             flow.change_limits(limits)
@@ -307,6 +334,7 @@ class Engine:
     async def _drained(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
+                await self.driver.stop(seconds)
                 await self.dispatch.emptied()
         except TimeoutError:
             late = list(self.live.values())
@@ -343,12 +371,41 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Runs in memory."""
-        return len(self.live)
+        """Runs in memory, and calls to applications under way."""
+        return len(self.live) + self.driver.in_flight
 
     def room(self) -> int:
-        """How many more runs fit into memory."""
-        return 0 if self.draining else self.capacity - len(self.live)
+        """How many more runs can be executed now."""
+        return 0 if self.draining else self.capacity - len(self.live) - self.driver.in_flight
+
+    def retry_delay_ms(self, backoff: RetryPolicy, attempt: int) -> int:
+        """How long an application is given before it is called again."""
+        interval = self.options.retry_interval_ms
+        return backoff.delay_ms(attempt) if interval is None else interval
+
+    def step_limit(self, function_id: int) -> int:
+        """Steps that a run of a function may have (protocol section 1.10)."""
+        return self.step_limits.get(function_id, MAX_STEPS_PER_RUN)
+
+    def state_limit(self, function_id: int) -> int:
+        """Bytes of results that a run of a function may keep (protocol section 1.10)."""
+        return self.state_limits.get(function_id, MAX_RUN_STATE_BYTES)
+
+    def call_out(self, leased: Sequence[Leased]) -> None:
+        """Call applications for runs that are leased to this node."""
+        self.driver.launch(leased)
+
+    def call_ended(self) -> None:
+        """A call to an application is over: there is room for another."""
+        if self.running and not self.draining and self.store.backlog():
+            self.claim()
+        self.dispatch.tell_if_empty()
+
+    def remote_ended(self, run: RunRow, ending: Ending, accepted: Accepted | Refused) -> None:
+        """After the commit of the end of a run that is executed elsewhere."""
+        if not isinstance(accepted, Refused):
+            self.accepted(accepted)
+            self.ended(run, ending.status)
 
     @property
     def problem(self) -> str | None:
@@ -360,7 +417,7 @@ class Engine:
         """What the health page shows."""
         return {
             "node": self.store.boot,
-            "in_flight": len(self.live),
+            "in_flight": self.in_flight,
             "capacity": self.capacity,
             "waiting_in_memory": sum(1 for live in self.live.values() if not live.bodies),
             "groups": self.store.group.groups,
@@ -557,6 +614,7 @@ class Engine:
         """Whether nothing moves until time passes or something comes from outside: no body, thread, commit or other code."""
         return (
             not self.store.group.busy
+            and not self.driver.in_flight
             and not self.dispatch.claiming
             and not self.alarms.ringing
             and not self.alerting.looking
@@ -573,7 +631,7 @@ class Engine:
 
     async def idle(self) -> None:
         """Wait until no run is in memory and nothing is being written; for tests and scripts."""
-        while self.live or self.store.group.busy or self.dispatch.claiming:
+        while self.in_flight or self.store.group.busy or self.dispatch.claiming:
             await self.dispatch.emptied()
             await self.store.group.drain()
             await asyncio.sleep(0)

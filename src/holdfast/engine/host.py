@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from holdfast.base.clock import Clock
 from holdfast.base.codec import ResultCodec
 from holdfast.base.ids import IdFactory
+from holdfast.base.retry import RetryPolicy
 from holdfast.core.ending import Ending
 from holdfast.core.ingest import Accepted, Incoming
 from holdfast.core.machine import Lease
@@ -20,6 +21,7 @@ from holdfast.engine.functions import Registered
 from holdfast.engine.intake import Intake
 from holdfast.engine.notices import Notices
 from holdfast.engine.places import Places
+from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.engine.threads import Bridge, Threads
 from holdfast.engine.timers import Timers
 from holdfast.sdk.callables import Callables
@@ -80,6 +82,28 @@ class AlertsOn(Protocol):
     def backlogs(self) -> Mapping[int, Backlog]: ...
 
 
+class Counters(Protocol):
+    """What is counted of a function."""
+
+    started: int
+    retried: int
+
+
+class Counted(Protocol):
+    """The counters of all functions."""
+
+    def of(self, function_id: int) -> Counters: ...
+
+
+class Remote(Protocol):
+    """The functions that are called over HTTP, as the engine's other parts see them."""
+
+    @property
+    def functions(self) -> Mapping[int, RemoteFunction]: ...
+    @property
+    def by_slug(self) -> Mapping[str, RemoteFunction]: ...
+
+
 class Host(Protocol):
     """The node, as runs and the engine's other parts see it."""
 
@@ -97,6 +121,17 @@ class Host(Protocol):
     functions: dict[str, Registered]
     executable: frozenset[int]
 
+    @property
+    def metrics(self) -> Counted: ...
+    @property
+    def applications(self) -> Remote: ...
+    def retry_delay_ms(self, backoff: RetryPolicy, attempt: int) -> int: ...
+    def step_limit(self, function_id: int) -> int: ...
+    def state_limit(self, function_id: int) -> int: ...
+    def call_ended(self) -> None: ...
+    def call_out(self, leased: Sequence[Leased]) -> None: ...
+    def remote_ended(self, run: RunRow, ending: Ending, accepted: Accepted | Refused) -> None: ...
+    def functions_changed(self) -> None: ...
     @property
     def alerting(self) -> AlertsOn: ...
 

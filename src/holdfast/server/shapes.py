@@ -204,6 +204,19 @@ class Alert(Struct, frozen=True):
     text: Annotated[str, Meta(description="The alert in a sentence.")]
 
 
+class Application(Struct, frozen=True):
+    """An application that is called over HTTP."""
+
+    id: Annotated[str, Meta(description="Its UUID in the Inngest protocol.")]
+    name: str
+    url: str
+    sdk: Annotated[str, Meta(description="`<language>:v<version>`.")]
+    framework: str
+    synced_at: str
+    functions: int
+    error: Annotated[str | None, Meta(description="Why it can't be reached or synced now.")]
+
+
 class Started(Struct, frozen=True):
     """A run that a request made."""
 

@@ -51,7 +51,19 @@ from holdfast.store.sqlite.connection import (
 )
 from holdfast.store.sqlite.lanes import Lanes
 from holdfast.store.sqlite.loading import MAX_ROWS, Loader
-from holdfast.store.sqlite.registry import Registration, current, register, set_state, slugs, states
+from holdfast.store.sqlite.registry import (
+    AppRecord,
+    Registration,
+    app_records,
+    current,
+    delete_app,
+    put_app,
+    register,
+    register_app,
+    set_state,
+    slugs,
+    states,
+)
 from holdfast.store.sqlite.retention import Pruner
 
 astuple = msgspec.structs.astuple
@@ -201,6 +213,26 @@ class SqliteStore:
     def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""
         return register(self._conn, registrations, self.clock.now())
+
+    async def register_app(
+        self, record: AppRecord, registrations: Sequence[Registration]
+    ) -> dict[str, tuple[int, int]]:
+        """Record an application that is called over HTTP and its functions, while the store is at work; ids and versions by slug."""
+        return await self.group.between_groups(
+            lambda: register_app(self._conn, record, registrations, self.clock.now())
+        )
+
+    async def put_app(self, record: AppRecord) -> None:
+        """Record what is known of such an application."""
+        await self.group.between_groups(lambda: put_app(self._conn, record))
+
+    async def delete_app(self, name: str) -> None:
+        """Forget such an application."""
+        await self.group.between_groups(lambda: delete_app(self._conn, name))
+
+    def app_records(self) -> list[AppRecord]:
+        """The applications that are called over HTTP."""
+        return app_records(self._conn)
 
     def current_functions(self) -> list[tuple[int, int, bytes]]:
         """Id, version and registration document of every function that is not archived."""
