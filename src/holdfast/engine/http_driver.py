@@ -25,6 +25,7 @@ from holdfast.engine.calling import call_body, call_headers
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.engine.operations import RunFailure, Translator, error_json
+from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.engine.remote_run import RemoteRun
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
