@@ -98,16 +98,21 @@ class Lanes:
             return []
         return [self.rows[lane] for lane, _ in zip(lanes, range(count), strict=False)]
 
+    def blocked_of(self, function_id: int) -> tuple[str, ...]:
+        """Lanes of a function that wait for a place or a moment; that of suspects too, as it has runs of any function."""
+        functions = (function_id, _SUSPECT)
+        return tuple(lane for lane, row in self.rows.items() if row.blocked and _function(lane) in functions)
+
     def ready(self, functions: frozenset[int], *, suspect: bool, count: int) -> list[LaneRow]:
         """The lanes whose turn it is, at most `count`."""
         wanted = [function for function in self._ready if function in functions or (suspect and function == _SUSPECT)]
-        taken: list[tuple[int, str]] = []
+        taken: dict[tuple[int, str], None] = {}  # a lane that came back in the same millisecond is in the heap twice
         fronts = [(*front, function) for function in wanted if (front := self._front(function)) is not None]
         heapq.heapify(fronts)
         while fronts and len(taken) < count:
             turn, lane, function = heapq.heappop(fronts)
             heapq.heappop(self._turns[function])
-            taken.append((turn, lane))
+            taken[turn, lane] = None
             front = self._front(function)
             if front is not None:
                 heapq.heappush(fronts, (*front, function))
