@@ -91,12 +91,16 @@ class Lanes:
         """Whether lanes of these functions may be served. Suspects are served one at a time and hold nobody up."""
         return any(function in functions for function in self._ready)
 
-    def waiting(self, gate: str, count: int) -> list[LaneRow]:
-        """Lanes that wait at a gate, those that came to wait first, at most `count`."""
-        lanes = self._waiting.get(gate)
-        if lanes is None:
-            return []
-        return [self.rows[lane] for lane, _ in zip(lanes, range(count), strict=False)]
+    def waiting(self, gate: str, count: int, functions: frozenset[int]) -> list[LaneRow]:
+        """Lanes that wait at a gate, those that came to wait first: `count` of these functions, and the others on the way."""
+        found: list[LaneRow] = []
+        for lane in self._waiting.get(gate, ()):
+            if count <= 0:
+                break
+            found.append(self.rows[lane])
+            if lane == SUSPECT_LANE or _function(lane) in functions:
+                count -= 1
+        return found
 
     def blocked_of(self, function_id: int) -> tuple[str, ...]:
         """Lanes of a function that wait for a place or a moment; that of suspects too, as it has runs of any function."""
