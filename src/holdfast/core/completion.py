@@ -41,7 +41,10 @@ def _gates(tx: Tx) -> list[Read]:
         if run is not None:
             reads.append((LaneRow, SUSPECT_LANE if item.crashes else waiting_lane(tx, run)))
             if "/" in run.lane:
-                reads.extend(gate_reads(gates_of(tx, run)))
+                gates = gates_of(tx, run)
+                reads.extend(gate_reads(gates))
+                if item.crashes:
+                    reads.extend(LanesAt(gate.id) for gate in gates if gate.kind != GateKind.THROTTLE)
     for lane in tx.scanned:
         reads.extend(LanesAt(gate.id) for gate in lane_gates(tx, lane) if gate.kind != GateKind.THROTTLE)
     return reads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -121,7 +121,7 @@ class Claim(Plan[list[Leased]]):
                 tx.put(blocked_lane(tx, lane, turn, stops.get(lane)))
             elif row is not None:
                 tx.delete(LaneRow, lane)
-        self._pass_on(tx)
+        self._pass_on(tx, lanes.get(SUSPECT_LANE, ()))
         self._stage(tx, leased)
         return leased
 
@@ -155,9 +155,13 @@ class Claim(Plan[list[Leased]]):
             lanes[item.lane].append(item)
         return stops
 
-    def _pass_on(self, tx: Tx) -> None:
+    def _pass_on(self, tx: Tx, suspects: Sequence[ItemRow]) -> None:
         """A lane that was woken and didn't take the place it was woken for leaves it to the next that waits for it."""
         gates = {gate.id: gate for lane in tx.scanned for gate in lane_gates(tx, lane)}
+        for item in suspects[:1]:
+            run = tx.get(RunRow, item.run_id)
+            if run is not None:
+                gates.update((gate.id, gate) for gate in gates_of(tx, run))
         for gate in gates.values():
             if gate.kind != GateKind.THROTTLE:
                 wake_lanes(tx, gate.id, gate.limit - used(tx, gate.id))
