@@ -40,11 +40,10 @@ def _gates(tx: Tx) -> list[Read]:
         run = tx.get(RunRow, item.run_id)
         if run is not None:
             reads.append((LaneRow, SUSPECT_LANE if item.crashes else waiting_lane(tx, run)))
-            if "/" in run.lane:
-                gates = gates_of(tx, run)
-                reads.extend(gate_reads(gates))
-                if item.crashes:
-                    reads.extend(LanesAt(gate.id) for gate in gates if gate.kind != GateKind.THROTTLE)
+            gates = gates_of(tx, run)
+            reads.extend(gate_reads(gates))
+            if item.crashes:
+                reads.extend(LanesAt(gate.id) for gate in gates if gate.kind != GateKind.THROTTLE)
     for lane in tx.scanned:
         reads.extend(LanesAt(gate.id) for gate in lane_gates(tx, lane) if gate.kind != GateKind.THROTTLE)
     return reads

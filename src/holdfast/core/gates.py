@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from holdfast.core.flow import Gate, GateKind, lane_function
+from holdfast.core.flow import CONTINUING, Gate, GateKind, lane_function
 from holdfast.core.plan import LanesAt, Read, Tx
 from holdfast.core.rows import (
     SUSPECT_LANE,
@@ -193,9 +193,8 @@ def open_to(tx: Tx, run: RunRow, gates: Sequence[Gate]) -> bool:
 
 
 def lane_gates(tx: Tx, lane: str) -> tuple[Gate, ...]:
-    """What the runs of a lane have to pass."""
-    function, _, values = lane.partition("/")
-    flow = tx.flows.get(int(function)) if values else None
+    """What the runs of a lane have to pass; those of suspects have nothing in common."""
+    flow = tx.flows.get(lane_function(lane)) if tx.flows and lane != SUSPECT_LANE else None
     if flow is None:
         return NO_GATES
-    return flow.gates(lane.removesuffix("~"), started=lane.endswith("~"))
+    return flow.gates(lane.removesuffix(CONTINUING), started=lane.endswith(CONTINUING))

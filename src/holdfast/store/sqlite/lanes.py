@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from holdfast.core.flow import lane_function
 from holdfast.core.rows import SUSPECT_LANE, LaneRow
 
 _SUSPECT = -1
@@ -139,4 +140,4 @@ class Lanes:
 
 
 def _function(lane: str) -> int:
-    return _SUSPECT if lane == SUSPECT_LANE else int(lane.partition("/")[0])
+    return _SUSPECT if lane == SUSPECT_LANE else lane_function(lane)
