@@ -13,7 +13,7 @@ from holdfast.base.limits import EVENT_ID_WINDOW_MS
 from holdfast.core.admission import Admission, Decision, admission_reads, decide
 from holdfast.core.expressions import compile_expression
 from holdfast.core.flow import key_of_lane
-from holdfast.core.gates import NO_GATES, gate_reads, shut, take
+from holdfast.core.gates import NO_GATES, gate_reads, shut, take, waiting_lane
 from holdfast.core.plan import Plan, Read, Tx, WaitsFor
 from holdfast.core.queue import Leased, goes_at_once, lease, line_up, set_alarms
 from holdfast.core.rows import (
@@ -393,7 +393,12 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
         out.resolved.append(Resolved(run.id, done))
     elif item.state != ItemState.READY:
         item = replace(item, rank=tx.now - run.priority * 1000, due=0)
-        if goes_at_once(tx, run, item):
+        if not tx.knows(LaneRow, waiting_lane(tx, run)):
+            # it left memory in this very group, which has therefore not read its lane: the next claim has
+            out.due = tx.now
+            tx.put(replace(item, state=ItemState.TIMED, due=tx.now))
+            tx.put(run)
+        elif goes_at_once(tx, run, item):
             lease(tx, run, item, out.leased)
         else:
             line_up(tx, item, run)
