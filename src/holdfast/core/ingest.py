@@ -200,7 +200,10 @@ def admit(tx: Tx, match: Match, event: EventRow, out: Accepted) -> None:
 def admit_gathered(tx: Tx, match: Match, event: EventRow, batch: int, out: Accepted) -> None:
     """Start the run of a debounce or a batch: what asks about single events has been asked."""
     admission = match.admission
-    assert admission is not None
+    if admission is None:  # the function has no rules any more, or isn't part of this node
+        start_run(tx, match, event, 0, out.leased, batch=batch)
+        out.runs.append(match.run_id)
+        return
     admission.restarted = True
     decision = decide(tx, match.function_id, match.run_id, event, 0, admission)
     if decision.start:
@@ -219,13 +222,7 @@ def _start_admitted(tx: Tx, match: Match, event: EventRow, decision: Decision, o
     due = decision.due
     if due > tx.now and (out.due is None or due < out.due):
         out.due = due
-    run = start_run(
-        tx, match, event, due, out.leased, event_id=decision.event_id, batch=decision.batch, after=decision.after
-    )
-    if run.batch:
-        for one in out.leased:
-            if one.run.id == run.id:
-                one.event = None
+    start_run(tx, match, event, due, out.leased, event_id=decision.event_id, batch=decision.batch, after=decision.after)
 
 
 def _skip_run(
@@ -295,7 +292,7 @@ def start_run(
         tx.room -= 1
         held = take(tx, gates) if gates else ""
         item = ItemRow(run.id, run.id, ItemState.LEASED, match.lane, rank, due, tx.owner, 1, held=held)
-        leased.append(Leased(run, item, event))
+        leased.append(Leased(run, item, None if batch else event))
         tx.insert(item)
     else:
         state = ItemState.PARKED if after else ItemState.TIMED if due > now else ItemState.READY
@@ -303,8 +300,8 @@ def start_run(
         tx.insert(item)
         if state == ItemState.READY:
             line_up(tx, item, run)
+    run.batch = batch
     if admission is not None:
-        run.batch = batch
         run.key = key_of_lane(match.lane)
         _watch_over(tx, run, admission, direct=direct)
     tx.insert(run)
