@@ -351,7 +351,9 @@ def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow) -> None:
         return
     tx.delete(WaitRow, (wait.run_id, wait.key))
     reason = f"cancelled by event {event.name} ({event.key or ulid_text(event.id)})"
-    tx.put(AlarmRow(run.id, AlarmKind.CANCEL, tx.now, reason))
+    set_already = tx.get(AlarmRow, (run.id, int(AlarmKind.CANCEL)))
+    follower = None if set_already is None else set_already.by
+    tx.put(AlarmRow(run.id, AlarmKind.CANCEL, tx.now, reason, follower))
 
 
 def matches(wait: WaitRow, body: bytes) -> bool:
