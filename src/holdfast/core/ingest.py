@@ -166,7 +166,11 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
                 deduplicated += 1
                 continue
             tx.put(DedupeRow(match.function_id, event.key, match.run_id, now + EVENT_ID_WINDOW_MS))
+        known_runs = len(out.runs)
         admit(tx, match, event, out)
+        if event.key is not None and len(out.runs) > known_runs and out.runs[-1] != match.run_id:
+            # it became part of another run: a duplicate is answered with that
+            tx.put(DedupeRow(match.function_id, event.key, out.runs[-1], now + EVENT_ID_WINDOW_MS))
     for function_id in incoming.filtered:
         tx.put(SkipRow(event.id, function_id, "trigger expression did not hold", None, now))
     out.duplicates.append(deduplicated > 0 and deduplicated == len(incoming.matches))
