@@ -202,7 +202,8 @@ def _correct_claim(
 ) -> None:
     """A key names the run that its event has become part of; an event that starts nothing has not used its key up."""
     rule = admission.flow.idempotency
-    assert rule is not None and admission.idempotency is not None
+    assert rule is not None
+    assert admission.idempotency is not None
     for key in _idempotency_keys(admission.idempotency, rule.window, event.received_at):
         claim = tx.get(DedupeRow, (function_id, key))
         if claim is None or claim.run_id != run_id:
