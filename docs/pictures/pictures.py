@@ -88,12 +88,15 @@ PICTURES = (
         ),
     ),
     Picture(
-        "fairness", "Two places, four keys: lanes are served in turn", 12, every(2, 12, "s"),
+        "fairness", "Two places, a lane for each key: everybody has a turn", 12, every(2, 12, "s"),
         (
-            Row("lane of key a", (Bar(0, 2, "run", "a1"), Bar(4, 6, "run", "a2"), Bar(6, 8, "run", "a3"), Bar(8, 10, "run", "a4"))),
-            Row("lane of key b", (Bar(0, 2, "run", "b1"), Bar(4, 6, "run", "b2"))),
-            Row("lane of key c", (Bar(0, 2, "wait", "queued"), Bar(2, 4, "run", "c1"), Bar(6, 8, "run", "c2"))),
-            Row("lane of key d", (Bar(0, 2, "wait", "queued"), Bar(2, 4, "run", "d1"))),
+            Row("lane of a", (
+                Bar(0, 2, "run", "a1 a2"), Bar(2, 4, "run", "a3"), Bar(4, 6, "wait"), Bar(6, 8, "run", "a4"), Bar(8, 10, "run", "a5"),
+                Bar(10, 12, "wait", "a6 ... a1000"),
+            )),
+            Row("lane of b", (Bar(0, 2, "wait"), Bar(2, 4, "run", "b1"), Bar(4, 6, "wait"), Bar(6, 8, "run", "b2"))),
+            Row("lane of c", (Bar(0, 4, "wait"), Bar(4, 6, "run", "c1"), Bar(6, 8, "wait"), Bar(8, 10, "run", "c2"))),
+            Row("lane of d", (Bar(0, 4, "wait"), Bar(4, 6, "run", "d1"))),
         ),
     ),
     Picture(
