@@ -50,5 +50,6 @@ def _signal_data(live: Run, call: SignalCall[Any], memo: bytes) -> Any:
     except (ValidationError, msgspec.ValidationError, ValueError, TypeError) as error:
         wanted = getattr(annotation, "__name__", str(annotation))
         raise NonRetriableError(
-            f"the data of signal {call.signal!r} can't be read as {wanted}: {misfit_reason(error)}; it was {raw[:200].decode(errors='replace')}"
+            f"the data of signal {call.signal!r} can't be read as {wanted}: {misfit_reason(error)}; "
+            f"it was {raw[:200].decode(errors='replace')}"
         ) from error
