@@ -347,7 +347,8 @@ def test_schedules_are_listed_and_fired(shop: Shop) -> None:
     assert {(row["function"], row["schedule"]) for row in rows} == {
         ("shop-report", "TZ=Asia/Riyadh 0 9 * * mon"), ("shop-report", "@yearly"), ("shop-single", "30 4 1 1 *"),
     }  # fmt: skip
-    fired = command(shop, "crons", "run", "single").out.strip()
+    cli, url = shop
+    fired = cli.run("crons", "run", "single", "--url", url).out.strip()
     named = json.loads(command(shop, "crons", "run", "shop-report", "@yearly", "--json").out)
     found = {run["run_id"]: run["function"] for run in wait_for_runs(shop, 2, "--status", "completed")}
     assert found == {fired: "shop-single", named["run_id"]: "shop-report"}
