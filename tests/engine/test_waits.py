@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from holdfast import App, Context, Event, RunFailedError
+from holdfast.sdk.sender import Outgoing
 from holdfast.testing import AsyncHarness
 
 pytestmark = pytest.mark.anyio
@@ -191,3 +192,22 @@ async def test_two_events_in_one_commit_end_a_wait_once_and_the_next_with_the_se
         await app.send_many([Reply(n=1), Reply(n=2)])
         # an event ends every wait that it matches: both had the first
         assert await handle.result(timeout=5) == [1, 1]
+
+
+
+async def test_since_sees_an_event_whose_sender_has_a_slow_clock(engine_for):
+    """The internal id of a seeded event carries the time of its sender."""
+    app = App("t")
+
+    @app.function(Go)
+    async def fn(ctx: Context[Go]) -> float | None:
+        async def tell() -> None:
+            minute_ago = (engine.clock.now() - 60_000).to_bytes(6, "big") + bytes(9) + b"1"
+            await engine.send([Outgoing("test/reply", b'{"n": 4}', internal_id=minute_ago)])
+
+        await ctx.step.run("tell", tell)
+        got = await ctx.step.wait_for_event("w", Reply, timeout="50ms", since="run")
+        return None if got is None else got.data.n
+
+    async with engine_for(app) as engine:
+        assert await (await app.start(fn, Go())).result(timeout=5) == 4
