@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.core.firing import Decision
-from holdfast.core.ingest import Accepted, Incoming, accept
+from holdfast.core.ingest import Accepted, Incoming, accept, reads_of
 from holdfast.core.plan import Plan, Read, Refused, Tx
 from holdfast.core.rows import CronFireRow, CronRow
 
@@ -34,7 +34,8 @@ class FireCron(Plan[Accepted]):
     def reads(self) -> Iterable[Read]:
         occurrences = (*self.decision.fire, *self.decision.missed)
         key = (self.function_id, self.schedule)
-        return [(CronRow, key), *((CronFireRow, (*key, occurrence)) for occurrence in occurrences)]
+        fires = ((CronFireRow, (*key, occurrence)) for occurrence in occurrences)
+        return [(CronRow, key), *fires, *reads_of(self.incoming)]
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         decision = self.decision

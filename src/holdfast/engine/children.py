@@ -10,7 +10,6 @@ import msgspec
 from holdfast.base.errors import HoldfastError
 from holdfast.base.ids import ulid_bytes
 from holdfast.core.ending import Cancel, Ending
-from holdfast.core.ingest import Accepted
 from holdfast.core.plan import StepsOf
 from holdfast.core.rows import EventRow, RunRow, RunStatus, StepKind, StepState
 from holdfast.engine.host import Host
@@ -69,15 +68,5 @@ async def cancel_run(host: Host, run_id: bytes) -> bool | None:
         return None
     event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
     plan = Cancel(run_id, host.end_events(run, event, Ending(RunStatus.CANCELLED)))
-    plan.then = lambda accepted: _cancelled(host, run, accepted)
+    plan.then = lambda accepted: host.run_cancelled(run, accepted)
     return await host.submit(plan) is not None
-
-
-def _cancelled(host: Host, run: RunRow, accepted: Accepted | None) -> None:
-    if accepted is None:
-        return
-    live = host.run_in_memory(run.id)
-    if live is not None:
-        live.abandon()
-    host.accepted(accepted)
-    host.ended(run, RunStatus.CANCELLED)

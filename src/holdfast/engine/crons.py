@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,12 +15,13 @@ from holdfast.base.clock import iso
 from holdfast.base.errors import HoldfastError
 from holdfast.core.cron import Schedule
 from holdfast.core.firing import Decision, Firing
-from holdfast.core.ingest import Incoming, Match
+from holdfast.core.ingest import Incoming
 from holdfast.core.occurrences import FireCron, SetCron
 from holdfast.core.plan import Refused
 from holdfast.core.rows import CronRow, EventRow
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Host
+from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.engine.timers import Timers
 
 _log = logging.getLogger("holdfast")
@@ -30,7 +32,7 @@ _RETRY_MS = 5000
 class _Line:
     """A schedule of a function of this node."""
 
-    fn: Registered
+    fn: Registered | RemoteFunction
     firing: Firing
     next_at: int
     due: int
@@ -49,21 +51,34 @@ class Crons:
     async def start(self) -> None:
         """Register schedules and arm the first."""
         host = self._host
+        await self._follow([(fn, firings_of(fn)) for fn in host.functions.values()])
+        await self.follow_applications(list(host.applications.functions.values()))
+
+    async def follow_applications(self, functions: Sequence[RemoteFunction]) -> None:
+        """Take up the schedules of functions that are called over HTTP; those of functions that are gone fire no more."""
+        kept = {fn.id for fn in functions} | {fn.id for fn in self._host.functions.values()}
+        for key in [key for key in self._lines if key[0] not in kept]:
+            del self._lines[key]
+        await self._follow([(fn, fn.firings) for fn in functions])
+
+    async def _follow(self, functions: Sequence[tuple[Registered | RemoteFunction, list[Firing]]]) -> None:
+        host = self._host
         now = host.clock.now()
         stored = host.store.cron_rows()
-        firings = {(fn.id, f.schedule.text): (fn, f) for fn in host.functions.values() for f in firings_of(fn)}
-        for fn in host.functions.values():
-            wanted = {
-                text: firing.schedule.after(now) for (owner, text), (_, firing) in firings.items() if owner == fn.id
-            }
+        for fn, firings in functions:
+            wanted = {firing.schedule.text: firing.schedule.after(now) for firing in firings}
             known = {row.schedule: row.next_at for row in stored if row.function_id == fn.id}
             if wanted or known:
                 await host.submit(SetCron(fn.id, wanted, known))
+        by_key = {(fn.id, firing.schedule.text): (fn, firing) for fn, firings in functions for firing in firings}
+        ids = {fn.id for fn, _ in functions}
+        for key in [key for key in self._lines if key[0] in ids and key not in by_key]:
+            del self._lines[key]
         for row in host.store.cron_rows():
-            key = (row.function_id, row.schedule)
-            if key in firings:
-                fn, firing = firings[key]
-                self._lines[key] = _Line(fn, firing, row.next_at, firing.due(row.next_at))
+            found = by_key.get((row.function_id, row.schedule))
+            if found is not None:
+                fn, firing = found
+                self._lines[row.function_id, row.schedule] = _Line(fn, firing, row.next_at, firing.due(row.next_at))
         self._arm()
 
     def stop(self) -> None:
@@ -141,12 +156,12 @@ def firings_of(fn: Registered) -> list[Firing]:
     ]
 
 
-def tick(host: Host, fn: Registered, schedule: str, occurrence: int) -> Incoming:
+def tick(host: Host, fn: Registered | RemoteFunction, schedule: str, occurrence: int) -> Incoming:
     """The scheduled.timer event of an occurrence, and its run (protocol section 4)."""
     now = host.clock.now()
     scheduled = iso(occurrence)
     data = {"cron": schedule, "scheduledAt": scheduled, "fireAt": iso(now)}
     row = EventRow(host.ids.new(now), "inngest/scheduled.timer", now, now, msgspec.json.encode(data), scheduled)
-    match = Match(host.ids.new(now + 1), fn.id, fn.version, str(fn.id), origin=4)
+    match = host.intake.match(row, host.ids.new(now + 1), fn.id, fn.version, origin=4)
     # two schedules may have an occurrence at the same moment: what is unique is the row of the occurrence
     return Incoming(row, [match], deduplicated=False)

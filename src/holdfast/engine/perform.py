@@ -129,6 +129,8 @@ async def _run(live: Run, call: RunCall[Any], row: StepRow | None) -> Any:
             await live.wait_durably(key, row.due)
     info = host.callables.of(call.fn)
     while True:
+        if live.places is not None:
+            await live.places.enter()
         started = host.clock.now()
         live.bodies[key] = started
         try:
@@ -145,6 +147,8 @@ async def _run(live: Run, call: RunCall[Any], row: StepRow | None) -> Any:
             failed = None
         finally:
             live.bodies.pop(key, None)
+            if live.places is not None:
+                live.places.leave()
         if live.abandoned:
             raise Suspended
         now = host.clock.now()

@@ -70,7 +70,7 @@ def is_blocked(task: asyncio.Task[Any]) -> bool:
 
 
 def waits_inside(
-    task: asyncio.Task[Any], family: set[asyncio.Task[Any]], known: WeakSet[asyncio.Future[Any]]
+    task: asyncio.Task[Any], family: set[asyncio.Task[Any]], known: WeakSet[asyncio.Future[Any]] | None = None
 ) -> bool:
     """Whether what a blocked task waits for is made of tasks of the same run: a join, a gather, a lock between them.
 
@@ -86,9 +86,12 @@ def waits_inside(
         return waiter in family
     children = getattr(waiter, "_children", None)
     if children is not None:
-        if waiter not in known and all(child.done() or child in family for child in children):
+        if known is not None and waiter in known:
+            return True
+        inside = all(child.done() or child in family for child in children)
+        if inside and known is not None:
             known.add(waiter)
-        return waiter in known
+        return inside
     return _innermost_file(task.get_coro()).endswith(_INTERNAL_WAITS) and not _sleeps(task.get_coro())
 
 

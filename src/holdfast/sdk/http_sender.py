@@ -7,7 +7,7 @@ import hashlib
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -68,7 +68,11 @@ class HttpSender:
         """See `Sender.send`. The request is made in a thread, so that nothing of the caller's loop is held up."""
         return await asyncio.to_thread(self.send_threadsafe, events)
 
-    def send_threadsafe(self, events: Sequence[Outgoing]) -> list[Sent]:
+    async def send_seeded(self, events: Sequence[Outgoing], seed: str) -> list[Sent]:
+        """Send so that a repetition with the same seed gives the events the same internal ids (protocol section 1.2)."""
+        return await asyncio.to_thread(self.send_threadsafe, events, seed)
+
+    def send_threadsafe(self, events: Sequence[Outgoing], seed: str | None = None) -> list[Sent]:
         """See `Sender.send_threadsafe`."""
         if not events:
             return []
@@ -78,7 +82,7 @@ class HttpSender:
                 for e in events
             ]
         )
-        answer = self._post(body)
+        answer = self._post(body, {} if seed is None else {"X-Inngest-Event-Id-Seed": seed})
         return [Sent(ulid_bytes(event_id)) for event_id in answer.ids]
 
     async def send_signal(self, name: str, data: bytes) -> str | None:
@@ -96,10 +100,10 @@ class HttpSender:
             raise
         return msgspec.json.decode(answer, type=_SignalAnswer).data.run_id
 
-    def _post(self, body: bytes) -> _Answer:
-        return msgspec.json.decode(self._request(self._url, body, {}), type=_Answer)
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> _Answer:
+        return msgspec.json.decode(self._request(self._url, body, headers), type=_Answer)
 
-    def _request(self, url: str, body: bytes, headers: dict[str, str]) -> bytes:
+    def _request(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         headers = {"Content-Type": "application/json", **headers}
         request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - configured address
         try:

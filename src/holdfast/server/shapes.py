@@ -102,7 +102,7 @@ class Step(Struct, frozen=True, kw_only=True):
 
     id: Annotated[str, Meta(description="The step's id, with its index when it was used more than once.")]
     name: str
-    kind: Annotated[str, Meta(description="run, sleep, wait_event, wait_signal, invoke, send, race, now, fetch or ai.")]
+    kind: Annotated[str, Meta(description="run, sleep, wait_event, wait_signal, invoke, send, race, now, fetch, ai or send_signal.")]
     state: Annotated[str, Meta(description="done, failed or pending.")]
     started_at: str
     ended_at: str | None
@@ -189,6 +189,32 @@ class Function(Struct, frozen=True):
     paused: bool
     created_at: str
     config: Annotated[dict[str, Any], Meta(description="Triggers, retries and limits, as it registered.")]
+
+
+class Alert(Struct, frozen=True):
+    """A function that is past one of its thresholds."""
+
+    function: Annotated[str, Meta(description="`<app>-<function>`.")]
+    alert: Annotated[str, Meta(description="backlog, delay, failure_rate or dead_letters.")]
+    value: Annotated[
+        float, Meta(description="What was measured when it was raised: runs, seconds, a part of 1, dead letters.")
+    ]
+    threshold: float
+    raised_at: str
+    text: Annotated[str, Meta(description="The alert in a sentence.")]
+
+
+class Application(Struct, frozen=True):
+    """An application that is called over HTTP."""
+
+    id: Annotated[str, Meta(description="Its UUID in the Inngest protocol.")]
+    name: str
+    url: str
+    sdk: Annotated[str, Meta(description="`<language>:v<version>`.")]
+    framework: str
+    synced_at: str
+    functions: int
+    error: Annotated[str | None, Meta(description="Why it can't be reached or synced now.")]
 
 
 class Started(Struct, frozen=True):
@@ -363,6 +389,12 @@ def dead_letter_of(view: DeadLetterView) -> DeadLetter:
         view.redriven_as,
         view.attempts,
     )
+
+
+def alert_of(alert: dict[str, Any]) -> Alert:
+    """An alert for the API."""
+    moment = _moment(alert["raised_at"])
+    return Alert(alert["function"], alert["alert"], alert["value"], alert["threshold"], moment, alert["text"])
 
 
 def function_of(view: FunctionView) -> Function:
