@@ -102,7 +102,7 @@ class Step(Struct, frozen=True, kw_only=True):
 
     id: Annotated[str, Meta(description="The step's id, with its index when it was used more than once.")]
     name: str
-    kind: Annotated[str, Meta(description="run, sleep, wait_event, wait_signal, invoke, send, race, now, fetch or ai.")]
+    kind: Annotated[str, Meta(description="run, sleep, wait_event, wait_signal, invoke, send, race, now, fetch, ai or send_signal.")]
     state: Annotated[str, Meta(description="done, failed or pending.")]
     started_at: str
     ended_at: str | None

@@ -165,7 +165,7 @@ def select_where(cls: type[Row], condition: str) -> str:
 WAITS_OF = select_where(WaitRow, "run_id = ?")
 STEPS_OF = select_where(StepRow, "run_id IN ({marks})")
 ITEMS_OF = select_where(ItemRow, "id >= ? AND id < ?")
-EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? ORDER BY id LIMIT 10000")
+EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? AND received_at >= ? ORDER BY id LIMIT 10000")
 DUE_TIMERS = select_where(ItemRow, "state = 1 AND due <= ? ORDER BY due LIMIT ?")
 READY_IN_LANE = select_where(ItemRow, "state = 0 AND lane = ? ORDER BY rank, id LIMIT ?")
 ALL_CRONS = select_where(CronRow, "TRUE")
