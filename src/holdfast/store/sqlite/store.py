@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -36,6 +37,7 @@ from holdfast.core.rows import (
     RunRow,
     WaitRow,
 )
+from holdfast.store.flow_reads import Leased
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
@@ -191,6 +193,10 @@ class SqliteStore:
     def lease_counts(self) -> dict[str, int]:
         """Places of concurrency limits that leases hold now, by gate."""
         return {gate: row.used for gate, row in self._leases.items()}
+
+    def leased(self) -> Leased:
+        """What this process executes now."""
+        return Leased(self.lease_counts, Counter(run.function_id for run in self._runs.values()))
 
     async def set_function(self, function_id: int, *, paused: str | None, limits: Mapping[str, int]) -> None:
         """Record whether a function is paused, and the limits that were changed while it runs."""
