@@ -26,6 +26,7 @@ from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
 from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
 from holdfast.sdk.settings import FunctionSettings, function_options
+from holdfast.sdk.steering import Steering
 from holdfast.sdk.triggers import Cron, On, Trigger, normalise
 
 __all__ = ["App", "FunctionSettings", "RunHandle", "nearest"]
@@ -76,7 +77,7 @@ class RunHandle(Generic[R]):
         return f"<RunHandle {self.id}>"
 
 
-class App:
+class App(Steering):
     """An application: a name, event schemas and durable functions.
 
     Args:
