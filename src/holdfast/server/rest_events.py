@@ -154,7 +154,7 @@ async def health(api: Api, _request: Request) -> Response:
 
 
 async def metrics(api: Api, _request: Request) -> Response:
-    return metrics_response(api.engine, api.metrics)
+    return await metrics_response(api.engine, api.metrics)
 
 
 async def dev(api: Api, _request: Request) -> Response:
