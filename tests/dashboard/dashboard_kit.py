@@ -186,10 +186,10 @@ async def _until(engine: Engine, run_id: str, fact: Callable[[RunDetail], bool])
 
 
 @contextmanager
-def shop(store: Path, **settings: Any) -> Iterator[Shop]:
+def shop(store: Path, make: Callable[[World], App] = make_app, **settings: Any) -> Iterator[Shop]:
     """Start engine and server on a thread; stop both in the end."""
     world = World()
-    app = make_app(world)
+    app = make(world)
     ready: list[Shop | BaseException] = []
     started = threading.Event()
     stop: list[Callable[[], Any]] = []
