@@ -19,7 +19,7 @@ LABELS = {
     "singleton": "Singleton",
     "idempotency": "Idempotency",
     "priority": "Priority",
-    "cancel": "Cancelled by",
+    "cancel": "Cancellation",
     "start-timeout": "Start timeout",
     "finish-timeout": "Finish timeout",
     "paused": "Paused",
