@@ -21,7 +21,7 @@ from holdfast.store.sqlite.reading.compiled import PAUSES, flow_of
 from holdfast.store.sqlite.reading.line import shut_gate
 from holdfast.store.sqlite.reading.views import SqlRow
 
-MAX_LANES = 2000
+MAX_LANES = 1000
 """Lanes of a function that are looked at."""
 MAX_IN_LANE = 1000
 """Items that are counted of a lane."""
@@ -94,18 +94,15 @@ def _view(conn: sqlite3.Connection, row: SqlRow, leased: Leased, now: int) -> Fl
 def _lines(conn: sqlite3.Connection, flow: Flow, pause: str | None, leased: Leased) -> _Tally:
     """The function's lanes: how many wait in each, since when, and for what."""
     tally = _Tally({}, delayed={})
-    lanes = conn.execute(sql.LANES, (str(flow.function_id), MAX_LANES + 1)).fetchall()
+    lanes = conn.execute(sql.LANES, (str(flow.function_id), MAX_LANES + 1, MAX_IN_LANE)).fetchall()
     tally.more = len(lanes) > MAX_LANES
-    for lane, *row in lanes[:MAX_LANES]:
-        count = conn.execute(sql.IN_LINE, (lane, MAX_IN_LANE)).fetchone()[0]
+    for lane, blocked, until, gate_id, count, since in lanes[:MAX_LANES]:
         if not count:
             continue
-        first = conn.execute(sql.FIRST_SINCE, (lane,)).fetchone()
-        since = None if first is None else first[0]
         tally.queued += count
         tally.more = tally.more or count == MAX_IN_LANE
         tally.oldest = _least(tally.oldest, since)
-        stop = shut_gate(conn, flow, lane, row, leased)
+        stop = shut_gate(conn, flow, lane, (blocked, until, gate_id), leased)
         if pause == "hold":
             tally.delayed["paused"] = tally.delayed.get("paused", 0) + count
         if stop is None:

@@ -8,17 +8,18 @@ SELECT id, slug, name, app, archived, paused, config, limits FROM functions
 WHERE (?1 IS NULL AND archived = 0) OR slug = ?1 ORDER BY app, slug
 """
 LANE = "SELECT blocked, until, gate FROM lanes WHERE lane = ?"
-# all lanes of a function: its id alone, or its id, a slash and the values of its keys; '0' comes after '/'
-LANES = """
-SELECT lane, blocked, until, gate FROM lanes WHERE lane = ?1
-UNION ALL SELECT lane, blocked, until, gate FROM lanes WHERE lane >= ?1 || '/' AND lane < ?1 || '0' LIMIT ?2
+# how many wait in a lane, and since when its first does: woken, due after a delay, or as long as its run is there
+_IN_LINE = """
+(SELECT count(*) FROM (SELECT 1 FROM queue q INDEXED BY queue_ready WHERE q.state = 0 AND q.lane = l.lane LIMIT ?3)),
+(SELECT CASE WHEN q.epoch > 0 THEN q.rank WHEN q.due > 0 THEN q.due ELSE r.queued_at END
+ FROM queue q INDEXED BY queue_ready CROSS JOIN runs r ON r.id = q.run_id
+ WHERE q.state = 0 AND q.lane = l.lane ORDER BY q.rank, q.id LIMIT 1)
 """
-IN_LINE = "SELECT count(*) FROM (SELECT 1 FROM queue INDEXED BY queue_ready WHERE state = 0 AND lane = ? LIMIT ?)"
-# since when an item waits: woken, due after a delay, or as long as its run is there
-FIRST_SINCE = """
-SELECT CASE WHEN q.epoch > 0 THEN q.rank WHEN q.due > 0 THEN q.due ELSE r.queued_at END
-FROM queue q INDEXED BY queue_ready CROSS JOIN runs r ON r.id = q.run_id
-WHERE q.state = 0 AND q.lane = ? ORDER BY q.rank, q.id LIMIT 1
+# all lanes of a function: its id alone, or its id, a slash and the values of its keys; '0' comes after '/'
+LANES = f"""
+SELECT l.lane, l.blocked, l.until, l.gate, {_IN_LINE} FROM lanes l WHERE l.lane = ?1
+UNION ALL
+SELECT l.lane, l.blocked, l.until, l.gate, {_IN_LINE} FROM lanes l WHERE l.lane >= ?1 || '/' AND l.lane < ?1 || '0' LIMIT ?2
 """
 AHEAD = """
 SELECT count(*) FROM (
