@@ -25,7 +25,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 def places(running: Shop) -> dict[str, str]:
     named = running.named
     return {
-        "flow": "/flow", "flow-functions": "/functions", "flow-function": "/functions/shop-import-catalogue", "flow-debounce": "/functions/shop-sync-contacts",
+        "flow": "/flow", "queue": "/queue", "flow-functions": "/functions", "flow-function": "/functions/shop-import-catalogue", "flow-debounce": "/functions/shop-sync-contacts",
         "flow-report": "/functions/shop-weekly-report", "flow-paused": "/functions/shop-paused-one", "flow-mail": "/functions/shop-send-mail",
         "flow-events": "/events", "flow-event-waits": f"/events/{named['debounced']}", "flow-event-refused": f"/events/{named['rate-limited']}",
         "flow-event-batch": f"/events/{named['batched']}", "flow-event-nobody": f"/events/{named['nobody']}",

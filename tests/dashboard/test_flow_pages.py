@@ -28,7 +28,7 @@ def audited(running: Shop) -> tuple[str, str, str]:
     return entry.action, entry.target, entry.detail
 
 
-@pytest.mark.parametrize("path", ["/flow", "/functions/shop-import-catalogue", "/functions/shop-sync-contacts", "/functions/shop-plain"])
+@pytest.mark.parametrize("path", ["/flow", "/queue", "/functions/shop-import-catalogue", "/functions/shop-sync-contacts", "/functions/shop-plain"])
 def test_each_page_answers_with_nothing_inline(running: Shop, path: str):
     for tag, attrs in page(running, path).tags:
         assert "style" not in attrs
@@ -90,6 +90,17 @@ def test_the_flow_page_shows_each_limit_and_who_waits(running: Shop):
     assert "user-7" in shown
     assert "Without rules, and with nobody in line: shop-plain" in shown
     assert page(running, "/functions").text.count("paused") >= 1
+
+
+def test_the_queue_shows_who_is_in_line_what_executes_and_what_is_waited_for(running: Shop):
+    later = running.send_later("flow/plain")
+    shown = page(running, "/queue").text
+    assert "4 in line, 3 wait for concurrency, 1 wait for second concurrency" in shown
+    assert "1 in line, 1 held by the pause" in shown
+    assert "stay" in shown
+    assert "flow/approved 1 run, the first gives up in 6 d" in shown
+    assert "flow/stop" not in shown, "what cancels a run is no wait of its steps"
+    assert f"/runs/{later}" in page(running, "/queue").links()
 
 
 def test_a_function_is_paused_and_resumed_with_forms(running: Shop):

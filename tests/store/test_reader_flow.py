@@ -24,7 +24,7 @@ from holdfast.core.rows import (
     WaitRow,
     WindowRow,
 )
-from holdfast.store.flow_reads import AlarmView, CancelView, GateView
+from holdfast.store.flow_reads import AlarmView, CancelView, GateView, TimerView
 from holdfast.store.sqlite.reading import flow, flow_statements, line
 
 pytestmark = pytest.mark.anyio
@@ -174,6 +174,22 @@ async def test_an_event_keeps_its_reason_with_its_detail(tmp_path):
         assert (skip.function, skip.reason, skip.detail, skip.waits) == ("shop-work", "rate limited", "9 in 1h for key 'a'", False)
 
 
+async def test_timers_come_in_the_order_in_which_they_are_due(tmp_path):
+    async with shelf(tmp_path) as one:
+        one.function(1, "shop-work")
+        event = one.event()
+        later, sleeping, ready = (one.run(event, status=status) for status in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.QUEUED))
+        await one.write(
+            event, later, sleeping, ready, one.item(later, ItemState.TIMED, due=NOW + 9), one.item(sleeping, ItemState.TIMED, due=NOW + 5),
+            one.item(ready, ItemState.READY),
+        )
+        assert await one.reader.timers() == [
+            TimerView(text(sleeping.id), "shop-work", "Shop-Work", NOW + 5, started=True),
+            TimerView(text(later.id), "shop-work", "Shop-Work", NOW + 9, started=False),
+        ]
+        assert [timer.due for timer in await one.reader.timers(limit=1)] == [NOW + 5]
+
+
 STATEMENTS = [name for name in vars(flow_statements) if name.isupper() and not name.startswith("_") and name != "FUNCTIONS"]
 
 
@@ -185,4 +201,6 @@ async def test_no_statement_walks_a_table(tmp_path, name):
             count = len(set(re.findall(r"\?\d", statement))) or statement.count("?")
             plan = [row[3] for row in conn.execute("EXPLAIN QUERY PLAN " + statement, [1] * count)]
     assert any(step.startswith("SEARCH") for step in plan)
-    assert [step for step in plan if step.startswith("SCAN") and "subquery" not in step] == []
+    # timers are walked by when they are due, as far as the limit
+    walked = [step for step in plan if step.startswith("SCAN") and "subquery" not in step]
+    assert walked == (["SCAN q USING INDEX queue_timers"] if name == "TIMERS" else [])

@@ -84,6 +84,17 @@ class KeyView(msgspec.Struct, frozen=True):
     """Lines that wait for it."""
 
 
+class TimerView(msgspec.Struct, frozen=True):
+    """A run that is due at a moment."""
+
+    run_id: str
+    function: str
+    function_name: str
+    due: int
+    started: bool
+    """Whether it goes on then, from a sleep, a retry or the end of a wait's time; else it starts."""
+
+
 class RuleView(msgspec.Struct, frozen=True):
     """A rule of a function and how it stands."""
 

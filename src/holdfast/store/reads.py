@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from holdfast.store.flow_reads import AlarmView, CancelView, FlowView, GateView
+from holdfast.store.flow_reads import AlarmView, CancelView, FlowView, GateView, TimerView
 
 
 class FunctionView(msgspec.Struct, frozen=True):
@@ -399,6 +399,10 @@ class Reader(Protocol):
     async def dead_letter(self, run_id: str) -> DeadLetterView | None: ...
     async def crons(self) -> Sequence[CronView]: ...
     async def waits(self, *, limit: int = 200) -> Sequence[WaitView]: ...
+    async def timers(self, *, limit: int = 100) -> Sequence[TimerView]:
+        """Runs that are due at a moment, the next first."""
+        ...
+
     async def audit(self, *, limit: int = 100) -> Sequence[AuditView]: ...
     async def stats(self, *, since: int) -> Sequence[FunctionStats]: ...
     async def flow(self, function: str | None = None) -> Sequence[FlowView]:

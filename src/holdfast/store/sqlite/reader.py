@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from holdfast.base.clock import Clock
-from holdfast.store.flow_reads import NOTHING_LEASED, FlowView, Leased
+from holdfast.base.ids import ulid_text
+from holdfast.store.flow_reads import NOTHING_LEASED, FlowView, Leased, TimerView
 from holdfast.store.reads import (
     AuditView,
     CronView,
@@ -164,6 +165,11 @@ class SqliteReader:
     async def waits(self, *, limit: int = 200) -> Sequence[WaitView]:
         """See `Reader.waits`."""
         return [views.wait_view(row) for row in await self._all(sql.WAITS, limit)]
+
+    async def timers(self, *, limit: int = 100) -> Sequence[TimerView]:
+        """See `Reader.timers`."""
+        rows = await self._all(flow_sql.TIMERS, max(1, min(limit, MAX_LIMIT)))
+        return [TimerView(ulid_text(run_id), slug, name, due, bool(started)) for run_id, slug, name, due, started in rows]
 
     async def audit(self, *, limit: int = 100) -> Sequence[AuditView]:
         """See `Reader.audit`."""

@@ -31,6 +31,12 @@ RUN_COUNTS = "SELECT gate, used FROM run_counts WHERE gate >= ? AND gate < ? LIM
 WINDOWS = "SELECT gate, moments FROM windows WHERE gate >= ? AND gate < ? LIMIT ?"
 THROTTLES = "SELECT gate, tat FROM throttles WHERE gate >= ? AND gate < ? LIMIT ?"
 
+TIMERS = """
+SELECT q.run_id, coalesce(f.slug, ''), coalesce(f.name, ''), q.due, q.epoch > 0
+FROM queue q INDEXED BY queue_timers CROSS JOIN runs r ON r.id = q.run_id LEFT JOIN functions f ON f.id = r.function_id
+WHERE q.state = 1 ORDER BY q.due LIMIT ?
+"""
+
 _GATHER = "SELECT kind, key, run_id, event_id, first_at, due, count, bytes FROM gathers"
 GATHERS = f"SELECT * FROM ({_GATHER} WHERE function_id = ? LIMIT ?) ORDER BY due"
 ALARMS = "SELECT kind, at, reason FROM alarms WHERE run_id = ? ORDER BY at"
