@@ -291,3 +291,27 @@ async def test_a_changed_limit_shows_beside_the_codes():
         ]
         await app.set_limit("work", "concurrency", None)
         assert not rule_of(await flow_of(h, "t-work"), "concurrency").changed
+
+
+@pytest.mark.parametrize("key", [None, "event.data.tenant"])
+async def test_a_raised_throttle_is_at_its_new_pace_at_once(key):
+    app = App("t")
+    seen: list[int] = []
+
+    @app.function(Job, throttle=Throttle(1, "1h", key=key))
+    async def work(ctx: Context[Job]) -> None:
+        seen.append(ctx.event.data.n)
+
+    async with Harness(app, start=START) as h:
+        for n in range(4):
+            await app.send(Job(n=n))
+        await h.clock.quiesce()
+        assert seen == [0]
+        await app.set_limit(work, "throttle", 60)
+        await h.clock.quiesce()
+        assert seen == [0, 1]
+        await h.advance("1m")
+        assert seen == [0, 1, 2]
+        await app.set_limit(work, "throttle", 30)
+        await h.advance("2m")
+        assert seen == [0, 1, 2, 3]

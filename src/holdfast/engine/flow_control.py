@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from holdfast.base.errors import ConfigurationError
+from holdfast.core.flow_words import gate_prefix
 from holdfast.core.plan import Refused
 from holdfast.core.queue import OpenLanes
 from holdfast.core.rows import GatherKind
@@ -54,6 +55,8 @@ class FlowControl:
     async def set_limit(self, slug: str, rule: str, limit: int | None) -> None:
         """Change a limit of a function at once, until it is changed again; None goes back to its code's.
 
+        A throttle begins anew with its new pace, so one start, and those of its burst, may come at once.
+
         Args:
             slug: `<app>-<function>`.
             rule: concurrency, concurrency-2, run-concurrency, throttle or rate-limit.
@@ -75,9 +78,10 @@ class FlowControl:
         limits.pop(rule, None)
         if limit is not None:
             limits[rule] = limit
-        await self._set(slug, paused=self._host.store.paused.get(function_id), limits=limits)
+        anew = gate_prefix(flow, flow.throttle) if flow.throttle is not None and rule == flow.throttle.name else None
+        await self._set(slug, paused=self._host.store.paused.get(function_id), limits=limits, throttle=anew)
 
-    async def _set(self, slug: str, *, paused: str | None, limits: dict[str, int] | None = None) -> None:
+    async def _set(self, slug: str, *, paused: str | None, limits: dict[str, int] | None = None, throttle: str | None = None) -> None:
         host = self._host
         function_id = self._function(slug)
         flow = host.intake.flows.get(function_id)
@@ -85,6 +89,8 @@ class FlowControl:
             limits = dict(flow.limits) if flow is not None else {}
         await host.store.set_function(function_id, paused=paused, limits=limits)
         host.set_state(function_id, paused, limits)
+        if throttle is not None:
+            await host.store.forget_throttles(throttle)
         # whatever waited at a gate may find it open now
         waiting = tuple(row.lane for row in host.store.lanes if row.blocked and row.lane.startswith(f"{function_id}/"))
         await host.submit(OpenLanes(waiting))

@@ -41,6 +41,8 @@ class Steering:
     async def set_limit(self, function: FunctionLike, rule: str, limit: int | None) -> None:
         """Change a limit at once, until it is changed again, also after a restart.
 
+        A throttle begins anew with its new pace, so one start, and those of its burst, may come at once.
+
         Args:
             function: The function, its id, or `<app>-<id>`.
             rule: `concurrency`, `concurrency-2` (the second of two), `run-concurrency`, `throttle` or `rate-limit`.
