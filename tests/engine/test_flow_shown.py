@@ -315,3 +315,21 @@ async def test_a_raised_throttle_is_at_its_new_pace_at_once(key):
         await app.set_limit(work, "throttle", 30)
         await h.advance("2m")
         assert seen == [0, 1, 2, 3]
+
+
+async def test_a_flush_reaches_every_debounce_however_many_there_are():
+    app = App("t")
+    seen: list[str] = []
+
+    @app.function(Job, debounce=Debounce("1h", key="event.data.tenant"))
+    async def work(ctx: Context[Job]) -> None:
+        seen.append(ctx.event.data.tenant)
+
+    async with Harness(app, start=START) as h:
+        await app.send_many([Job(tenant=f"k{n:04}") for n in range(1203)])
+        assert await app.flush(work, key="k1202") == 1
+        await h.clock.quiesce()
+        assert seen == ["k1202"]
+        assert await app.flush(work) == 1202
+        await h.clock.quiesce()
+        assert len(seen) == 1203

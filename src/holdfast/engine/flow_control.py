@@ -14,6 +14,8 @@ from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.sdk.outgoing import nearest
 
+_TOGETHER = 500
+"""Debounces and batches that are started at once."""
 PAUSE_MODES = ("skip", "hold")
 
 
@@ -108,10 +110,15 @@ class FlowControl:
         Raises:
             ConfigurationError: there is no such function.
         """
-        gathers = self._host.store.gathers_of(self._function(slug))
-        wanted = [gather for gather in gathers if key is None or gather.key == key]
-        answers = await asyncio.gather(*(fire(self._host, gather, flush=True) for gather in wanted))
-        return sum(not isinstance(answer, Refused) for answer in answers)
+        function_id = self._function(slug)
+        total = 0
+        while True:
+            gathers = self._host.store.gathers_of(function_id, _TOGETHER, key)
+            answers = await asyncio.gather(*(fire(self._host, gather, flush=True) for gather in gathers))
+            started = sum(not isinstance(answer, Refused) for answer in answers)
+            total += started
+            if not started or len(gathers) < _TOGETHER:
+                return total
 
     def gathers(self, slug: str) -> list[dict[str, object]]:
         """A function's debounces and batches that wait: kind, key, events so far, when the first came, when it is due."""

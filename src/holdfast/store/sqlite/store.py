@@ -180,9 +180,9 @@ class SqliteStore:
         """Debounces and batches whose time has come, oldest first."""
         return [GatherRow(*row) for row in self._committed.execute(sql.DUE_GATHERS, (now, limit))]
 
-    def gathers_of(self, function_id: int, limit: int = 1000) -> list[GatherRow]:
-        """The debounces and batches of a function that wait."""
-        return [GatherRow(*row) for row in self._committed.execute(sql.GATHERS_OF, (function_id, limit))]
+    def gathers_of(self, function_id: int, limit: int = 1000, key: str | None = None) -> list[GatherRow]:
+        """The debounces and batches of a function that wait, of one key if it is given; those that are due first."""
+        return [GatherRow(*row) for row in self._committed.execute(sql.GATHERS_OF, (function_id, key, limit))]
 
     def gather_of(self, run_id: bytes) -> GatherRow | None:
         """The debounce or batch that will be this run."""
