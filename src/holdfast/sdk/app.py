@@ -14,6 +14,7 @@ from holdfast.base.errors import ConfigurationError, NotRunningError
 from holdfast.base.limits import DEFAULT_RETRIES
 from holdfast.base.retry import Backoff, RetryPolicy
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, event_name
+from holdfast.sdk.flow_switches import FlowSwitching
 from holdfast.sdk.functions import (
     AnyFunctionDecorator,
     FailureHandler,
@@ -26,7 +27,6 @@ from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
 from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
 from holdfast.sdk.settings import FunctionSettings, function_options
-from holdfast.sdk.steering import Steering
 from holdfast.sdk.triggers import Cron, On, Trigger, normalise
 
 __all__ = ["App", "FunctionSettings", "RunHandle", "nearest"]
@@ -77,7 +77,7 @@ class RunHandle(Generic[R]):
         return f"<RunHandle {self.id}>"
 
 
-class App(Steering):
+class App(FlowSwitching):
     """An application: a name, event schemas and durable functions.
 
     Args:

@@ -83,7 +83,7 @@ class Sender(Protocol):
 
 
 class FlowSwitches(Protocol):
-    """What can be changed about functions without changing their code; `holdfast.sdk.steering` says what each does."""
+    """What can be changed about functions without changing their code; `holdfast.sdk.flow_switches` says what each does."""
 
     async def pause(self, slug: str, mode: str = "hold") -> None: ...
     async def resume(self, slug: str) -> None: ...

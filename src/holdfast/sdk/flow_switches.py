@@ -12,7 +12,7 @@ FunctionLike: TypeAlias = Function[Any, Any] | str
 """A function, its id, or `<app>-<id>`."""
 
 
-class Steering:
+class FlowSwitching:
     """Pausing functions, changing their limits, and not waiting for debounces and batches."""
 
     functions: Mapping[str, Function[Any, Any]]
