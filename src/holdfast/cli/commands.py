@@ -18,6 +18,7 @@ COMMANDS = {
     "start": ("holdfast.cli.start", "Run the server in production, with keys."),
     "send": ("holdfast.cli.send", "Send an event."),
     "runs": ("holdfast.cli.runs", "List runs, or show one with its steps."),
+    "crons": ("holdfast.cli.crons", "List schedules, or fire one now."),
     "redrive": ("holdfast.cli.redrive", "Run dead letters again."),
     "functions": ("holdfast.cli.functions", "List functions, with what waits in line."),
     "limits": ("holdfast.cli.limits", "Show limits and who waits for them, or change one."),

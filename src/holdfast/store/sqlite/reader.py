@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from holdfast.base.ids import ulid_text
 from holdfast.store.flow_reads import NOTHING_LEASED, FlowView, Leased, TimerView
 from holdfast.store.reads import (
     AuditView,
+    Backlog,
     CronView,
     DeadLetterView,
     EventView,
@@ -29,7 +30,7 @@ from holdfast.store.sqlite.reading import flow_statements as flow_sql
 from holdfast.store.sqlite.reading import statements as sql
 from holdfast.store.sqlite.reading import views
 from holdfast.store.sqlite.reading.detail import run_detail
-from holdfast.store.sqlite.reading.figures import function_stats, overview
+from holdfast.store.sqlite.reading.figures import backlog, function_stats, overview
 from holdfast.store.sqlite.reading.flow import flow_views
 from holdfast.store.sqlite.reading.letters import LetterFilter, letter, list_letters
 from holdfast.store.sqlite.reading.listing import MAX_LIMIT, EventFilter, count_runs, list_events, list_runs, runs_by_id
@@ -183,6 +184,12 @@ class SqliteReader:
         """See `Reader.flow`."""
         leased, now = self._leased(), self.clock.now()
         return await self._pool.run(lambda conn: flow_views(conn, leased, now, function))
+
+    async def backlogs(self, function_ids: Sequence[int]) -> Mapping[int, Backlog]:
+        """See `Reader.backlogs`."""
+        if not function_ids:
+            return {}
+        return await self._pool.run(lambda conn: {one: backlog(conn, one) for one in function_ids})
 
     async def overview(self, *, since: int, now: int, slices: int = 60) -> Overview:
         """See `Reader.overview`."""
