@@ -9,6 +9,11 @@ from dashboard_kit import Shop, shop
 from flow_kit import fill, make_flow_app
 from test_pages import Page, page
 
+from holdfast.core.signals import SIGNAL_LOOKUP
+from holdfast.core.waiting import CHILD_LOOKUP
+from holdfast.dashboard.pages.queue import grouped
+from holdfast.store.reads import WaitView
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
@@ -167,3 +172,15 @@ def test_what_is_not_possible_is_said(running: Shop, path: str, fields: dict[str
 @pytest.mark.parametrize("what", ["pause", "resume", "limits", "flush"])
 def test_nothing_is_changed_without_the_sessions_token(running: Shop, what: str):
     assert running.http.post(f"/functions/shop-plain/{what}", data={"csrf_token": "forged"}).status_code == 403
+
+
+def test_waits_are_grouped_by_what_they_are_for():
+    def wait(lookup: str, expires: int | None = None, expression: str | None = None) -> WaitView:
+        return WaitView("01HF7YAT000000000000000000", "shop-fulfil", "step", lookup, expression, expires, 0)
+
+    lines = grouped([
+        wait('shop/paid\0order_id\0"o1"', 9), wait("shop/paid", 5, "async.data.big"), wait(SIGNAL_LOOKUP + "approved"), wait(CHILD_LOOKUP + "ab12"),
+    ])
+    assert [(line.what, line.count, line.expires, [condition for _, condition in line.waits]) for line in lines] == [
+        ("shop/paid", 2, 5, ['order_id is "o1"', "async.data.big"]), ("end of an invoked run", 1, None, [""]), ("signal approved", 1, None, [""]),
+    ]

@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.base.ids import ulid_text
+from holdfast.core.signals import SIGNAL_LOOKUP
+from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.dashboard.pages.flow import REFRESH_MS
 from holdfast.dashboard.site import Site
 from holdfast.engine.engine import Engine
@@ -18,7 +20,6 @@ from holdfast.store.reads import WaitView
 TIMERS = 50
 WAITS = 200
 EXECUTING = 50
-_RUN_ENDS = "inngest/function.finished"
 
 
 class Executing(msgspec.Struct, frozen=True):
@@ -34,8 +35,8 @@ class Executing(msgspec.Struct, frozen=True):
 class WaitLine(msgspec.Struct, frozen=True):
     """What one or more runs wait for."""
 
-    event: str
-    """The event's name; "" for the end of an invoked run."""
+    what: str
+    """An event's name, `signal NAME`, or the end of an invoked run."""
     count: int
     expires: int | None
     """When the first of them gives up."""
@@ -59,7 +60,7 @@ async def show(site: Site, request: Request) -> Response:
         in_memory=site.engine.in_flight,
         timers=timers[:TIMERS],
         more_timers=len(timers) > TIMERS,
-        waits=by_event(waits[:WAITS]),
+        waits=grouped(waits[:WAITS]),
         more_waits=len(waits) > WAITS,
     )
 
@@ -73,16 +74,24 @@ def executing(engine: Engine) -> list[Executing]:
     return sorted(found, key=lambda one: (not one.steps, one.since))
 
 
-def by_event(waits: Sequence[WaitView]) -> list[WaitLine]:
+def grouped(waits: Sequence[WaitView]) -> list[WaitLine]:
     """Waits grouped by what they are for, most first."""
     groups: dict[str, list[tuple[WaitView, str]]] = {}
     for wait in waits:
-        name, path, value = (*wait.lookup.split("\0", 2), "", "")[:3]
-        invoked = name == _RUN_ENDS and path == "run"
-        condition = "" if invoked else f"{path} is {value}" if path else wait.expression or ""
-        groups.setdefault("" if invoked else name, []).append((wait, condition))
+        what, condition = _waited_for(wait)
+        groups.setdefault(what, []).append((wait, condition))
     lines = []
     for name, found in groups.items():
         ends = [wait.expires for wait, _ in found if wait.expires is not None]
         lines.append(WaitLine(name, len(found), min(ends, default=None), tuple(found)))
-    return sorted(lines, key=lambda line: (-line.count, line.event))
+    return sorted(lines, key=lambda line: (-line.count, line.what))
+
+
+def _waited_for(wait: WaitView) -> tuple[str, str]:
+    """What a run waits for, and the condition it has to meet."""
+    if wait.lookup.startswith(SIGNAL_LOOKUP):
+        return f"signal {wait.lookup.removeprefix(SIGNAL_LOOKUP)}", ""
+    if wait.lookup.startswith(CHILD_LOOKUP):
+        return "end of an invoked run", ""
+    name, path, value = (*wait.lookup.split("\0", 2), "", "")[:3]
+    return name, f"{path} is {value}" if path else wait.expression or ""
