@@ -15,10 +15,14 @@ from holdfast.dashboard.humanize import plural
 @url_option
 @signing_key_option
 def command(function: str, key: str | None, url: str, signing_key: str | None) -> None:
-    """Start the runs of a function's debounces and batches now, without waiting for quiet or for more events.
+    """Start debounces and batches without waiting.
 
-    FUNCTION is its id, or <app>-<id>.
-    """
+    Their runs start now, whatever quiet or further events they wait for. FUNCTION is its id, or <app>-<id>.
+
+    \b
+      holdfast flush sync-contacts
+      holdfast flush sync-contacts --key customer-7
+    """  # noqa: D301
     api = ServerApi(url, signing_key)
     found = function_named(api, function)
     body = {} if key is None else {"key": key}

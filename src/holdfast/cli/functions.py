@@ -17,10 +17,15 @@ from holdfast.cli.functions_api import all_functions
 @url_option
 @signing_key_option
 def command(as_json: bool, url: str, signing_key: str | None) -> None:
-    """List functions: whether they are paused, who waits in line, since when and for what.
+    """List functions, with what waits in line.
 
-    `holdfast limits` shows their rules and how much of each limit is taken.
-    """
+    It says whether they are paused, how many of their runs wait in line, since when and for what, and how many execute.
+    `holdfast limits` shows their rules.
+
+    \b
+      holdfast functions
+      holdfast functions --json
+    """  # noqa: D301
     api = ServerApi(url, signing_key)
     if as_json:
         click.echo(msgspec.json.encode(api.get("/v1/flow", msgspec.Raw).data))

@@ -29,10 +29,11 @@ def command(
     url: str,
     signing_key: str | None,
 ) -> None:
-    """Show the rules of functions and how much of each limit is taken, or change a limit.
+    """Show limits and who waits for them, or change one.
 
-    A changed limit is in force at once, until it is changed again, also after a restart. FUNCTION is its id, or
-    <app>-<id>; RULE is concurrency, concurrency-2, run-concurrency, throttle or rate-limit.
+    Shown are all rules of the functions, and how much of each limit is taken. A changed limit is in force at once, until
+    it is changed again, also after a restart. FUNCTION is its id, or <app>-<id>; RULE is concurrency, concurrency-2,
+    run-concurrency, throttle or rate-limit.
 
     \b
       holdfast limits

@@ -14,14 +14,14 @@ from holdfast.cli.functions_api import Flow, function_named, path_of
 @url_option
 @signing_key_option
 def command(function: str, skip: bool, url: str, signing_key: str | None) -> None:
-    """Start no more runs of a function until it is resumed, also after a restart.
+    """Start no more runs of a function.
 
-    Its runs wait in their queue, those that come and those that go on from a wait. FUNCTION is its id, or <app>-<id>.
+    Its runs wait in their queue until it is resumed, those that come and those that go on from a wait; also after a
+    restart. FUNCTION is its id, or <app>-<id>.
 
     \b
       holdfast pause fulfil
       holdfast pause fulfil --skip
-      holdfast resume fulfil
     """  # noqa: D301
     api = ServerApi(url, signing_key)
     mode = "skip" if skip else "hold"

@@ -13,7 +13,13 @@ from holdfast.cli.functions_api import Flow, function_named, path_of
 @url_option
 @signing_key_option
 def command(function: str, url: str, signing_key: str | None) -> None:
-    """End a function's pause. FUNCTION is its id, or <app>-<id>."""
+    """End a pause.
+
+    FUNCTION is its id, or <app>-<id>.
+
+    \b
+      holdfast resume fulfil
+    """  # noqa: D301
     api = ServerApi(url, signing_key)
     found = function_named(api, function)
     if found.paused is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from holdfast.sdk.functions import Function
@@ -15,7 +14,7 @@ FunctionLike: TypeAlias = Function[Any, Any] | str
 class FlowSwitching:
     """Pausing functions, changing their limits, and not waiting for debounces and batches."""
 
-    functions: Mapping[str, Function[Any, Any]]
+    functions: dict[str, Function[Any, Any]]
 
     def _control(self) -> Control:
         raise NotImplementedError
