@@ -50,7 +50,7 @@ class Call:
 
     @property
     def named(self) -> list[str]:
-        return [f"{op['op']} {op['displayName']}" for op in self.body] if self.status == 206 else [f"{self.status}"]
+        return [f"{op['op']} {op.get('displayName', '')}".strip() for op in self.body] if self.status == 206 else [f"{self.status}"]
 
 
 @dataclass
@@ -86,7 +86,9 @@ class ProtocolServer:
         self.seeds: list[str | None] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.checkpoints: list[dict[str, Any]] = []
-        self.on_checkpoint: Callable[[dict[str, Any]], int] = lambda body: 200
+        self.on_checkpoint: Callable[[dict[str, Any]], int | None] = lambda body: None
+        """Asked before steps are taken; a status refuses them."""
+        self.runs: dict[str, Run] = {}
         self.refuse_sends = 0
         self.signing_key = signing_key
         self.replies = list(replies or [])
@@ -137,8 +139,16 @@ class ProtocolServer:
                 self.functions[function["id"]] = function
             return 200, {"ok": True, "modified": True, "app_id": "x"}
         if path.startswith("/v1/checkpoint/"):
+            refusal = self._unauthorised(headers)
+            if refusal:
+                return refusal
             self.checkpoints.append(body)
-            return self.on_checkpoint(body), {"data": None}
+            status = self.on_checkpoint(body)
+            if status is not None:
+                return status, {"error": "not taken", "status": status}
+            assert path == f"/v1/checkpoint/{body['run_id']}/async"
+            self.runs[body["run_id"]].checkpoint(body["steps"])
+            return 200, {"data": {}}
         if self.refuse_sends:
             self.refuse_sends -= 1
             return 503, {"ids": [], "status": 503, "error": "busy"}
@@ -208,7 +218,18 @@ class Run:
         self.queue: list[Item] = []
         self.calls: list[Call] = []
         self.result: Outcome | None = None
+        self.attempt_reset = False
+        server.runs[self.id] = self
         self.push(DISCOVERY)
+
+    def checkpoint(self, steps: list[dict[str, Any]]) -> None:
+        """Steps reported while a call goes on."""
+        for op in steps:
+            assert op["op"] == "StepRun"
+            assert op["id"] not in self.memos, f"{op['displayName']} ran twice"
+            self.memos[op["id"]] = {"data": op.get("data")}
+            self.stack.append(op["id"])
+        self.attempt_reset = True
 
     def push(self, step: str, due: int = 0, attempt: int = 0, effect: Callable[[], None] | None = None) -> None:
         self.queue.append(Item(max(due, self.now), next(self.order), step, attempt, effect))
@@ -223,17 +244,21 @@ class Run:
             if item.effect is not None:
                 item.effect()
             else:
-                self.take(item, self.call(item))
+                self.attempt_reset = False
+                call = self.call(item)
+                if self.attempt_reset:
+                    item.attempt = 0
+                self.take(item, call)
         return self.result
 
     def call(self, item: Item) -> Call:
         detached = self.server.use_api and bool(self.memos)
         self.server.state[self.id] = ([self.event], dict(self.memos))
         body = {
-            "event": self.event, "events": [] if detached else [self.event], "steps": {} if detached else self.memos, "use_api": detached, "version": self.version,
+            "event": self.event, "events": [] if detached else [self.event], "steps": {} if detached else dict(self.memos), "use_api": detached, "version": self.version,
             "ctx": {
                 "fn_id": "f", "run_id": self.id, "env": "local", "step_id": "step", "attempt": item.attempt, "max_attempts": self.retries + 1,
-                "stack": {"stack": self.stack, "current": len(self.stack)}, "qi_id": "q1", "request_id": "r1", "job_id": "j1", "use_api": detached,
+                "stack": {"stack": list(self.stack), "current": len(self.stack)}, "qi_id": "q1", "request_id": "r1", "job_id": "j1", "use_api": detached,
                 "disable_immediate_execution": self.force_plan,
             },
         }
@@ -267,12 +292,12 @@ class Run:
             self.push(DISCOVERY)
         if len(ops) > 1:
             self.force_plan = True
-            self.pending |= {op["id"] for op in ops if op["id"] not in self.known and op["id"] not in self.memos}
+            self.pending |= {op["id"] for op in ops if op.get("id") and op["id"] not in self.known and op["id"] not in self.memos}
         for op in ops:
             if op["op"] in {"StepRun", "StepFailed", "StepError"}:
                 self.executed(item, call, op)
-            elif op["id"] not in self.known and op["id"] not in self.memos:
-                self.known.add(op["id"])
+            elif op.get("id") not in self.known and op.get("id") not in self.memos:
+                self.known.add(op.get("id", ""))
                 getattr(self, f"on_{op['op']}")(op)
 
     def executed(self, item: Item, call: Call, op: dict[str, Any]) -> None:
@@ -296,6 +321,10 @@ class Run:
             self.force_plan = False
         if not was_pending or not self.pending or race:
             self.push(DISCOVERY)
+
+    def on_DiscoveryRequest(self, op: dict[str, Any]) -> None:
+        self.known.discard(op.get("id", ""))
+        self.push(DISCOVERY)
 
     # -- what is to be done ------------------------------------------------------------------------------------------------
 

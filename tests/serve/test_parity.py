@@ -46,12 +46,13 @@ async def test_in_process(case: Case) -> None:
         check(case, notes, run.status, run.output_json if hasattr(run, "output_json") else run.output, error, sent)
 
 
+@pytest.mark.parametrize("checkpoint", [False, True, {"batch_steps": 3}], ids=["a step a call", "checkpoints", "batches"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_over_http(case: Case, protocol, served) -> None:
+async def test_over_http(case: Case, checkpoint: Any, protocol, served) -> None:
     app, notes = App("par"), []
     fn = case.define(app, notes)
     server = protocol(replies=case.replies)
-    served(app, server)
+    served(app, server, checkpoint=checkpoint)
     outcome = await asyncio.to_thread(server.run, fn.slug, {"name": "par/go", "data": EVENT})
     error = (outcome.output["name"], outcome.output["message"]) if outcome.status == "FAILED" else None
     check(case, notes, outcome.status, outcome.output, error, [{"name": e["name"], "data": e["data"]} for e in server.sent])

@@ -15,8 +15,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from holdfast.base.errors import NonRetriableError, StepUsageError, Suspended
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.base.retry import RetryPolicy
 from holdfast.engine import failures
 from holdfast.engine.tasks import TaskFactory, current_run, current_step, is_blocked, waits_inside
 from holdfast.engine.threads import Bridge
@@ -25,12 +28,13 @@ from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.repeats import StepKeys
 from holdfast.serve import reports
 from holdfast.serve.bodies import Body
+from holdfast.serve.checkpoints import DISCOVER, Checkpoints, Verdict
 from holdfast.serve.logs import CallLogger
 from holdfast.serve.memos import memo_of, value_of
 from holdfast.serve.place import Place, Served
 from holdfast.wire import answers
 from holdfast.wire.answers import Written
-from holdfast.wire.calls import CallRequest
+from holdfast.wire.calls import CallRequest, wrapped_memo
 from holdfast.wire.opcodes import Opcode, StepFailure
 
 _log = logging.getLogger("holdfast.runs")
@@ -56,7 +60,9 @@ class Found:
 class FunctionCall:
     """One call. It is the driver of the function's steps and what its context asks about the run."""
 
-    def __init__(self, place: Place, fn: Served, request: CallRequest, target: str | None) -> None:
+    def __init__(
+        self, place: Place, fn: Served, request: CallRequest, target: str | None, checkpoints: Checkpoints | None = None
+    ) -> None:
         """Prepare it.
 
         Args:
@@ -64,11 +70,13 @@ class FunctionCall:
             fn: The function.
             request: The call, its steps and events fetched.
             target: The hash of the one step to execute; None to execute or plan whatever comes next.
+            checkpoints: Reports steps while the function goes on; None to end the call after one.
         """
         self.place = place
         self.fn = fn
         self.request = request
         self.target = target
+        self.checkpoints = checkpoints
         self.resources: Any = None
         self.memos = request.steps or {}
         self.unreached = set(self.memos)
@@ -86,6 +94,7 @@ class FunctionCall:
         self.bridge: Bridge | None = None
         self.context: Any = None
         self._answer: Written | None = None
+        self._opcodes: list[Opcode] | None = None
         self._racing: set[asyncio.Future[Any]] = set()
         self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
         self._checking = False
@@ -128,10 +137,11 @@ class FunctionCall:
         self._concluded: asyncio.Future[Written] = loop.create_future()
         self.root = asyncio.Task(self._main(), loop=loop)
         try:
-            return await self._concluded
+            answer = await self._concluded
         finally:
             self.unwinding = True
             await self._drop_tasks()
+        return answer if self.checkpoints is None else await self.checkpoints.close(answer, self._opcodes)
 
     async def _main(self) -> None:
         current_run.set(self)
@@ -236,8 +246,13 @@ class FunctionCall:
         after = None if final else self._retry_after(error, self.fn.function.options.backoff)
         return answers.failed(reports.failure_of(error), no_retry=final, retry_after=after)
 
-    def _retry_after(self, error: BaseException, policy: Any) -> int | None:
-        return reports.retry_after(error, policy, self.attempt, self.place.clock.now())
+    @property
+    def _tries(self) -> int:
+        """Failed tries, as the server counts them: anew once it has recorded a step."""
+        return 0 if self.checkpoints is not None and self.checkpoints.recorded else self.attempt
+
+    def _retry_after(self, error: BaseException, policy: RetryPolicy) -> int | None:
+        return reports.retry_after(error, policy, self._tries, self.place.clock.now())
 
     def _report_failure(self, what: str, error: BaseException, *, final: bool) -> None:
         _log.log(
@@ -246,7 +261,7 @@ class FunctionCall:
             self.function_slug,
             self.run_id,
             what,
-            self.attempt + 1,
+            self._tries + 1,
             type(error).__name__,
             failures.message_of(error).partition("\n")[0][:300],
             extra={"run_id": self.run_id, "function_id": self.function_slug, "attempt": self.attempt},
@@ -342,13 +357,24 @@ class FunctionCall:
         except Exception as error:
             self._body_failed(found, error)
         else:
-            if not self.unwinding:
-                self._end([reports.done(call, data, race=self._is_racing(found))])
+            if not self.unwinding and await self._report(reports.done(call, data, race=self._is_racing(found))):
+                return value_of(call, wrapped_memo(msgspec.Raw(b'{"data":' + data + b"}")), self.place.callables)
         finally:
             self.bodies.discard(task)
         if not self._is_root(task) and not self._over:
             await self._loop.create_future()  # until the function's end cancels it
         raise Suspended
+
+    async def _report(self, opcode: Opcode) -> bool:
+        """A step has been executed: end the call with it, unless checkpoints let the function go on."""
+        if self.checkpoints is None or self._over:
+            self._end([opcode])
+            return False
+        verdict = await self.checkpoints.add(opcode)
+        if verdict is Verdict.GO_ON:
+            return not self.unwinding
+        self._end([DISCOVER] if verdict is Verdict.STOP and await self.checkpoints.flush() else [])
+        return False
 
     def _is_root(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether a task is the function's own, or for a plain `def` one of its bridge."""
@@ -365,7 +391,7 @@ class FunctionCall:
         if isinstance(call, RunCall):
             retries = retries if call.options.retries is None else call.options.retries
             backoff = call.options.backoff or backoff
-        final = failures.is_final(error) or self.attempt >= retries
+        final = failures.is_final(error) or self._tries >= retries
         self._report_failure(f"step {call.key!r}", error, final=final)
         opcode = reports.failed(call, error, final=final, race=self._is_racing(found))
         self._end([opcode], retry_after=None if final else self._retry_after(error, backoff))
@@ -391,6 +417,7 @@ class FunctionCall:
         self._unwind(answers.failed(failure))
 
     def _end(self, opcodes: list[Opcode], *, retry_after: int | None = None) -> None:
+        self._opcodes = opcodes
         self._unwind(answers.operations(opcodes, retry_after=retry_after))
 
     def _unwind(self, answer: Written) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
 from hashlib import sha1
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -44,27 +45,39 @@ class Served:
 
 
 class _Lifespan:
-    """An app's lifespan on one loop."""
+    """An app's lifespan on one loop. It is entered and left by a task of its own, as some context managers need it."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._stack: AsyncExitStack | None = None
+        self._holder: asyncio.Task[None] | None = None
+        self._leaving = asyncio.Event()
         self._resources: Any = None
 
     async def enter(self, app: App) -> Any:
         async with self._lock:
-            if self._stack is None:
-                stack = AsyncExitStack()
-                if app.lifespan is not None:
-                    self._resources = await stack.enter_async_context(app.lifespan(app))
-                self._stack = stack
+            if self._holder is None and app.lifespan is not None:
+                entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                # in a context of its own, so that it keeps nothing of the call that happened to be first
+                holder = asyncio.create_task(self._hold(app.lifespan(app), entered), context=Context())
+                self._resources = await entered
+                self._holder = holder
         return self._resources
+
+    async def _hold(self, lifespan: AbstractAsyncContextManager[Any], entered: asyncio.Future[Any]) -> None:
+        try:
+            async with lifespan as resources:
+                entered.set_result(resources)
+                await self._leaving.wait()
+        except BaseException as error:
+            if entered.done():
+                raise
+            entered.set_exception(error)
 
     async def leave(self) -> None:
         async with self._lock:
-            stack, self._stack = self._stack, None
-        if stack is not None:
-            await stack.aclose()
+            self._leaving.set()
+            if self._holder is not None:
+                await self._holder
 
 
 class Place:
