@@ -70,7 +70,7 @@ def failed(call: StepCall[Any], error: BaseException, *, final: bool, race: bool
 
 def _opcode(op: Op, call: StepCall[Any], *, name: str | None = None, opts: dict[str, Any] | None) -> Opcode:
     return Opcode(
-        op, hash_of(call), name or call.id, opts, display_name=call.key,
+        op, hash_of(call), name or call.id, opts, display_name=call.id,
         userland=Userland(call.id, repeat_index(call) or None),
     )  # fmt: skip
 
