@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ class Turns:
         """Whether the function has ended by itself."""
         self._order = {step: index for index, step in enumerate(finished)}
         self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._reached = itertools.count()
         self._checking = False
         self._quiet = 0
 
@@ -81,7 +83,7 @@ class Turns:
         if not self.multi:
             return
         future: asyncio.Future[None] = self.loop.create_future()
-        heapq.heappush(self._heap, (self._order.get(step, len(self._order)), id(future), future))
+        heapq.heappush(self._heap, (self._order.get(step, len(self._order)), next(self._reached), future))
         self.check()
         await future
 
