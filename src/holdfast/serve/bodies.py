@@ -85,8 +85,9 @@ class Body:
     async def _timed(self, call: RunCall[Any], *, is_async: bool) -> Any:
         own = call.options.timeout_ms
         limit = self._fn.function.options.step_timeout_ms if own is None else own
+        scope = asyncio.timeout(limit / 1000)
         try:
-            async with asyncio.timeout(limit / 1000) as scope:
+            async with scope:
                 return await self._plain(call, is_async=is_async)
         except TimeoutError:
             if scope.expired():
