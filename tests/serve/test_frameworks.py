@@ -206,6 +206,15 @@ def test_a_lifespan_is_left_when_the_application_stops(protocol) -> None:
     assert told == ["web in", "in", "call", "call", "out", "web out"]
 
 
+def test_the_doctor_finds_nothing_wrong(place) -> None:
+    from holdfast.base.findings import Level
+    from holdfast.cli.endpoint import examine
+
+    findings = examine(place[1])
+    assert [finding.level for finding in findings] == [Level.FINE, Level.FINE]
+    assert findings[1].text == "it has 2 functions"
+
+
 def test_another_path(web_server, protocol) -> None:
     web = fastapi.FastAPI()
     on_fastapi.serve(web, an_app("dj"), dev=True, path="/jobs")

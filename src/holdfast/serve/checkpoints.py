@@ -11,8 +11,6 @@ import logging
 from contextvars import Context
 from enum import Enum
 
-import msgspec
-
 from holdfast.base.clock import Clock
 from holdfast.base.errors import HoldfastError
 from holdfast.serve.client import ServerClient
@@ -20,10 +18,10 @@ from holdfast.serve.settings import CheckpointSettings
 from holdfast.wire import answers
 from holdfast.wire.answers import Written
 from holdfast.wire.calls import CallRequest
+from holdfast.wire.checkpoints import STALE, AsyncCheckpoint, checkpoint_path, encode_checkpoint
 from holdfast.wire.opcodes import Op, Opcode
 
 _log = logging.getLogger("holdfast.serve")
-_STALE = 409
 
 
 class Verdict(Enum):
@@ -89,12 +87,12 @@ class Checkpoints:
     async def _post(self, steps: list[Opcode]) -> None:
         run_id = self._request.ctx.run_id
         try:
-            answer = await self._client.post(f"/v1/checkpoint/{run_id}/async", self._body(steps))
+            answer = await self._client.post(checkpoint_path(run_id), self._body(steps))
         except HoldfastError as error:
             self._refused = True
             _log.warning("run %s: %d steps could not be reported meanwhile, and go with the answer: %s", run_id, len(steps), error)
             return
-        if answer.status == _STALE:
+        if answer.status == STALE:
             self.stale = True
         elif not answer.ok:
             self._refused = True
@@ -105,19 +103,13 @@ class Checkpoints:
 
     def _body(self, steps: list[Opcode]) -> bytes:
         ctx = self._request.ctx
-        generation = self._generation or "0"
-        return msgspec.json.encode(
-            {
-                "run_id": ctx.run_id,
-                "fn_id": ctx.fn_id,
-                "qi_id": ctx.qi_id,
-                "request_id": ctx.request_id,
-                "generation_id": int(generation) if generation.isdecimal() else 0,
-                "request_started_at": self._started,
-                "steps": steps,
-                "ts": self._clock.now(),
-            }
-        )
+        generation = self._generation or ""
+        return encode_checkpoint(
+            AsyncCheckpoint(
+                ctx.run_id, steps, ctx.fn_id, ctx.qi_id, ctx.request_id,
+                int(generation) if generation.isdecimal() else 0, self._started, self._clock.now(),
+            )
+        )  # fmt: skip
 
     async def close(self, answer: Written, opcodes: list[Opcode] | None) -> Written:
         """The call's answer, once everything is reported; with it go the steps that could not be.

@@ -55,7 +55,7 @@ def _request(request: HttpRequest, body: bytes) -> Request:
     given: Any = request.headers
     headers = {name.lower(): value for name, value in given.items()}
     url = str(request.build_absolute_uri(request.path))
-    return Request(request.method or "", url, dict(request.GET.items()), headers, body)
+    return Request(request.method or "", url, {name: str(value) for name, value in request.GET.items()}, headers, body)
 
 
 def _written(response: Response) -> HttpResponse:
