@@ -199,6 +199,7 @@ class Run:
     """One run: its memos, its queue, and what is pending of parallel steps."""
 
     _ids = itertools.count(1000)
+    limit = 200
 
     def __init__(self, server: ProtocolServer, slug: str, event: dict[str, Any]) -> None:
         self.server = server
@@ -237,7 +238,7 @@ class Run:
     def drive(self) -> Outcome:
         while self.result is None:
             assert self.queue, f"the run hangs after {[call.named for call in self.calls]}"
-            assert len(self.calls) < 200, "the run does not come to an end"
+            assert len(self.calls) < self.limit, "the run does not come to an end"
             item = min(self.queue)
             self.queue.remove(item)
             self.now = item.due
