@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import json
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
@@ -221,3 +223,10 @@ def test_another_path(web_server, protocol) -> None:
     base = web_server(web)
     assert protocol().ask("GET", f"{base}/jobs")[0] == 200
     assert json.loads(json.dumps(web.openapi()))["paths"] == {}
+
+
+@pytest.mark.parametrize("name", ["flask", "django"])
+def test_a_framework_that_is_not_installed_is_named_with_the_remedy(name) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None\nimport holdfast.serve.{name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"pip install 'holdfast[{name}]'" in done.stderr

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Unpack
 
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.http.request import UnreadablePostError
-from django.urls import URLPattern, path
+try:
+    from django.core.handlers.asgi import ASGIRequest
+    from django.http import HttpRequest, HttpResponse, JsonResponse
+    from django.http.request import UnreadablePostError
+    from django.urls import URLPattern, path
+except ImportError as error:
+    raise ImportError("holdfast.serve.django needs Django: pip install 'holdfast[django]'") from error
 
 from holdfast.sdk.app import App
 from holdfast.serve.handler import ServeHandler
