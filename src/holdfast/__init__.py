@@ -4,6 +4,7 @@ from holdfast.base.errors import (
     ConfigurationError,
     EventInvalidError,
     HoldfastError,
+    InvokeCancelledError,
     InvokeTimeoutError,
     NonRetriableError,
     NotRunningError,
@@ -13,6 +14,8 @@ from holdfast.base.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    RunRefusedError,
+    SignalConflictError,
     StepError,
     StepTimeoutError,
     StepUsageError,
@@ -27,9 +30,21 @@ from holdfast.base.errors import (
 )
 from holdfast.base.retry import Backoff, RetryPolicy, RetryPresets, call_with_retry
 from holdfast.base.version import __version__
+from holdfast.sdk.alerts import AlertRaised, AlertResolved, Alerts
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
-from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
+from holdfast.sdk.events import CronTick, Event, FunctionCancelled, FunctionFailed, FunctionFinished, ReceivedEvent
+from holdfast.sdk.flow import (
+    Batch,
+    CancelOn,
+    Concurrency,
+    Debounce,
+    Idempotency,
+    RateLimit,
+    Singleton,
+    Throttle,
+    Timeouts,
+)
 from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.sender import RunInfo, Sent
@@ -37,19 +52,30 @@ from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
 
 __all__ = [
+    "AlertRaised",
+    "AlertResolved",
+    "Alerts",
     "App",
     "Backoff",
+    "Batch",
+    "CancelOn",
+    "Concurrency",
     "ConfigurationError",
     "Context",
     "Cron",
     "CronTick",
+    "Debounce",
     "Event",
     "EventInvalidError",
     "Function",
+    "FunctionCancelled",
     "FunctionFailed",
+    "FunctionFinished",
     "FunctionRef",
     "FunctionSettings",
     "HoldfastError",
+    "Idempotency",
+    "InvokeCancelledError",
     "InvokeTimeoutError",
     "Middleware",
     "NonRetriableError",
@@ -57,6 +83,7 @@ __all__ = [
     "NotSerializableError",
     "On",
     "OverloadedError",
+    "RateLimit",
     "ReceivedEvent",
     "RetryAfterError",
     "RetryPolicy",
@@ -66,7 +93,10 @@ __all__ = [
     "RunHandle",
     "RunInfo",
     "RunNotFoundError",
+    "RunRefusedError",
     "Sent",
+    "SignalConflictError",
+    "Singleton",
     "Step",
     "StepCall",
     "StepError",
@@ -81,6 +111,8 @@ __all__ = [
     "Suspended",
     "SyncContext",
     "SyncStep",
+    "Throttle",
+    "Timeouts",
     "UnknownEventError",
     "__version__",
     "call_with_retry",

@@ -177,7 +177,7 @@ def test_functions_see_flasks_context(wsgi, protocol) -> None:
 
 
 def test_a_lifespan_is_left_when_the_application_stops(protocol) -> None:
-    from conftest import Uvicorn
+    from served import Uvicorn
 
     told: list[str] = []
 
