@@ -79,7 +79,7 @@ class Item:
 class ProtocolServer:
     """Stands in for the server: event API, registration, and runs of whatever has registered."""
 
-    def __init__(self, *, signing_key: str | None = None, replies: list[dict[str, Any]] | None = None, use_api: bool = False) -> None:
+    def __init__(self, *, signing_key: str | None = None, replies: list[dict[str, Any]] | None = None, use_api: bool = False, signals: list[tuple[str, Any]] | None = None) -> None:
         self.functions: dict[str, dict[str, Any]] = {}
         self.registered: list[dict[str, Any]] = []
         self.sent: list[dict[str, Any]] = []
@@ -90,9 +90,13 @@ class ProtocolServer:
         """Asked before steps are taken; a status refuses them."""
         self.runs: dict[str, Run] = {}
         self.refuse_sends = 0
+        self.lose_answers = 0
+        """Requests that are taken and then not answered."""
         self.signing_key = signing_key
         self.replies = list(replies or [])
         """Events that come in once something waits for them."""
+        self.signals = dict(signals or [])
+        """Signals that are given once something waits for them."""
         self.use_api = use_api
         self.state: dict[str, tuple[list[Any], dict[str, Any]]] = {}
         server = self
@@ -100,7 +104,12 @@ class ProtocolServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("content-length", 0)))
-                self.reply(*server.post(self.path, json.loads(raw), {name.lower(): value for name, value in self.headers.items()}))
+                answer = server.post(self.path, json.loads(raw), {name.lower(): value for name, value in self.headers.items()})
+                if server.lose_answers:
+                    server.lose_answers -= 1
+                    self.close_connection = True
+                else:
+                    self.reply(*answer)
 
             def do_GET(self) -> None:
                 self.reply(*server.get(self.path, {name.lower(): value for name, value in self.headers.items()}))
@@ -149,6 +158,8 @@ class ProtocolServer:
             assert path == f"/v1/checkpoint/{body['run_id']}/async"
             self.runs[body["run_id"]].checkpoint(body["steps"])
             return 200, {"data": {}}
+        if path == "/v1/signals":
+            return 404, {"error": "No signal found", "status": 404}
         if self.refuse_sends:
             self.refuse_sends -= 1
             return 503, {"ids": [], "status": 503, "error": "busy"}
@@ -346,6 +357,15 @@ class Run:
                 self.push("", self.now, effect=lambda: self.finish(op, event))
                 return
         self.push("", self.now + span(opts["timeout"]), effect=lambda: self.finish(op, None))
+
+    def on_WaitForSignal(self, op: dict[str, Any]) -> None:
+        opts = op["opts"]
+        assert opts["conflict"] in {"fail", "replace"}
+        if opts["signal"] in self.server.signals:
+            memo = {"data": {"signal": opts["signal"], "data": self.server.signals.pop(opts["signal"])}}
+            self.push("", self.now, effect=lambda: self.finish(op, memo))
+        else:
+            self.push("", self.now + span(opts["timeout"]), effect=lambda: self.finish(op, None))
 
     def holds(self, expression: str | None, event: dict[str, Any]) -> bool:
         return expression is None or compile_expression(expression).matches(**{"event": self.event, "async": event})

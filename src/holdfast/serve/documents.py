@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from holdfast.base.errors import ConfigurationError
 from holdfast.base.version import __version__
 from holdfast.core.cron import Schedule
 from holdfast.sdk.app import App
@@ -26,12 +27,21 @@ def function_documents(app: App, settings: ServeSettings, url: str) -> list[msgs
         app: The app.
         settings: Those of its serve route.
         url: The route's address.
+
+    Raises:
+        ConfigurationError: a function has something that only works in process.
     """
     functions = dict.fromkeys(app.functions.values())
     return [msgspec.Raw(msgspec.json.encode(_document(app, settings, function, url))) for function in functions]
 
 
 def _document(app: App, settings: ServeSettings, function: Function[Any, Any], url: str) -> dict[str, Any]:
+    if function.options.keys:
+        name = min(function.options.keys)
+        raise ConfigurationError(
+            f"{function.where}: the key {name} is a Python function, which a server that calls the app can't ask; "
+            "write it as an expression, such as 'event.data.order_id'"
+        )
     document = function.config()
     retries = document.pop("retries", None)
     document["triggers"] = [_trigger(app, trigger) for trigger in document["triggers"]]

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from holdfast.base.clock import Clock
 from holdfast.base.codec import ResultCodec
-from holdfast.base.ids import ulid_bytes, ulid_ms
+from holdfast.base.errors import NotRunningError
 from holdfast.engine.threads import Threads
 from holdfast.sdk.app import App
 from holdfast.sdk.callables import Callables
@@ -21,12 +21,13 @@ from holdfast.sdk.functions import Function
 from holdfast.sdk.http_sender import HttpSender
 from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.receiving import Receiver
-from holdfast.sdk.sender import Outgoing
+from holdfast.sdk.sender import Outgoing, Sender
 from holdfast.serve.client import ServerClient
 from holdfast.serve.settings import ServeSettings
 
 _FUNCTION_THREADS = 64
 _STEP_THREADS = 32
+_NO_KEY = "NO_EVENT_KEY_SET"
 
 
 class Served:
@@ -119,27 +120,33 @@ class Place:
             await lifespan.leave()
 
     async def send(self, events: Sequence[Outgoing], run_id: str, key: str) -> list[str]:
-        """Send the events of a step: to what the app sends to here, else to the route's server.
-
-        A step that is tried again because its answer was lost sends the same events with the same internal ids.
-        """
+        """Send the events of a step: to what the app sends to here, else to the route's server."""
         sender = self._sender()
-        if isinstance(sender, HttpSender):
-            sent = await sender.send_seeded(events, _seed(run_id, key))
-        else:
-            sent = await sender.send(events)
+        if not isinstance(sender, HttpSender):
+            return [one.id for one in await sender.send(events)]
+        seed = _seed(self.clock.now(), run_id, key)
+        try:
+            sent = await sender.send_seeded(events, seed)
+        except NotRunningError:
+            # its answer may have been lost; with the same seed the events are the same, and are stored once
+            sent = await sender.send_seeded(events, seed)
         return [one.id for one in sent]
 
-    def _sender(self) -> Any:
-        if self.app._senders or self.settings.event_url is None:
+    async def send_signal(self, name: str, data: bytes) -> str | None:
+        """Give a signal, to the same place; the id of the run that was resumed, if one was."""
+        base = self.settings.api_url
+        if self.app._senders or base is None:
+            return await self.app._sender().send_signal(name, data)
+        key = next(iter(self.settings.signing_keys), None)
+        return await HttpSender(base, _NO_KEY, key).send_signal(name, data)
+
+    def _sender(self) -> Sender:
+        base = self.settings.event_url
+        if self.app._senders or base is None:
             return self.app._sender()
-        return HttpSender(self.settings.event_url, self.settings.event_key or "NO_EVENT_KEY_SET")
+        return HttpSender(base, self.settings.event_key or _NO_KEY)
 
 
-def _seed(run_id: str, key: str) -> str:
-    try:
-        ms = ulid_ms(ulid_bytes(run_id))
-    except ValueError:  # a server whose run ids are no ULIDs
-        ms = 0
+def _seed(now: int, run_id: str, key: str) -> str:
     entropy = sha1(f"{run_id}:{key}".encode(), usedforsecurity=False).digest()[:10]
-    return f"{ms},{base64.b64encode(entropy).decode()}"
+    return f"{now},{base64.b64encode(entropy).decode()}"
