@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -12,12 +12,10 @@ from holdfast.core.progress import progress_of
 from holdfast.core.rows import EventRow, StepKind, StepRow, StepState
 from holdfast.engine.host import Host
 from holdfast.engine.operations import RAW
+from holdfast.engine.remote_run import RemoteRun
 from holdfast.wire import headers as h
 from holdfast.wire.calls import DISCOVERY, CallContext, CallEvent, CallRequest, Stack, encode_call
 from holdfast.wire.signatures import sign
-
-if TYPE_CHECKING:
-    from holdfast.engine.http_driver import RemoteRun
 
 MAX_STATE_BYTES = 4 * 1024 * 1024 - 1024
 """More than this in results is fetched by the SDK instead of being sent."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -12,9 +12,7 @@ from holdfast.base.codec import decode_json
 from holdfast.core.remote import Answered, Operation
 from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState
 from holdfast.engine.host import Host
-
-if TYPE_CHECKING:
-    from holdfast.engine.http_driver import RemoteRun
+from holdfast.engine.remote_run import RemoteRun
 
 _SECONDS = 600.0
 _MAX_BYTES = 4 * 1024 * 1024

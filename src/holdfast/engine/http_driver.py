@@ -15,12 +15,10 @@ from holdfast.base.errors import HoldfastError
 from holdfast.base.ids import ulid_text
 from holdfast.core.ending import End, Ending
 from holdfast.core.ingest import Accepted
-from holdfast.core.machine import Lease
 from holdfast.core.plan import EventsOfBatch, Plan, Refused, StepsOf
-from holdfast.core.progress import step_of_item
 from holdfast.core.queue import Leased
 from holdfast.core.remote import Answered, RetryCall
-from holdfast.core.rows import AttemptRow, EventRow, RunRow, RunStatus, StepKind, StepRow
+from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind
 from holdfast.core.signals import CONFLICT
 from holdfast.engine import failures, gateway
 from holdfast.engine.calling import call_body, call_headers
@@ -28,6 +26,7 @@ from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.engine.operations import RunFailure, Translator, error_json
 from holdfast.engine.remote_functions import RemoteFunction
+from holdfast.engine.remote_run import RemoteRun
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
 from holdfast.wire.errors import WireError
@@ -42,28 +41,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 class Unreachable(Exception):  # noqa: N818 - what is told of an application, not an error of this program
     """An application could not be reached, or broke off."""
-
-
-class RemoteRun(msgspec.Struct):
-    """One lease of a run that is executed elsewhere, with what a call needs to know of it."""
-
-    run: RunRow
-    leased: Leased
-    fn: RemoteFunction
-    event: EventRow | None
-    batch: list[EventRow]
-    steps: list[StepRow]
-    began: int
-
-    @property
-    def lease(self) -> Lease:
-        item = self.leased.item
-        return Lease(item.id, item.run_id, item.owner, item.epoch)
-
-    @property
-    def target(self) -> str:
-        """The step that is to be executed, or `step` for discovery."""
-        return step_of_item(self.leased.item.id) or DISCOVERY
 
 
 class HttpDriver:
