@@ -163,6 +163,8 @@ class ProtocolServer:
         if self.refuse_sends:
             self.refuse_sends -= 1
             return 503, {"ids": [], "status": 503, "error": "busy"}
+        if any(event["name"] == "bad/event" for event in body):
+            return 400, {"ids": [], "status": 400, "error": "not acceptable"}
         self.sent += body
         self.seeds.append(headers.get("x-inngest-event-id-seed"))
         return 200, {"ids": [ulid(len(self.sent) + index) for index in range(len(body))], "status": 200}

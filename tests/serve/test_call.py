@@ -354,6 +354,20 @@ async def test_a_send_that_is_refused_is_tried_again(protocol, served):
     assert [event["name"] for event in server.sent] == ["c/x"]
 
 
+async def test_a_send_that_the_server_can_not_accept_is_not_tried_again(protocol, served):
+    app = App("c")
+
+    @app.function(Go)
+    async def fn(ctx: Context[Go]) -> list[str]:
+        return await ctx.step.send("send", {"name": "bad/event"})
+
+    server = protocol()
+    served(app, server)
+    outcome = await run(served, server, fn)
+    assert outcome.told == [["StepFailed send"], ["500"]]
+    assert "not acceptable" in outcome.output["message"]
+
+
 async def test_an_event_that_does_not_fit_its_model_any_more_is_not_retried(protocol, served):
     app = App("c")
 

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from holdfast.base.clock import Clock
 from holdfast.base.codec import ResultCodec
-from holdfast.base.errors import NotRunningError
+from holdfast.base.errors import EventInvalidError, NonRetriableError, NotRunningError
 from holdfast.engine.threads import Threads
 from holdfast.sdk.app import App
 from holdfast.sdk.callables import Callables
@@ -21,7 +21,7 @@ from holdfast.sdk.functions import Function
 from holdfast.sdk.http_sender import HttpSender
 from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.receiving import Receiver
-from holdfast.sdk.sender import Outgoing, Sender
+from holdfast.sdk.sender import Outgoing, Sender, Sent
 from holdfast.serve.client import ServerClient
 from holdfast.serve.settings import ServeSettings
 
@@ -121,16 +121,21 @@ class Place:
 
     async def send(self, events: Sequence[Outgoing], run_id: str, key: str) -> list[str]:
         """Send the events of a step: to what the app sends to here, else to the route's server."""
+        try:
+            sent = await self._send(events, _seed(self.clock.now(), run_id, key))
+        except EventInvalidError as error:  # it will be no better the next time
+            raise NonRetriableError(str(error)) from error
+        return [one.id for one in sent]
+
+    async def _send(self, events: Sequence[Outgoing], seed: str) -> list[Sent]:
         sender = self._sender()
         if not isinstance(sender, HttpSender):
-            return [one.id for one in await sender.send(events)]
-        seed = _seed(self.clock.now(), run_id, key)
+            return await sender.send(events)
         try:
-            sent = await sender.send_seeded(events, seed)
+            return await sender.send_seeded(events, seed)
         except NotRunningError:
             # its answer may have been lost; with the same seed the events are the same, and are stored once
-            sent = await sender.send_seeded(events, seed)
-        return [one.id for one in sent]
+            return await sender.send_seeded(events, seed)
 
     async def send_signal(self, name: str, data: bytes) -> str | None:
         """Give a signal, to the same place; the id of the run that was resumed, if one was."""
