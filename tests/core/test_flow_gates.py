@@ -11,6 +11,8 @@ from flow_world import START, World, duration, model_key
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.timeout(400)  # a failing play is shrunk
+
 TENANT, KIND = "event.data.tenant", "event.data.kind"
 
 CAPS = {
