@@ -166,6 +166,20 @@ def test_a_run_that_follows_another_is_not_forgotten_when_an_event_cancels_that_
         world.drain()
 
 
+def test_a_run_that_starts_in_the_group_in_which_its_timeout_rings_is_not_cancelled():
+    with World({"f": {"concurrency": [{"limit": 1}], "timeouts": {"start": "2s"}}}) as world:
+        first, second = send(world, 2)
+        world.end(body_of(world, first))
+        world.commit(engine=False)
+        world.clock.ms += 2000
+        claim, ringing = world._due()[::-1]
+        world.pending = [claim, ringing]
+        world.commit(engine=False)
+        assert run_of(world, second).started is not None
+        assert run_of(world, second).ended is None
+        world.drain()
+
+
 # -- keys that were claimed for nothing --------------------------------------------------------------------------------------
 
 
