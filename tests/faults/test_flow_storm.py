@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 
 import pytest
 from fault_auditor import Auditor
@@ -20,13 +21,15 @@ def storm(nursery, case, seed: int, kills: int) -> Auditor:
     chosen = random.Random(seed)
     finish = case.directory / "finish"
     deaths: dict[int, int] = {}
+    hit: Counter[str] = Counter()
     first = 0
     for death in range(kills):
         phase = PHASES[death % len(PHASES)]
         config = {"main": "fault_flow:life", "finish": str(finish), "first": first, "phase": phase, "nth": chosen.choice([1, 2, 5])}
         child = nursery.start(case.config | config)
-        if phase == "random" or child.expect("reached", 0.5) is None:
-            time.sleep(chosen.uniform(0.02, 0.12))
+        if phase == "random":
+            time.sleep(chosen.uniform(0.05, 0.25))
+        hit[phase if phase == "random" or child.expect("reached", 3) else "missed"] += 1
         child.kill()
         assert child.wait() == -9, case.words
         lines = case.ledger.lines()
@@ -39,6 +42,8 @@ def storm(nursery, case, seed: int, kills: int) -> Auditor:
     auditor.spacing("storm-spread", *THROTTLE)
     auditor.rate("storm-limited", *RATE)
     auditor.one_live("storm-single")
+    print(dict(hit), Counter(line["what"] for line in case.ledger.lines()))
+    assert hit["missed"] <= kills // 6, f"hardly hit: {hit}"
     auditor.audit({"capped": [(None, CAP), ("tenant", CAP_PER_TENANT)]}, {"storm-whole": RUN_CAP})
     return auditor
 
