@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flow_world import JOB, STOP, WAKE, World
+from flow_world import JOB, START, STOP, WAKE, World
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.core.flow_config import FlowReader
@@ -88,6 +88,19 @@ def test_a_run_that_parks_and_is_woken_in_one_group_keeps_the_turn_of_its_lane()
         assert after.turn == before.turn
         world.settle()
         assert run_of(world, second).started is not None
+        world.drain()
+
+
+def test_a_throttle_that_is_raised_is_in_force_at_once():
+    with World({"f": {"throttle": {"limit": 1, "period": "24h"}}}) as world:
+        for _ in range(3):
+            send(world)
+        assert len(world.starts) == 1
+        world.limit("f", "throttle", 86_400)
+        for _ in range(3):
+            world.settle()
+            world.clock.ms += 1000
+        assert [at for at, _ in world.starts] == [START, START, START + 1000]
         world.drain()
 
 
