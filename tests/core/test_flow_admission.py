@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 import pytest
-from flow_play import Limit, Pause, bodies, crashes, kills, passes, play, plays, sends, stops
+from flow_play import PLAYS, Limit, Pause, bodies, crashes, kills, passes, play, plays, sends, stops
 from flow_world import JOB, STOP, World, model_key
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +45,7 @@ def test_rate_limit(rule):
     """An event passes if and only if fewer than `limit` have passed in the period before it."""
     period = {"5s": 5000, "1s": 1000}[rule["period"]]
 
+    @PLAYS
     @given(plays(sends(), sends(), sends(), *worlds, passes(1, 300, 999, 1000, 4999, 5000)))
     def check(acts):
         with World({"f": {"rateLimit": rule}}) as world:
@@ -61,6 +62,7 @@ def test_rate_limit(rule):
     check()
 
 
+@PLAYS
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30)), min_size=5, max_size=60), st.integers(65, 120))
 def test_a_large_rate_limit_is_never_exceeded(bursts, limit):
     """Of limits above 64 not each moment is remembered: it may let fewer pass, never more, and forgets nothing for ever."""
@@ -93,6 +95,7 @@ def test_debounce(rule):
     """The last event by its own time wins, after a period of quiet, or when the timeout is over; never early."""
     period, timeout = {"1s": 1000, "2s": 2000}[rule["period"]], {None: None, "5s": 5000}[rule.get("timeout")]
 
+    @PLAYS
     @given(plays(sends(delays=(0, 0, 0, -50, 700)), sends(), sends(), *worlds, passes(1, 500, 1000, 1999, 2000)))
     def check(acts):
         with World({"f": {"debounce": rule}}) as world:
@@ -131,6 +134,7 @@ def test_batch(rule):
     """Events are together in the order they came, until there are so many, or so large, or so old; each in one batch."""
     timeout = {"1s": 1000, "2s": 2000}[rule["timeout"]]
 
+    @PLAYS
     @given(plays(sends(sizes=(0, 10, 150)), sends(), sends(), *worlds, passes(1, 500, 999, 1000)))
     def check(acts):
         with World({"f": {"batchEvents": rule}}) as world:
@@ -162,6 +166,7 @@ def test_batch(rule):
 
 
 def test_singleton_skip():
+    @PLAYS
     @given(plays(sends(), sends(), *worlds, passes(1, 1000)))
     def check(acts):
         with World({"f": {"singleton": {"mode": "skip", "key": TENANT}, "concurrency": [{"limit": 2}]}}) as world:
@@ -187,6 +192,7 @@ def test_singleton_skip():
 def test_singleton_cancel():
     """A newer run starts once the older one's cancellation is committed; the newest is never cancelled for it."""
 
+    @PLAYS
     @given(plays(sends(), sends(), *worlds, stops, passes(1, 1000)))
     def check(acts):
         stop = [{"event": STOP, "if": f"{TENANT} == async.data.tenant"}]
@@ -227,6 +233,7 @@ def watch_one_live(world, *, started=False):
 
 
 def test_idempotency_by_key():
+    @PLAYS
     @given(plays(sends(), sends(), *worlds, passes(1, 1000, DAY // 2, DAY - 1, DAY)))
     def check(acts):
         with World({"f": {"idempotency": TENANT}}) as world:
@@ -247,6 +254,7 @@ def test_idempotency_by_bucket(trailing):
     rule = {"key": TENANT, "bucket": "1m", "trailing": trailing}
 
     # a run that somebody cancels is nobody's successor, so nobody does here
+    @PLAYS
     @given(plays(sends(), sends(), crashes, bodies, bodies, passes(1, 1000, 20_000, 60_000)))
     def check(acts):
         with World({"f": {"idempotency": rule, "concurrency": [{"limit": 1}]}}) as world:
@@ -279,6 +287,7 @@ def test_event_ids():
         "i": {"debounce": {"period": "1s", "key": KIND}},
     }
 
+    @PLAYS
     @given(plays(sends(keys=(None, "1", "2", "3")), sends(keys=("1", "2")), *worlds, passes(1, 1000, DAY - 1, DAY)))
     def check(acts):
         with World(functions) as world:
@@ -303,6 +312,7 @@ def test_cancelling_events():
     """An event cancels the runs of its tenant that were queued before it, and no others, as long as the rule listens."""
     rule = {"event": STOP, "if": f"{TENANT} == async.data.tenant", "timeout": "10s"}
 
+    @PLAYS
     @given(plays(sends(), stops, bodies, bodies, crashes, passes(1, 1000, 10_000)))
     def check(acts):
         with World({"f": {"cancel": [rule], "concurrency": [{"limit": 2}]}}) as world:
@@ -327,6 +337,7 @@ def test_cancelling_events():
 def test_timeouts():
     """A run that hasn't started, or finished, in time is cancelled then: not before, and not later."""
 
+    @PLAYS
     @given(plays(sends(), sends(), bodies, crashes, passes(1, 999, 1000, 3000)))
     def check(acts):
         with World({"f": {"timeouts": {"start": "2s", "finish": "5s"}, "concurrency": [{"limit": 1, "key": TENANT}]}}) as world:
@@ -362,6 +373,7 @@ def test_pauses_and_delays():
     """Nothing of a held function starts (the world asserts it) or is lost; `skip` says so; nothing starts before its time."""
     pauses = st.builds(Pause, st.just("f"), st.sampled_from(["hold", "skip", None]))
 
+    @PLAYS
     @given(plays(sends(delays=(0, 2000, 60_000)), sends(), *worlds, pauses, passes(1, 1000, 2000)))
     def check(acts):
         with World({"f": {}, "g": {"concurrency": [{"limit": 1, "key": TENANT}]}}) as world:
@@ -412,6 +424,7 @@ def test_all_rules_on_many_functions():
     )
     everything = sends(delays=(0, 0, 0, -10, 1500), keys=(None, None, "1"), sizes=(0, 50), gold=(0, 5))
 
+    @PLAYS
     @given(plays(everything, everything, *worlds, stops, changes, passes(1, 500, 1000, 60_000)), st.sampled_from([3, 50]))
     def check(acts, capacity):
         with World(EVERYTHING, capacity=capacity) as world:
