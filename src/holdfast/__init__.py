@@ -32,13 +32,16 @@ from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
 from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
-from holdfast.sdk.sender import RunInfo, Sent
+from holdfast.sdk.sender import BulkInfo, RunInfo, Sent
+from holdfast.sdk.steering import BulkHandle
 from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
 
 __all__ = [
     "App",
     "Backoff",
+    "BulkHandle",
+    "BulkInfo",
     "ConfigurationError",
     "Context",
     "Cron",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def test_a_migration_interrupted_at_any_statement_is_run_again(tmp_path, monkeyp
 
         class Interrupted(sqlite3.Connection):
             def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
-                if "CREATE " in sql and "IF NOT EXISTS" not in sql:
+                if re.search(r"\b(CREATE|ALTER) ", sql) and "IF NOT EXISTS" not in sql:
                     if left[0] == 0:
                         raise KeyboardInterrupt
                     left[0] -= 1

@@ -42,6 +42,9 @@ class Restart(Plan[tuple[bytes, list[Leased]]]):
         if old.ended_at is None:
             return Refused("the run has not ended yet")
         leased: list[Leased] = []
+        problem = self._problem(tx)
+        if problem is not None:
+            return Refused(problem)
         if self.redrive:
             letter = tx.get(DeadLetterRow, self.run_id)
             if letter is None:
@@ -49,15 +52,23 @@ class Restart(Plan[tuple[bytes, list[Leased]]]):
             if letter.redriven_as is not None:
                 return letter.redriven_as, leased
             tx.put(replace(letter, state=1, redriven_as=self.match.run_id, resolved_at=tx.now))
-        event = EventRow(old.event_id, "", 0, 0, b"")
-        start_run(tx, self.match, event, 0, leased)
+        start_run(tx, self.match, self._event(tx, old), 0, leased)
         for one in leased:
             one.event = None
-        if self.redrive:
-            self._copy_steps(tx)
+        self._copy_steps(tx)
         return self.match.run_id, leased
 
+    def _problem(self, tx: Tx) -> str | None:
+        """Why it can't be done with this old run, if it can't."""
+        return None
+
+    def _event(self, tx: Tx, old: RunRow) -> EventRow:
+        """The event of the new run; only its id is looked at."""
+        return EventRow(old.event_id, "", 0, 0, b"")
+
     def _copy_steps(self, tx: Tx) -> None:
+        if not self.redrive:
+            return
         run = tx.get(RunRow, self.match.run_id)
         for step in tx.find(StepsOf(self.run_id)):
             if step.state == StepState.DONE and step.kind != StepKind.END and run is not None:

@@ -20,12 +20,13 @@ from holdfast.core.ending import Cancel, Ending
 from holdfast.core.ingest import Accepted, Ingest, Match
 from holdfast.core.plan import Refused
 from holdfast.core.queue import Leased
-from holdfast.core.restart import Discard, Restart, Write
+from holdfast.core.restart import Discard, Write
 from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepRow
 from holdfast.engine.crons import tick
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
-from holdfast.sdk.sender import Outgoing, RunInfo
+from holdfast.engine.restarts import restart_plan
+from holdfast.sdk.sender import Edit, Outgoing, RunInfo
 from holdfast.store.reads import RunFilter
 
 
@@ -134,9 +135,13 @@ class RunControl:
         if run is None:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
         event = self._host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
-        plan = Cancel(raw, self._host.end_events(run, event, Ending(RunStatus.CANCELLED)))
+        return await self._host.submit(self.cancel_plan(run, event)) is not None
+
+    def cancel_plan(self, run: RunRow, event: EventRow | None) -> Cancel:
+        """The plan that cancels a run, with what follows its commit."""
+        plan = Cancel(run.id, self._host.end_events(run, event, Ending(RunStatus.CANCELLED)))
         plan.then = lambda answer: self._cancelled(run, answer)
-        return await self._host.submit(plan) is not None
+        return plan
 
     def _cancelled(self, run: RunRow, accepted: Accepted | None) -> None:
         if accepted is None:
@@ -147,35 +152,28 @@ class RunControl:
         self._host.accepted(accepted)
         self._host.ended(run, RunStatus.CANCELLED)
 
-    async def rerun(self, run_id: str) -> str:
-        """A new run of the same function for the same event, from the beginning.
+    async def rerun(self, run_id: str, edit: Edit | None = None) -> str:
+        """A new run of the same function for the same event, from the beginning or as the edit says.
 
         Raises:
             RunNotFoundError: there is no such run.
-            ConfigurationError: its function is not part of this app any more, or the run has not ended.
+            ConfigurationError: its function is not part of this app any more, the run has not ended, or the edit names
+                a step that it doesn't have.
+            EventInvalidError: the edited event is not acceptable.
         """
-        return await self._restart(run_id, redrive=False)
+        return await self._restart(run_id, redrive=False, edit=edit)
 
-    async def redrive(self, run_id: str) -> str:
+    async def redrive(self, run_id: str, edit: Edit | None = None) -> str:
         """A new run that goes on where a dead letter stopped; twice gives the same run. Errors as for `rerun`."""
-        return await self._restart(run_id, redrive=True)
+        return await self._restart(run_id, redrive=True, edit=edit)
 
-    async def _restart(self, run_id: str, *, redrive: bool) -> str:
+    async def _restart(self, run_id: str, *, redrive: bool, edit: Edit | None) -> str:
         raw = _run_key(run_id)
         run = self._host.store.fetch([(RunRow, raw)]).get(RunRow, raw)
         if run is None:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        fn = self._host.function_by_id(run.function_id)
-        if fn is None:
-            raise ConfigurationError(
-                f"function {self._host.slug_of(run.function_id)!r} is not part of the running app; start the app that has it"
-            )
-        origin = 3 if redrive else 2
-        match = Match(
-            self._host.ids.new(self._host.clock.now() + 1), fn.id, fn.version, str(fn.id), origin=origin, parent_id=raw
-        )
-        plan = Restart(raw, match, redrive=redrive)
-        plan.then = self._restarted
+        plan = restart_plan(self._host, run, redrive=redrive, edit=edit)
+        plan.then = self.restarted
         answer = await self._host.submit(plan)
         if isinstance(answer, Refused):
             raise ConfigurationError(f"run {run_id} can't be {'redriven' if redrive else 'rerun'}: {answer.reason}")
@@ -183,7 +181,8 @@ class RunControl:
             self._host.notices.publish(Notice("dead", run_id, run.function_id))
         return ulid_text(answer[0])
 
-    def _restarted(self, answer: tuple[bytes, list[Leased]] | Refused) -> None:
+    def restarted(self, answer: tuple[bytes, list[Leased]] | Refused) -> None:
+        """After the commit of a restart: execute what was leased."""
         if not isinstance(answer, Refused):
             self._host.launch(answer[1])
             if self._host.store.backlog():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -27,6 +27,7 @@ from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Recover
 from holdfast.core.rows import EventRow, RunRow, RunStatus
+from holdfast.engine.bulk import Bulks
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
@@ -140,6 +141,9 @@ class Engine:
         self.discard = self.control.discard
         self.run_cron = self.control.run_cron
         self.audit = self.control.audit
+        self.bulks = Bulks(self, self.control)
+        self.bulk_info = self.bulks.info
+        self.cancel_bulk = self.bulks.cancel
         self._unsent = 0
         self._lifespans: list[Any] = []
         self._interpreter = Interpreter()
@@ -185,6 +189,7 @@ class Engine:
         for watch in self._watches:
             watch.start()
         refuse_after_fork(self.store.group)
+        self.bulks.boot()
         self.claim()
 
     async def _register(self) -> None:
@@ -238,6 +243,7 @@ class Engine:
             app.unbind(self)
         self.crons.stop()
         self.timers.cancel()
+        await self.bulks.stop()
         for watch in self._watches:
             watch.stop()
         if self._pruning is not None:
@@ -387,6 +393,10 @@ class Engine:
             raise NotRunningError("send_sync would block the loop it waits for; use `await app.send(...)` here")
         return asyncio.run_coroutine_threadsafe(self.send(events), self.loop).result()
 
+    async def bulk(self, action: str, where: Mapping[str, Any], *, rate: str | None = None) -> str:
+        """See `Control.bulk`."""
+        return ulid_text((await self.bulks.start(action, where, rate=rate)).id)
+
     def accepted(self, accepted: Accepted | Refused) -> None:
         """After the commit: start what was leased, tell runs in memory what was resolved."""
         if isinstance(accepted, Refused):
@@ -463,6 +473,7 @@ class Engine:
         return (
             not self.store.group.busy
             and not self.dispatch.claiming
+            and not self.bulks.busy
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())
         )
@@ -471,6 +482,7 @@ class Engine:
     def next_due(self) -> int | None:
         """When the first run goes on by itself, as the store has it. Schedules and housekeeping are not counted."""
         moments = [live.next_due for live in self.live.values()]
+        moments.append(self.bulks.next_due)
         return min((due for due in (self.store.next_timer(), *moments) if due is not None), default=None)
 
     async def idle(self) -> None:

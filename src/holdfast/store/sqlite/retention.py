@@ -16,6 +16,7 @@ _EVENTS = (
 )
 _OLD_IDS = "SELECT function_id, key FROM dedupe WHERE expires < ? LIMIT ?"
 _OLD_FIRES = "DELETE FROM cron_fires WHERE at < ?"
+_OLD_BULKS = "DELETE FROM bulk_operations WHERE ended_at < ?"
 _OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters")
 
 
@@ -44,6 +45,7 @@ class Pruner:
             more = more or self._events(horizon)
             more = self._ids(now) or more
             conn.execute(_OLD_FIRES, (horizon,))
+            conn.execute(_OLD_BULKS, (horizon,))
             conn.execute("COMMIT")
         except BaseException:
             conn.execute("ROLLBACK")

@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.core.rows import (
     AttemptRow,
     AuditRow,
+    BulkRow,
     CronFireRow,
     CronRow,
     DeadLetterRow,
@@ -41,6 +42,7 @@ PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {
     LogRow: ("run_id", "seq"),
     NoteRow: ("run_id", "seq"),
     AuditRow: ("id",),
+    BulkRow: ("id",),
 }
 
 
@@ -149,6 +151,7 @@ EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? ORDER BY id LIMIT 10
 DUE_TIMERS = select_where(ItemRow, "state = 1 AND due <= ? ORDER BY due LIMIT ?")
 READY_IN_LANE = select_where(ItemRow, "state = 0 AND lane = ? ORDER BY rank, id LIMIT ?")
 ALL_CRONS = select_where(CronRow, "TRUE")
+RUNNING_BULKS = select_where(BulkRow, "state = 0 ORDER BY id")
 ALL_LANES = select_where(LaneRow, "TRUE")
 LEASED_BY_OTHERS = select_where(ItemRow, "state = 2 AND owner <> ?")
 NEXT_TIMER = "SELECT min(due) FROM queue WHERE state = 1"

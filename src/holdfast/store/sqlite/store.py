@@ -25,6 +25,7 @@ from holdfast.core.plan import (
 )
 from holdfast.core.rows import (
     SUSPECT_LANE,
+    BulkRow,
     CronRow,
     ItemRow,
     ItemState,
@@ -165,6 +166,10 @@ class SqliteStore:
     def cron_rows(self) -> list[CronRow]:
         """All schedules."""
         return [CronRow(*row) for row in self._conn.execute(sql.ALL_CRONS)]
+
+    def running_bulks(self) -> list[BulkRow]:
+        """Bulk operations that have not come to their end, oldest first."""
+        return [BulkRow(*row) for row in self._conn.execute(sql.RUNNING_BULKS)]
 
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice of what is old, while no group is being committed; whether there is more to go through."""
