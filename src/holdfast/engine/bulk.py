@@ -69,9 +69,11 @@ class Bulks:
         for operation in self._running.values():
             operation.task.cancel()
 
-    async def count(self, action: str, where: Mapping[str, Any]) -> int:
+    async def count(self, action: str, where: Mapping[str, Any], *, rate: str | None = None) -> int:
         """How many runs an operation would come to. Errors as for `start`."""
         selection = selection_of(action, where, self._host.clock.now())
+        if rate is not None:
+            rate_of(rate)
         return await self._host.reader.count_runs(selection, cap=_NO_CAP)
 
     async def start(
@@ -240,9 +242,9 @@ class _Operation:
         if not isinstance(answer, Refused):
             return None
         before = self._row.cursor
-        self._row = self._host.store.fetch([(BulkRow, self._row.id)]).get(BulkRow, self._row.id) or msgspec.structs.replace(
-            self._row, state=BulkState.CANCELLED
-        )
+        self._row = self._host.store.fetch([(BulkRow, self._row.id)]).get(
+            BulkRow, self._row.id
+        ) or msgspec.structs.replace(self._row, state=BulkState.CANCELLED)
         moved = self._row.cursor != before or self._row.state != BulkState.RUNNING
         return None if moved else "a row of the new run is there already"
 
@@ -265,7 +267,9 @@ class _Operation:
         rows = self._host.store.fetch([(RunRow, raw) for raw in raws])
         runs = [(raw, rows.get(RunRow, raw)) for raw in raws]
         events = self._host.store.fetch([(EventRow, run.event_id) for _, run in runs if run is not None])
-        return [self._act(raw, run, events.get(EventRow, run.event_id) if run is not None else None) for raw, run in runs]
+        return [
+            self._act(raw, run, events.get(EventRow, run.event_id) if run is not None else None) for raw, run in runs
+        ]
 
     def _act(self, raw: bytes, run: RunRow | None, event: EventRow | None) -> Act:
         if run is None or not self._chosen(event):

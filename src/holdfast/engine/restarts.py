@@ -71,5 +71,7 @@ def _edited_event(host: Host, fn: Registered, run: RunRow, data: Any) -> EventRo
     try:
         fn.received(event)
     except NonRetriableError as error:
-        raise EventInvalidError(str(error).replace("the stored event no longer fits", "the edited event does not fit")) from error
+        raise EventInvalidError(
+            str(error).replace("the stored event no longer fits", "the edited event does not fit")
+        ) from error
     return event

@@ -65,7 +65,9 @@ def selection_of(action: str, given: Mapping[str, Any], now: int) -> Selection:
     known = {field.encode_name for field in msgspec.structs.fields(Selection)}
     unknown = sorted(fields.keys() - known)
     if unknown:
-        raise ConfigurationError(f"{unknown[0][:40]!r} is nothing to choose runs by; there are {', '.join(sorted(known))}")
+        raise ConfigurationError(
+            f"{unknown[0][:40]!r} is nothing to choose runs by; there are {', '.join(sorted(known))}"
+        )
     try:
         found = msgspec.convert(fields, Selection)
     except msgspec.ValidationError as error:
