@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 from pydantic import ValidationError
@@ -54,6 +55,19 @@ def object_bytes(text: str, what: str) -> bytes:
     if not isinstance(value, dict):
         raise EventInvalidError(f'{what}: the data must be an object like {{"order_id": "o1"}}, not {_kind(value)}')
     return msgspec.json.format(raw, indent=-1)
+
+
+def json_value(text: str, what: str) -> Any:
+    """The value that a JSON text holds. Numbers keep all their digits.
+
+    Raises:
+        EventInvalidError: it is not JSON; the message says where.
+    """
+    raw = text.strip()
+    try:
+        return decode_json(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EventInvalidError(f"{what} is not JSON: {_locate(raw, str(error))}") from error
 
 
 def check(model: type[Event], name: str, raw: bytes) -> None:

@@ -67,6 +67,8 @@ async def list_runs(api: Api, request: Request) -> Response:
         until=read_moment(request, "until"),
         error=query.get("error") or None,
         parent=query.get("parent") or None,
+        dead=query.get("dead") == "true",
+        fingerprint=query.get("fingerprint") or None,
     )
     rows, cursor = await api.engine.reader.runs(
         where, limit=read_limit(request, 50, MAX_LIMIT), cursor=read_cursor(request)
@@ -277,6 +279,8 @@ OPERATIONS = (
             Param("until", "Queued before this moment."),
             Param("error", "Text contained in the last error."),
             Param("parent", "The run that invoked it, or that it repeats."),
+            Param("dead", "`true`: only dead letters that were neither redriven nor discarded."),
+            Param("fingerprint", "Only dead letters of one error."),
             limit_param(50, MAX_LIMIT),
             CURSOR,
         ),
