@@ -278,10 +278,12 @@ def test_bulk_redrive(opened, running: Shop):
     for run in runs:
         page.locator(f"#run-{run} input").check()
     page.get_by_role("button", name="Redrive").click()
-    expect(page.locator("h1")).to_have_text("Redrive 2 runs?")
-    page.get_by_role("button", name="Redrive 2 runs").click()
-    expect(page.locator("#said")).to_contain_text("2 runs of 2 redriven")
-    page.wait_for_url("**/runs?status=FAILED&function=shop-fulfil")
+    expect(page.locator("h1")).to_have_text("Redrive 2 dead letters?")
+    page.get_by_role("button", name="Redrive 2 dead letters").click()
+    page.wait_for_url("**/bulk/*")
+    expect(page.locator(".head .badge")).to_have_text("Done")
+    expect(page.locator("#bulk-done")).to_have_text("2")
+    assert stayed(page)
 
 
 def test_a_step_is_chosen_and_the_waterfall_zoomed(opened, running: Shop):
