@@ -120,9 +120,12 @@ def _refuse_near_miss(apps: Mapping[str, App], name: str) -> None:
 
 def _locate(text: str, problem: str) -> str:
     head, _, tail = problem.rpartition("(byte ")
-    if not tail.rstrip(")").isdecimal():
+    if "truncated" in problem:
+        head, before = "it ends too early,", text
+    elif tail.rstrip(")").isdecimal():
+        before = text.encode()[: int(tail.rstrip(")"))].decode("utf-8", "ignore")
+    else:
         return problem
-    before = text.encode()[: int(tail.rstrip(")"))].decode("utf-8", "ignore")
     return f"{head.strip()} at line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
 
 

@@ -21,6 +21,10 @@ from holdfast.store.reads import RunDetail, StepView
 NEW_RUN = "Started again, as this new run, with what you changed. The old one stays as it was."
 
 
+_SHOWN = 30
+"""Steps offered to begin at; all others can be chosen in the timeline."""
+
+
 class Typed(msgspec.Struct, frozen=True):
     """The form as it stands."""
 
@@ -86,6 +90,7 @@ async def _page(site: Site, request: Request, detail: RunDetail, typed: Typed, *
         run=detail.run,
         event=detail.event,
         steps=steps,
+        shown=_around(steps, chosen),
         step=chosen,
         takes_input=chosen is not None and chosen.kind == "run",
         kept=[step for step in steps if chosen is not None and _before(step, chosen)],
@@ -93,6 +98,13 @@ async def _page(site: Site, request: Request, detail: RunDetail, typed: Typed, *
         problem=problem,
         masked=site.mask is not None,
     )
+
+
+def _around(steps: list[StepView], chosen: StepView | None) -> list[StepView]:
+    """The steps offered: those about the chosen one, else the first."""
+    place = steps.index(chosen) if chosen is not None else 0
+    begin = max(0, min(place - _SHOWN // 2, len(steps) - _SHOWN))
+    return steps[begin : begin + _SHOWN]
 
 
 def _before(step: StepView, chosen: StepView) -> bool:
