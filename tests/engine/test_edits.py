@@ -248,3 +248,49 @@ async def test_a_letter_that_did_not_fail_in_a_step_has_no_input_to_replace(engi
             await handle.result(timeout=5)
         with pytest.raises(ConfigurationError, match="did not fail in a step"):
             await app.redrive(handle.id, input=[1])
+
+
+async def test_an_edited_input_is_taken_over_when_the_new_run_fails_as_well(engine_for, shop):
+    async with engine_for(shop.app) as engine:
+        run_id = await shop.fails_for_good()
+        shop.broken = True
+        again = await shop.app.redrive(run_id, input=[9])
+        with pytest.raises(RunFailedError, match="declined"):
+            await shop.result(again)
+        shop.broken = False
+        shop.log.clear()
+        assert await shop.result(await shop.app.redrive(again)) == "9 EUR"
+        assert await shop.result(await shop.app.rerun(again, from_step="charge")) == "9 EUR"
+        assert await shop.result(await shop.app.rerun(again)) == "5 USD", "from the beginning nothing is kept"
+        (charge,) = [step for step in (await engine.reader.run(again)).steps if step.key == "charge"]
+        assert charge.error["name"] == "NonRetriableError"
+
+
+async def test_an_edited_input_that_nobody_comes_by_is_said(engine_for, shop):
+    by_charge = [True]
+    app = App("t")
+
+    def body(n: int) -> int:
+        if by_charge[0]:
+            raise NonRetriableError("no")
+        return n
+
+    @app.function(Go, retries=0)
+    async def fn(ctx: Context[Go]) -> int:
+        return await ctx.step.run("charge" if by_charge[0] else "other", body, 1)
+
+    async with engine_for(app) as engine:
+        handle = await app.start(fn, Go())
+        with pytest.raises(RunFailedError):
+            await handle.result(timeout=5)
+        by_charge[0] = False
+        again = await app.redrive(handle.id, input=[2])
+        assert await app.handle(again, fn).result(timeout=5) == 1
+        notes = (await engine.reader.run(again)).notes
+        assert "the edited input of step 'charge' was not used: the function did not come by it" in notes
+
+
+async def test_inputs_are_not_kept_where_that_is_turned_off(engine_for, query, shop):
+    async with engine_for(shop.app, keep_inputs=False):
+        await shop.fails_for_good()
+    assert query("SELECT input FROM attempts") == [(None,)]

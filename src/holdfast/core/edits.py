@@ -9,6 +9,7 @@ from zlib import crc32
 import msgspec
 
 from holdfast.core.ingest import Match
+from holdfast.core.overrides import input_of, override
 from holdfast.core.plan import Read, StepsOf, Tx
 from holdfast.core.restart import Restart
 from holdfast.core.rows import EventRow, NoteRow, RunRow, StepKind, StepRow, StepState
@@ -84,27 +85,12 @@ class EditedRestart(Restart):
                 tx.insert(replace(one, run_id=run.id))
                 run.steps = max(run.steps, one.seq)
         said = f"it begins at step {step.key!r} of the run it repeats"
-        if self.input is not None:
-            tx.insert(override(run.id, step, self.input, tx.now))
+        # an input that was edited before is the step's until it is done
+        given = input_of(step) if self.input is None else self.input
+        if given is not None:
+            tx.insert(override(run.id, step, given, tx.now))
             said += ", whose input was edited"
         tx.put(NoteRow(run.id, crc32(said.encode()), tx.now, said))
-
-
-def override(run_id: bytes, step: StepRow, given: bytes, now: int) -> StepRow:
-    """The record of a step that is still to be done, with the input it is to get (protocol section 2.1)."""
-    data = b'{"input":' + given + b"}"
-    return StepRow(run_id, step.key, 0, StepState.PENDING, StepKind.RUN, now, None, 0, None, data, name=step.name)
-
-
-def input_of(step: StepRow) -> bytes | None:
-    """The JSON of the input that a pending step is to get instead of what the function gives it."""
-    if step.state != StepState.PENDING or step.kind != StepKind.RUN or step.data is None:
-        return None
-    return bytes(msgspec.json.decode(step.data, type=_Override).input)
-
-
-class _Override(msgspec.Struct):
-    input: msgspec.Raw
 
 
 def _kept(one: StepRow, first: StepRow, *, redrive: bool) -> bool:

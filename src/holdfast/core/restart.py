@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.core.ingest import Match, start_run
+from holdfast.core.overrides import input_of, override
 from holdfast.core.plan import Plan, Read, Refused, StepsOf, Tx
 from holdfast.core.queue import Leased
 from holdfast.core.rows import DeadLetterRow, EventRow, RunRow, StepKind, StepState
@@ -71,9 +72,14 @@ class Restart(Plan[tuple[bytes, list[Leased]]]):
             return
         run = tx.get(RunRow, self.match.run_id)
         for step in tx.find(StepsOf(self.run_id)):
-            if step.state == StepState.DONE and step.kind != StepKind.END and run is not None:
+            if run is None or step.kind == StepKind.END:
+                continue
+            given = input_of(step)
+            if step.state == StepState.DONE:
                 tx.insert(replace(step, run_id=run.id))
                 run.steps = max(run.steps, step.seq)
+            elif given is not None:
+                tx.insert(override(run.id, step, given, tx.now))
 
 
 class Discard(Plan[bool]):

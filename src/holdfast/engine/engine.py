@@ -80,6 +80,8 @@ class EngineOptions:
     tune_interpreter: bool = True
     """Whether the interpreter's cycle collector looks less often while the engine runs, and its threads change places sooner
     once something else computes beside it."""
+    keep_inputs: bool = True
+    """Whether what a step's body was called with is kept when it fails, to be looked at and edited; at most 64 KiB."""
     max_unsent: int = 20_000
     """Sends waiting for their commit before more are refused."""
 
@@ -120,6 +122,7 @@ class Engine:
         self.loop: asyncio.AbstractEventLoop
         self.linger_ms = self.options.linger_ms
         self.capacity = self.options.capacity
+        self.keep_inputs = self.options.keep_inputs
         self._slugs: dict[int, str] = {}
         self.dispatch = Dispatch(
             self, self.metrics, claim_batch=self.options.claim_batch, max_crashes=self.options.max_crashes

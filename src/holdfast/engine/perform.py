@@ -21,10 +21,10 @@ from holdfast.base.errors import (
     Suspended,
 )
 from holdfast.base.ids import ulid_text
-from holdfast.core.edits import input_of
 from holdfast.core.expressions import field_equals
 from holdfast.core.ingest import Accepted
 from holdfast.core.machine import FailAttempt, Record, RecordSend
+from holdfast.core.overrides import input_of
 from holdfast.core.plan import EventsSince, Refused
 from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState, WaitRow
 from holdfast.core.waiting import CHILD_LOOKUP, Register, TimeOut, wait_lookup
@@ -242,19 +242,19 @@ async def _attempt_failed(
     recorded = failures.record(error)
     run_id, key = live.run.id, call.key
     fresh = row is None
-    given = inputs.recorded(call.args, call.kwargs)
+    given = inputs.recorded(call.args, call.kwargs) if live.host.keep_inputs else None
+    first, kept = (started, None) if row is None else (row.started_at, row.data)
     logs: list[Any] = live.take_logs()
     answer: Any
     if attempt >= retries or failures.is_final(error):
         logs.append(AttemptRow(run_id, key, attempt, started, now, None, recorded, given))
-        step = StepRow(run_id, key, 0, StepState.FAILED, StepKind.RUN, started, now, attempt, None, None, recorded)
+        step = StepRow(run_id, key, 0, StepState.FAILED, StepKind.RUN, started, now, attempt, None, kept, recorded)
         answer = await live.host.submit(Record(live.lease, step, logs, fresh=fresh))
     else:
         delay = failures.retry_after_ms(error, now)
         if delay is None:
             delay = (call.options.backoff or options.backoff).delay_ms(attempt)
         due = now + delay
-        first, kept = (started, None) if row is None else (row.started_at, row.data)
         step = StepRow(run_id, key, 0, StepState.PENDING, StepKind.RUN, first, None, attempt + 1, due, kept)
         failed = AttemptRow(run_id, key, attempt, started, now, due, recorded, given)
         live.report(

@@ -114,7 +114,7 @@ class Step(Struct, frozen=True, kw_only=True):
     due: Annotated[str | None, Meta(description="While pending: its next attempt, wake-up or time-out.")]
     failed_attempts: int
     attempts: list[Attempt]
-    output: Annotated[Raw | None, Meta(description="Its result; while pending, what it waits for.")]
+    output: Annotated[Raw | None, Meta(description="Its result; while pending, what it waits for, or `{input}` where that was edited.")]
     error: dict[str, Any] | None
 
 
@@ -338,7 +338,7 @@ def step_of(view: StepView) -> Step:
         due=iso(view.due),
         failed_attempts=view.attempt,
         attempts=[attempt_of(item) for item in view.attempts],
-        output=None if view.data is None else Raw(view.data),
+        output=None if view.data is None or view.state == "failed" else Raw(view.data),
         error=view.error,
     )
 
