@@ -4,6 +4,7 @@ from holdfast.base.errors import (
     ConfigurationError,
     EventInvalidError,
     HoldfastError,
+    InvokeCancelledError,
     InvokeTimeoutError,
     NonRetriableError,
     NotRunningError,
@@ -13,6 +14,8 @@ from holdfast.base.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    RunRefusedError,
+    SignalConflictError,
     StepError,
     StepTimeoutError,
     StepUsageError,
@@ -27,9 +30,21 @@ from holdfast.base.errors import (
 )
 from holdfast.base.retry import Backoff, RetryPolicy, RetryPresets, call_with_retry
 from holdfast.base.version import __version__
+from holdfast.sdk.alerts import AlertRaised, AlertResolved, Alerts
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
-from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
+from holdfast.sdk.events import CronTick, Event, FunctionCancelled, FunctionFailed, FunctionFinished, ReceivedEvent
+from holdfast.sdk.flow import (
+    Batch,
+    CancelOn,
+    Concurrency,
+    Debounce,
+    Idempotency,
+    RateLimit,
+    Singleton,
+    Throttle,
+    Timeouts,
+)
 from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.sender import BulkInfo, RunInfo, Sent
@@ -38,21 +53,32 @@ from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
 
 __all__ = [
+    "AlertRaised",
+    "AlertResolved",
+    "Alerts",
     "App",
     "Backoff",
+    "Batch",
     "BulkHandle",
     "BulkInfo",
+    "CancelOn",
+    "Concurrency",
     "ConfigurationError",
     "Context",
     "Cron",
     "CronTick",
+    "Debounce",
     "Event",
     "EventInvalidError",
     "Function",
+    "FunctionCancelled",
     "FunctionFailed",
+    "FunctionFinished",
     "FunctionRef",
     "FunctionSettings",
     "HoldfastError",
+    "Idempotency",
+    "InvokeCancelledError",
     "InvokeTimeoutError",
     "Middleware",
     "NonRetriableError",
@@ -60,6 +86,7 @@ __all__ = [
     "NotSerializableError",
     "On",
     "OverloadedError",
+    "RateLimit",
     "ReceivedEvent",
     "RetryAfterError",
     "RetryPolicy",
@@ -69,7 +96,10 @@ __all__ = [
     "RunHandle",
     "RunInfo",
     "RunNotFoundError",
+    "RunRefusedError",
     "Sent",
+    "SignalConflictError",
+    "Singleton",
     "Step",
     "StepCall",
     "StepError",
@@ -84,6 +114,8 @@ __all__ = [
     "Suspended",
     "SyncContext",
     "SyncStep",
+    "Throttle",
+    "Timeouts",
     "UnknownEventError",
     "__version__",
     "call_with_retry",

@@ -70,7 +70,7 @@ async def test_cancelling_all_that_wait(engine_for, query, shop):
         assert (info.total, info.done, info.skipped, info.failed, info.state) == (120, 120, 0, 0, "done")
     assert query("SELECT status, count(*) FROM runs GROUP BY status") == [(4, 120)]
     assert query("SELECT count(*) FROM queue") == [(0,)]
-    assert query("SELECT DISTINCT text FROM notes") == [("cancelled with others by python",)]
+    assert query("SELECT DISTINCT reason FROM runs") == [(f"cancelled by python, bulk operation {handle.id}",)]
 
 
 async def test_only_runs_whose_event_the_expression_holds_for(engine_for, query, shop):

@@ -20,6 +20,7 @@ COMMANDS = {
     "runs": ("holdfast.cli.runs", "List runs, or show one with its steps."),
     "cancel": ("holdfast.cli.cancel", "Cancel runs: those named, or all that match."),
     "rerun": ("holdfast.cli.rerun", "Run again: the same function for the same event, as a new run."),
+    "crons": ("holdfast.cli.crons", "List schedules, or fire one now."),
     "redrive": ("holdfast.cli.redrive", "Run dead letters again."),
     "keys": ("holdfast.cli.keys", "Make the keys that production needs."),
     "doctor": ("holdfast.cli.doctor", "Say what is wrong, and how to mend it."),

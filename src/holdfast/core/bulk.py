@@ -14,7 +14,7 @@ import msgspec
 
 from holdfast.core.plan import STALE, Plan, Read, Refused, Tx
 from holdfast.core.restart import Restart
-from holdfast.core.rows import BulkRow, BulkState, NoteRow
+from holdfast.core.rows import BulkRow, BulkState
 
 replace = msgspec.structs.replace
 
@@ -37,14 +37,12 @@ class Act(msgspec.Struct, gc=False):
     plan: Plan[Any] | None = None
     refused: str | None = None
     """Why it can't be done; None and no plan: there is nothing to do."""
-    note: NoteRow | None = None
-    """To be kept with the run once it is done."""
 
 
 class Slice(Plan["Progress"]):
     """Act on the next runs of a bulk operation and move it on behind them."""
 
-    __slots__ = ("acts", "bulk_id", "cursor", "last", "size")
+    __slots__ = ("acts", "bulk_id", "cursor", "last", "parts", "size")
 
     def __init__(self, bulk: BulkRow, acts: Sequence[Act], *, last: bool) -> None:
         self.then = None
@@ -53,6 +51,7 @@ class Slice(Plan["Progress"]):
         self.acts = acts
         self.last = last
         """Whether no run is left after these."""
+        self.parts = 1 + len(acts)  # type: ignore[misc]
         self.size = 256 + sum(act.plan.size for act in acts if act.plan is not None)  # type: ignore[misc]
 
     def reads(self) -> Iterable[Read]:
@@ -75,8 +74,6 @@ class Slice(Plan["Progress"]):
             counts[outcome] += 1
             if outcome is Outcome.FAILED:
                 error = act.refused or answer.reason
-            elif outcome is Outcome.DONE and act.note is not None:
-                tx.put(act.note)
             answers.append(answer)
         moved = replace(
             bulk,

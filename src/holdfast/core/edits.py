@@ -9,6 +9,7 @@ from zlib import crc32
 import msgspec
 
 from holdfast.core.ingest import Match
+from holdfast.core.machine import headline
 from holdfast.core.overrides import input_of, override
 from holdfast.core.plan import Read, StepsOf, Tx
 from holdfast.core.restart import Restart
@@ -48,43 +49,46 @@ class EditedRestart(Restart):
         """The edited event; a row of its own."""
 
     def reads(self) -> Iterable[Read]:
-        return (*super().reads(), StepsOf(self.run_id))
+        return (*super().reads(), StepsOf(self.run_id), (StepRow, (self.run_id, "")))
 
-    def _problem(self, tx: Tx) -> str | None:
+    def _problem(self, tx: Tx, old: RunRow) -> str | None:
         self._from = None
+        if self.event is not None and old.batch:
+            return f"it has a batch of {old.batch} events, which can't be replaced by one"
         if self.from_step is None:
             return None
-        steps = tx.find(StepsOf(self.run_id))
-        key = _failed_step(steps) if self.from_step == FAILED_STEP else self.from_step
-        if key is None:
-            return "it did not fail in a step, so there is no input to replace; name the step"
-        self._from = next((step for step in steps if step.key == key and step.kind != StepKind.END), None)
-        if self._from is None:
-            return f"it has no step {key!r}; {_named(steps)}"
+        steps = [step for step in tx.find(StepsOf(self.run_id)) if step.kind != StepKind.END]
+        if self.from_step == FAILED_STEP:
+            self._from = _failed_step(tx.get(StepRow, (self.run_id, "")), steps)
+            if self._from is None:
+                return "it did not fail in a step, so there is no input to replace; name the step"
+        else:
+            self._from = _step_called(self.from_step, steps)
+            if self._from is None:
+                return f"it has no step {self.from_step!r}; {_named(steps)}"
         if self.input is not None and self._from.kind != StepKind.RUN:
             kind = StepKind(self._from.kind).name.lower()
-            return f"step {key!r} is a {kind}, which has no input; only the input of step.run can be replaced"
+            return f"step {shown(self._from)!r} is a {kind}, which has no input; only the input of step.run can be replaced"
         return None
 
-    def _event(self, tx: Tx, old: RunRow) -> EventRow:
-        if self.event is None:
-            return super()._event(tx, old)
-        tx.append(self.event)
-        return self.event
+    def _event_id(self, old: RunRow) -> bytes:
+        return old.event_id if self.event is None else self.event.id
 
-    def _copy_steps(self, tx: Tx) -> None:
+    def _begin(self, tx: Tx, old: RunRow, run: RunRow) -> None:
+        if self.event is not None:
+            tx.append(self.event)
+        super()._begin(tx, old, run)
+
+    def _copy_steps(self, tx: Tx, run: RunRow) -> None:
         step = self._from
         if step is None:
-            super()._copy_steps(tx)
-            return
-        run = tx.get(RunRow, self.match.run_id)
-        if run is None:
+            super()._copy_steps(tx, run)
             return
         for one in tx.find(StepsOf(self.run_id)):
             if _kept(one, step, redrive=self.redrive):
                 tx.insert(replace(one, run_id=run.id))
                 run.steps = max(run.steps, one.seq)
-        said = f"it begins at step {step.key!r} of the run it repeats"
+        said = f"it begins at step {shown(step)!r} of the run it repeats"
         # an input that was edited before is the step's until it is done
         given = input_of(step) if self.input is None else self.input
         if given is not None:
@@ -102,16 +106,34 @@ def _kept(one: StepRow, first: StepRow, *, redrive: bool) -> bool:
     return first.state == StepState.PENDING or one.seq < first.seq
 
 
-def _failed_step(steps: Sequence[StepRow]) -> str | None:
-    end = next((step for step in steps if step.kind == StepKind.END), None)
+def shown(step: StepRow) -> str:
+    """What a person calls a step: its key is a hash where an application was called."""
+    return step.name or step.key
+
+
+def _step_called(name: str, steps: Sequence[StepRow]) -> StepRow | None:
+    by_key = next((step for step in steps if step.key == name), None)
+    return by_key or min((step for step in steps if step.name == name), key=_order, default=None)
+
+
+def _failed_step(end: StepRow | None, steps: Sequence[StepRow]) -> StepRow | None:
+    """The step that the function failed by: the end names it, or an application's failure is that of its step."""
     if end is None or end.error is None:
         return None
     name = msgspec.json.decode(end.error).get("step")
-    return name if isinstance(name, str) else None
+    if isinstance(name, str):
+        return next((step for step in steps if step.key == name), None)
+    failure = headline(end.error)
+    failed = [step for step in steps if step.name and step.error is not None and headline(step.error) == failure]
+    return max(failed, key=_order, default=None)
+
+
+def _order(step: StepRow) -> int:
+    return step.seq
 
 
 def _named(steps: Sequence[StepRow]) -> str:
-    keys = [step.key for step in sorted(steps, key=lambda step: step.seq) if step.kind != StepKind.END]
+    keys = [shown(step) for step in sorted(steps, key=_order)]
     if not keys:
         return "none of its steps was recorded"
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from holdfast.core.rows import StepKind, StepRow, StepState
 
 _BEGIN: Final = b'{"input":'
@@ -21,3 +23,10 @@ def input_of(step: StepRow) -> bytes | None:
     if data is None or step.state == StepState.DONE or step.kind != StepKind.RUN or not data.startswith(_BEGIN):
         return None
     return data[len(_BEGIN) : -1]
+
+
+def carried(step: StepRow, before: StepRow | None) -> StepRow:
+    """A new state of a step, which keeps the input that was edited for it until it is done."""
+    if before is None or step.state == StepState.DONE or input_of(before) is None:
+        return step
+    return msgspec.structs.replace(step, data=before.data)

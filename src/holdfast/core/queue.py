@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
-from holdfast.core.plan import DueTimers, Plan, Read, ReadyItems, Tx
-from holdfast.core.rows import SUSPECT_LANE, EventRow, ItemRow, ItemState, LaneRow, RunRow, RunStatus
+from holdfast.base.duration import duration_text
+from holdfast.core.gates import (
+    blocked_lane,
+    gates_of,
+    open_to,
+    shut,
+    take,
+    waiting_lane,
+)
+from holdfast.core.plan import Tx
+from holdfast.core.rows import (
+    SUSPECT_LANE,
+    AlarmKind,
+    AlarmRow,
+    EventRow,
+    ItemRow,
+    ItemState,
+    LaneRow,
+    RunRow,
+    RunStatus,
+)
 
 replace = msgspec.structs.replace
 
@@ -19,108 +38,88 @@ class Leased(msgspec.Struct, gc=False):
     item: ItemRow
     event: EventRow | None = None
     """Its event, when it came in the same plan; otherwise it is read."""
+    batch: list[EventRow] = []
+    """The events of a batch, once they are read."""
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What a decision sets going."""
+
+    leased: list[Leased] = msgspec.field(default_factory=list)
+    due: int | None = None
+    """When the first of what it puts off is due."""
+
+    def arm(self, due: int) -> None:
+        """Something is due at this moment."""
+        self.due = due if self.due is None else min(due, self.due)
+
+
+class Goings(Protocol):
+    """An `Outcome`, or what has more in it."""
+
+    leased: list[Leased]
+
+    def arm(self, due: int) -> None: ...
 
 
 def lease(tx: Tx, run: RunRow, item: ItemRow, leased: list[Leased], event: EventRow | None = None) -> None:
-    """Give an item to this node. The lease is counted before anything executes."""
+    """Give an item to this node: its gates are open. The lease is counted before anything executes."""
     tx.room -= 1
-    item = replace(item, state=ItemState.LEASED, lane=run.lane, owner=tx.owner, epoch=item.epoch + 1, woken=0)
+    gates = gates_of(tx, run)
+    held = take(tx, gates, item.held) if gates else item.held
+    lane = run.lane
+    item = replace(item, state=ItemState.LEASED, lane=lane, owner=tx.owner, epoch=item.epoch + 1, woken=0, held=held)
     if run.started_at is None or run.status != RunStatus.RUNNING:
+        if run.started_at is None:
+            set_alarms(tx, run)
         run = replace(run, status=RunStatus.RUNNING, started_at=tx.now if run.started_at is None else run.started_at)
     tx.put(item)
     tx.put(run)
     leased.append(Leased(run, item, event))
 
 
-def line_up(tx: Tx, item: ItemRow) -> None:
+def set_alarms(tx: Tx, run: RunRow) -> None:
+    """A run starts: it can't be late for its start any more, and its end may have a limit."""
+    flow = tx.flows.get(run.function_id) if tx.flows else None
+    if flow is None:
+        return
+    if flow.start_timeout is not None:
+        tx.delete(AlarmRow, (run.id, AlarmKind.START))
+    if flow.finish_timeout is not None:
+        tx.put(AlarmRow(run.id, AlarmKind.FINISH, tx.now + flow.finish_timeout, finish_reason(flow.finish_timeout)))
+
+
+def finish_reason(ms: int) -> str:
+    """Why a run is cancelled that takes too long."""
+    return f"timed out: it did not finish within {duration_text(ms)}"
+
+
+def line_up(tx: Tx, item: ItemRow, run: RunRow | None = None) -> None:
     """Let an item wait in its lane."""
-    lane = SUSPECT_LANE if item.crashes else item.lane
+    lane = SUSPECT_LANE if item.crashes else item.lane if run is None else waiting_lane(tx, run)
     tx.put(replace(item, state=ItemState.READY, lane=lane, owner=0))
-    tx.backlog = True
     if tx.get(LaneRow, lane) is None:
-        tx.put(LaneRow(lane, tx.now))
+        row = blocked_lane(tx, lane, tx.now, shut(tx, gates_of(tx, run)) if run is not None else None)
+        tx.put(row)
+        tx.backlog = tx.backlog or not row.blocked
 
 
-class Claim(Plan[list[Leased]]):
-    """Lease what is ready, lane by lane in turn, then stage the timers that are due."""
-
-    __slots__ = ("limit", "read", "suspect")
-
-    def __init__(self, limit: int, functions: frozenset[int], *, suspect: bool) -> None:
-        self.then = None
-        self.limit = limit
-        self.suspect = suspect
-        """Whether no suspect is being executed, so that one may be claimed."""
-        self.read = ReadyItems(limit, functions, suspect)
-
-    def reads(self) -> Iterable[Read]:
-        return (self.read, DueTimers(self.limit))
-
-    def decide(self, tx: Tx) -> list[Leased]:
-        leased: list[Leased] = []
-        lanes: dict[str, list[ItemRow]] = {}
-        for item in tx.find(self.read):
-            lanes.setdefault(item.lane, []).append(item)
-        self._round_robin(tx, lanes, leased)
-        for lane, more in tx.scanned.items():
-            row = tx.get(LaneRow, lane)
-            if lanes.get(lane) or more:
-                tx.put(LaneRow(lane, tx.now if row is None else max(tx.now, row.turn + 1)))
-            elif row is not None:
-                tx.delete(LaneRow, lane)
-        self._stage(tx, leased)
-        return leased
-
-    def _round_robin(self, tx: Tx, lanes: dict[str, list[ItemRow]], leased: list[Leased]) -> None:
-        turn = list(lanes)
-        absent: list[ItemRow] = []
-        while turn and tx.room > 0:
-            for lane in list(turn):
-                items = lanes[lane]
-                if not items or tx.room <= 0:
-                    turn.remove(lane)
-                    continue
-                item = items.pop(0)
-                run = tx.get(RunRow, item.run_id)
-                if run is None or run.ended_at is not None:
-                    tx.delete(ItemRow, item.id)
-                    continue
-                if run.function_id not in tx.functions:
-                    absent.append(item)
-                    continue
-                lease(tx, run, item, leased)
-                if lane == SUSPECT_LANE:
-                    turn.remove(lane)
-        # suspects of an app that isn't here now stay where they are, and keep their lane
-        for item in absent:
-            lanes[item.lane].append(item)
-
-    def _stage(self, tx: Tx, leased: list[Leased]) -> None:
-        backlog = tx.backlog
-        for item in tx.find(DueTimers(self.limit)):
-            run = tx.get(RunRow, item.run_id)
-            if run is None or run.ended_at is not None:
-                tx.delete(ItemRow, item.id)
-            elif tx.room > 0 and not backlog and not item.crashes and run.function_id in tx.functions:
-                lease(tx, run, item, leased)
-            else:
-                line_up(tx, item)
+def goes_at_once(tx: Tx, run: RunRow, item: ItemRow) -> bool:
+    """Whether there is room for a run now and nobody waits ahead of it."""
+    if tx.room <= 0 or tx.backlog or item.crashes or run.function_id not in tx.functions:
+        return False
+    return open_to(tx, run, gates_of(tx, run))
 
 
-class Recover(Plan[int]):
-    """At start: what an earlier boot was executing when it died becomes suspect."""
-
-    __slots__ = ("items",)
-    patient = False
-
-    def __init__(self, items: list[ItemRow]) -> None:
-        self.then = None
-        self.items = items
-
-    def reads(self) -> Iterable[Read]:
-        return [(ItemRow, item.id) for item in self.items]
-
-    def decide(self, tx: Tx) -> int:
-        for item in self.items:
-            line_up(tx, replace(item, crashes=item.crashes + 1))
-        return len(self.items)
+def set_going(tx: Tx, run: RunRow, item: ItemRow, out: Goings) -> None:
+    """Let a run that was parked go on: at once where there is room, else in its lane."""
+    if not tx.knows(LaneRow, waiting_lane(tx, run)):
+        # it left memory in this very group, which has therefore not read its lane: the next claim has
+        tx.put(replace(item, state=ItemState.TIMED, due=tx.now))
+        tx.put(run)
+        out.arm(tx.now)
+    elif goes_at_once(tx, run, item):
+        lease(tx, run, item, out.leased)
+    else:
+        line_up(tx, item, run)
+        tx.put(run)

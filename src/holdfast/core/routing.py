@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
 
 from holdfast.core.expressions import Expression, compile_expression
@@ -35,6 +32,16 @@ class Router:
         table = self._wild if pattern.endswith("*") else self._exact
         table[pattern] = (*table.get(pattern, ()), route)
 
+    def remove(self, function_id: int) -> None:
+        """Take the triggers of a function out."""
+        for table in (self._exact, self._wild):
+            for pattern, routes in list(table.items()):
+                rest = tuple(route for route in routes if route.function_id != function_id)
+                if rest:
+                    table[pattern] = rest
+                else:
+                    del table[pattern]
+
     def candidates(self, name: str) -> tuple[Route, ...]:
         """Routes whose pattern fits a name; their expressions are still to be asked."""
         found = self._exact.get(name, ())
@@ -51,8 +58,3 @@ def patterns(name: str) -> list[str]:
         parts = name.split(separator)
         out.extend(separator.join(parts[:count]) + separator + "*" for count in range(1, len(parts)))
     return out
-
-
-def admits(route: Route, event: Callable[[], dict[str, Any]]) -> bool:
-    """Whether a route's expression holds for an event, which is decoded only if there is one."""
-    return route.expression is None or route.expression.matches(event=event())

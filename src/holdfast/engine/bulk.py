@@ -21,7 +21,8 @@ from holdfast.core.expressions import compile_expression
 from holdfast.core.ingest import event_json
 from holdfast.core.plan import Refused
 from holdfast.core.restart import Discard, Write
-from holdfast.core.rows import BulkRow, BulkState, EventRow, NoteRow, RunRow
+from holdfast.core.rows import BulkRow, BulkState, EventRow, RunRow
+from holdfast.engine.children import cancel_plan
 from holdfast.engine.control import RunControl
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
@@ -288,8 +289,8 @@ class _Operation:
     def _cancel(self, run: RunRow, event: EventRow | None) -> Act:
         if run.ended_at is not None:
             return Act(run.id)
-        note = NoteRow(run.id, -1, self._host.clock.now(), f"cancelled with others by {self._row.actor}")
-        return Act(run.id, self._control.cancel_plan(run, event), note=note)
+        reason = f"cancelled by {self._row.actor}, bulk operation {ulid_text(self._row.id)}"
+        return Act(run.id, cancel_plan(self._host, run, event, reason))
 
     def _restart(self, run: RunRow) -> Act:
         # above the operation's own id, so that the operation doesn't come to it

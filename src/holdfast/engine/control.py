@@ -14,14 +14,14 @@ from holdfast.base.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    RunRefusedError,
 )
 from holdfast.base.ids import ulid_bytes, ulid_text
-from holdfast.core.ending import Cancel, Ending
-from holdfast.core.ingest import Accepted, Ingest, Match
+from holdfast.core.ingest import Accepted, Ingest
 from holdfast.core.plan import Refused
-from holdfast.core.queue import Leased
 from holdfast.core.restart import Discard, Write
-from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepRow
+from holdfast.core.rows import AuditRow, RunRow, RunStatus, StepRow
+from holdfast.engine.children import cancel_run
 from holdfast.engine.crons import tick
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
@@ -52,6 +52,16 @@ class RunControl:
 
     async def start(self, function: str, event: Outgoing) -> str:
         """See `Control.start`."""
+        _, run_id = await self.start_event(function, event)
+        return run_id
+
+    async def start_event(self, function: str, event: Outgoing) -> tuple[str, str]:
+        """Start a function for an event: the event's id and the run's, which a batch or a debounce will have once it starts.
+
+        Raises:
+            ConfigurationError: there is no such function here.
+            RunRefusedError: its flow control doesn't let a run start.
+        """
         fn = self._host.functions.get(function)
         if fn is None:
             raise ConfigurationError(
@@ -59,14 +69,16 @@ class RunControl:
             )
         now = self._host.clock.now()
         incoming = self._host.intake.prepare([event])[0]
-        incoming.matches = [Match(self._host.ids.new(now + 1), fn.id, fn.version, str(fn.id))]
+        incoming.matches = [self._host.intake.match(incoming.event, self._host.ids.new(now + 1), fn.id, fn.version)]
         incoming.filtered = ()
         plan = Ingest([incoming], len(event.data) + 256)
         plan.then = self._host.accepted
         accepted = await self._host.submit(plan)
         if isinstance(accepted, Refused):
             raise HoldfastError(f"the run of {function!r} could not be started: {accepted.reason}")
-        return ulid_text(accepted.runs[0])
+        if accepted.refused:
+            raise RunRefusedError(function, accepted.refused[0], ulid_text(accepted.runs[0]) if accepted.runs else None)
+        return ulid_text(incoming.event.id), ulid_text(accepted.runs[0])
 
     async def result(self, run_id: str, timeout: float | None) -> bytes:
         """See `Control.result`."""
@@ -93,6 +105,8 @@ class RunControl:
     def _outcome(self, raw: bytes) -> bytes | None:
         rows = self._host.store.fetch([(RunRow, raw), (StepRow, (raw, ""))])
         run = rows.get(RunRow, raw)
+        if run is None and self._host.store.gather_of(raw) is not None:
+            return None
         if run is None:
             raise RunNotFoundError(f"there is no run {ulid_text(raw)}; it may have been removed by retention")
         if run.ended_at is None:
@@ -101,7 +115,9 @@ class RunControl:
         if run.status == RunStatus.COMPLETED:
             return (end.data if end is not None else None) or b"null"
         if run.status == RunStatus.CANCELLED:
-            raise RunCancelledError(f"run {ulid_text(raw)} was cancelled")
+            raise RunCancelledError(f"run {ulid_text(raw)} was cancelled" + (f": {run.reason}" if run.reason else ""))
+        if run.status == RunStatus.SKIPPED:
+            raise RunCancelledError(f"run {ulid_text(raw)} was skipped: {run.reason}")
         error = msgspec.json.decode(end.error) if end is not None and end.error else {}
         raise RunFailedError(ulid_text(raw), error.get("name", "Error"), error.get("message", ""), error.get("stack"))
 
@@ -129,28 +145,10 @@ class RunControl:
 
     async def cancel(self, run_id: str) -> bool:
         """See `Control.cancel`."""
-        raw = _run_key(run_id)
-        rows = self._host.store.fetch([(RunRow, raw)])
-        run = rows.get(RunRow, raw)
-        if run is None:
+        cancelled = await cancel_run(self._host, _run_key(run_id))
+        if cancelled is None:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        event = self._host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
-        return await self._host.submit(self.cancel_plan(run, event)) is not None
-
-    def cancel_plan(self, run: RunRow, event: EventRow | None) -> Cancel:
-        """The plan that cancels a run, with what follows its commit."""
-        plan = Cancel(run.id, self._host.end_events(run, event, Ending(RunStatus.CANCELLED)))
-        plan.then = lambda answer: self._cancelled(run, answer)
-        return plan
-
-    def _cancelled(self, run: RunRow, accepted: Accepted | None) -> None:
-        if accepted is None:
-            return
-        live = self._host.run_in_memory(run.id)
-        if live is not None:
-            live.abandon()
-        self._host.accepted(accepted)
-        self._host.ended(run, RunStatus.CANCELLED)
+        return cancelled
 
     async def rerun(self, run_id: str, edit: Edit | None = None) -> str:
         """A new run of the same function for the same event, from the beginning or as the edit says.
@@ -181,12 +179,10 @@ class RunControl:
             self._host.notices.publish(Notice("dead", run_id, run.function_id))
         return ulid_text(answer[0])
 
-    def restarted(self, answer: tuple[bytes, list[Leased]] | Refused) -> None:
+    def restarted(self, answer: tuple[bytes, Accepted] | Refused) -> None:
         """After the commit of a restart: execute what was leased."""
         if not isinstance(answer, Refused):
-            self._host.launch(answer[1])
-            if self._host.store.backlog():
-                self._host.claim()
+            self._host.accepted(answer[1])
 
     async def discard(self, run_id: str) -> bool:
         """Set a dead letter aside for good; False when there is none."""
@@ -209,6 +205,8 @@ class RunControl:
         accepted = await self._host.submit(plan)
         if isinstance(accepted, Refused):
             raise HoldfastError(f"{slug!r} could not be started: {accepted.reason}")
+        if accepted.refused:
+            raise RunRefusedError(slug, accepted.refused[0], ulid_text(accepted.runs[0]) if accepted.runs else None)
         return ulid_text(accepted.runs[0])
 
     async def audit(self, actor: str, action: str, target: str, detail: str = "") -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from holdfast.base.codec import encode_json
 from holdfast.base.errors import HoldfastError
+from holdfast.core.claiming import Claim
 from holdfast.core.ending import End, Ending
 from holdfast.core.machine import Lease
-from holdfast.core.plan import StepsOf
-from holdfast.core.queue import Claim, Leased
+from holdfast.core.plan import EventsOfBatch, StepsOf
+from holdfast.core.queue import Leased
 from holdfast.core.rows import EventRow, RunStatus, StepKind
 from holdfast.engine import failures
 from holdfast.engine.functions import Registered
@@ -49,6 +50,10 @@ class Dispatch:
 
     def launch(self, leased: Sequence[Leased]) -> None:
         """Start runs that are leased to this node."""
+        elsewhere = [one for one in leased if one.run.remote is not None]
+        if elsewhere:
+            self._host.call_out(elsewhere)
+            leased = [one for one in leased if one.run.remote is None]
         stored = [one for one in leased if one.event is None]
         for one in leased:
             if one.event is not None:
@@ -67,6 +72,7 @@ class Dispatch:
 
     def _enter(self, leased: Leased) -> LiveRun:
         live = LiveRun(self._host, self.functions[leased.run.function_id], leased, {})
+        live.batch = leased.batch
         self.live[leased.run.id] = live
         return live
 
@@ -74,10 +80,18 @@ class Dispatch:
         """Read the events and steps of runs that come from the store."""
         reads: list[Any] = [(EventRow, one.run.event_id) for one in leased]
         reads += [StepsOf(one.run.id) for one in leased]
+        reads += [EventsOfBatch(one.run.id) for one in leased if one.run.batch]
         rows = self._host.store.fetch(reads)
         for one in leased:
             one.event = rows.get(EventRow, one.run.event_id)
+            if one.run.batch:
+                one.batch = self._batch([place.event_id for place in rows.find(EventsOfBatch(one.run.id))])
             then(one, [step for step in rows.find(StepsOf(one.run.id)) if step.kind != StepKind.END])
+
+    def _batch(self, ids: list[bytes]) -> list[EventRow]:
+        rows = self._host.store.fetch([(EventRow, event_id) for event_id in ids])
+        found = [rows.get(EventRow, event_id) for event_id in ids]
+        return [row for row in found if row is not None]
 
     def claim(self) -> None:
         """Take from the store what is due, as much as fits."""
@@ -89,7 +103,7 @@ class Dispatch:
         if not host.running or room <= 0:
             return
         self.claiming = True
-        plan = Claim(min(room, self._claim_batch), frozenset(self.functions), suspect=not self._suspects)
+        plan = Claim(min(room, self._claim_batch), self._host.executable, suspect=not self._suspects)
         plan.then = self._claimed
         try:
             host.submit(plan).add_done_callback(self._claim_done)
@@ -97,11 +111,16 @@ class Dispatch:
             self.claiming = False
 
     def _claimed(self, leased: list[Leased]) -> None:
+        elsewhere = [one for one in leased if one.run.remote is not None]
+        if elsewhere:
+            self._host.call_out(elsewhere)
+        more = bool(leased)
+        leased = [one for one in leased if one.run.remote is None]
         self._suspects.update(one.run.id for one in leased if one.item.crashes)
         condemned = [one for one in leased if one.item.crashes > self._max_crashes]
         self._load([one for one in leased if one.item.crashes <= self._max_crashes], self._start)
         self._load(condemned, self._condemn)
-        if leased and self._host.room() > 0:
+        if more and self._host.room() > 0:
             self._again = True
 
     def _claim_done(self, future: asyncio.Future[Any]) -> None:
@@ -152,17 +171,21 @@ class Dispatch:
         if live.run.id in self._suspects:
             self._suspects.discard(live.run.id)
             self.claim()
-        elif self._host.store.lanes and self._host.store.backlog():
+        elif self._host.store.backlog():
             self.claim()
-        if not self.live and self._empty:
+        self.tell_if_empty()
+
+    def tell_if_empty(self) -> None:
+        """Whoever waits for the node to have nothing to do may look."""
+        if not self._host.in_flight and self._empty:
             waiters, self._empty = self._empty, []
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
 
     async def emptied(self) -> None:
-        """Wait until no run is in memory."""
-        while self.live:
+        """Wait until no run is in memory, and no call under way."""
+        while self._host.in_flight:
             waiter: asyncio.Future[None] = self._host.loop.create_future()
             self._empty.append(waiter)
             await waiter

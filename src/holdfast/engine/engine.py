@@ -20,22 +20,32 @@ from holdfast.base.errors import (
     OverloadedError,
 )
 from holdfast.base.ids import IdFactory, derived_id, ulid_text
-from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.base.limits import MAX_RUN_STATE_BYTES, MAX_STEP_OUTPUT_BYTES, MAX_STEPS_PER_RUN
+from holdfast.base.retry import RetryPolicy
+from holdfast.core.claiming import Recover
 from holdfast.core.ending import Ending
-from holdfast.core.ingest import Accepted, Incoming, Ingest, Match
+from holdfast.core.flow_config import FlowReader
+from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
-from holdfast.core.queue import Recover
+from holdfast.core.queue import Leased
 from holdfast.core.rows import EventRow, RunRow, RunStatus
+from holdfast.core.signals import Given, GiveSignal
+from holdfast.engine.alarms import Alarms
+from holdfast.engine.alerting import Alerting
+from holdfast.engine.applications import Applications
 from holdfast.engine.bulk import Bulks
+from holdfast.engine.children import Children
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
-from holdfast.engine.functions import Callables, Registered
+from holdfast.engine.flow_control import FlowControl
+from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
+from holdfast.engine.http_driver import HttpDriver
 from holdfast.engine.intake import Intake
 from holdfast.engine.interpreter import Interpreter
-from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.lifecycle import Lifecycle, invoked_data
 from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
 from holdfast.engine.notices import Notice, Notices
@@ -44,7 +54,7 @@ from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
 from holdfast.engine.watch import LoopWatch, RunWatch, refuse_after_fork
 from holdfast.sdk.app import App
-from holdfast.sdk.outgoing import payload
+from holdfast.sdk.callables import Callables
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
 from holdfast.store.reads import Reader
@@ -82,6 +92,10 @@ class EngineOptions:
     once something else computes beside it."""
     keep_inputs: bool = True
     """Whether what a step's body was called with is kept when it fails, to be looked at and edited; at most 64 KiB."""
+    retry_interval_ms: int | None = None
+    """A constant delay between the attempts of functions that are called over HTTP, instead of their backoff."""
+    alert_every_ms: int = 1000
+    """How often functions that have thresholds are looked at, while something moves."""
     max_unsent: int = 20_000
     """Sends waiting for their commit before more are refused."""
 
@@ -124,6 +138,8 @@ class Engine:
         self.capacity = self.options.capacity
         self.keep_inputs = self.options.keep_inputs
         self._slugs: dict[int, str] = {}
+        self.executable: frozenset[int] = frozenset()
+        """Functions whose runs may be executed here now: those of this node that are not held."""
         self.dispatch = Dispatch(
             self, self.metrics, claim_batch=self.options.claim_batch, max_crashes=self.options.max_crashes
         )
@@ -134,11 +150,21 @@ class Engine:
         self.left = self.dispatch.left
         self._by_id = self.dispatch.functions
         self.control = RunControl(self)
+        self.children = Children(self)
         self.start = self.control.start
         self.result = self.control.result
         self.run_info = self.control.run_info
         self.list_runs = self.control.list_runs
         self.cancel = self.control.cancel
+        self.flow_control = FlowControl(self)
+        self.applications = Applications(self)
+        self.driver = HttpDriver(self)
+        self.step_limits: dict[int, int] = {}
+        """Steps that a run of a function may have, where that was changed."""
+        self.state_limits: dict[int, int] = {}
+        """Bytes of results that a run may keep, where that was changed."""
+        self._following: asyncio.Task[None] | None = None
+        self.alerting = Alerting(self, self.metrics, self.options.alert_every_ms)
         self.rerun = self.control.rerun
         self.redrive = self.control.redrive
         self.discard = self.control.discard
@@ -171,7 +197,10 @@ class Engine:
             await self.store.abandon()
             raise
         self.timers = Timers(self.clock, self.claim)
-        self.store.start(self.room, frozenset(self._by_id))
+        self.store.start(self.room, self.executable)
+        self.store.on_lanes = self.lanes_changed
+        self.alarms = Alarms(self)
+        self.store.on_alarm = self.alarms.arm
         self._factory.install()
         if self.options.tune_interpreter:
             self._interpreter.relax_collector()
@@ -181,11 +210,14 @@ class Engine:
         if left:
             _log.warning("recovering %d runs that were being executed when the process died", len(left))
             await self.submit(Recover(left))
+        await self.children.finish_cancelling()
         self.crons = Crons(self)
         await self.crons.start()
         for app in self.apps.values():
             app.bind(self)
         self.timers.arm(self.store.next_timer())
+        self.alarms.start()
+        self.alerting.start(self._by_id)
         self._retention = Timers(self.clock, self._prune)
         self._retention.arm(self.clock.now() + self.options.prune_every_ms)
         self._watches = (LoopWatch(self.loop), RunWatch(self.loop, self.clock.now, lambda: list(self.live.values())))
@@ -213,9 +245,14 @@ class Engine:
             for trigger in function.triggers:
                 if trigger.event is not None:
                     self.intake.router.add(trigger.event, function_id, version, trigger.expression)
+            if fn.flow is not None:
+                self.intake.control(fn.flow, fn.model_of)
         if self.app_errors:
             self._route_absent()
         self._slugs = self.store.slugs()
+        self.applications.restore()
+        self._refresh_executable()
+        self._restore_states()
 
     def _route_absent(self) -> None:
         """Events for functions of apps that can't be loaded now still start runs; they wait in the store for the app."""
@@ -224,6 +261,42 @@ class Engine:
                 for trigger in msgspec.json.decode(config)["triggers"]:
                     if "event" in trigger:
                         self.intake.router.add(trigger["event"], function_id, version, trigger.get("expression"))
+                self._control_absent(function_id, config)
+
+    def _control_absent(self, function_id: int, config: bytes) -> None:
+        flow = FlowReader(msgspec.json.decode(config), function_id).read()
+        if not flow.empty:
+            self.intake.control(flow, lambda row: msgspec.json.decode(row.data))
+
+    def _restore_states(self) -> None:
+        """Functions that were paused, and limits that were changed, are so still."""
+        self.store.flows = self.intake.flows
+        for function_id, (paused, limits) in self.store.function_states().items():
+            self.set_state(function_id, paused, limits)
+
+    def _refresh_executable(self) -> None:
+        held = {function for function, how in self.store.paused.items() if how == "hold"}
+        self.executable = self.store.functions = frozenset({*self._by_id, *self.applications.functions}) - held
+
+    def functions_changed(self) -> None:
+        """Applications have registered other functions."""
+        self._slugs = self.store.slugs()
+        self._refresh_executable()
+        self._restore_states()
+        self._following = self.loop.create_task(
+            self.crons.follow_applications(list(self.applications.functions.values()))
+        )
+        self.claim()
+
+    def set_state(self, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None:
+        """Put a function's pause and changed limits into force on this node."""
+        self.store.paused.pop(function_id, None)
+        if paused is not None:
+            self.store.paused[function_id] = paused
+        self._refresh_executable()
+        flow = self.intake.flows.get(function_id)
+        if flow is not None:
+            flow.change_limits(limits)
 
     async def _enter(self, app: App) -> Any:
         if app.lifespan is None:
@@ -245,6 +318,8 @@ class Engine:
         for app in self.apps.values():
             app.unbind(self)
         self.crons.stop()
+        self.alarms.stop()
+        self.alerting.stop()
         self.timers.cancel()
         await self.bulks.stop()
         for watch in self._watches:
@@ -268,6 +343,7 @@ class Engine:
     async def _drained(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
+                await self.driver.stop(seconds)
                 await self.dispatch.emptied()
         except TimeoutError:
             late = list(self.live.values())
@@ -304,12 +380,41 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Runs in memory."""
-        return len(self.live)
+        """Runs in memory, and calls to applications under way."""
+        return len(self.live) + self.driver.in_flight
 
     def room(self) -> int:
-        """How many more runs fit into memory."""
-        return 0 if self.draining else self.capacity - len(self.live)
+        """How many more runs can be executed now."""
+        return 0 if self.draining else self.capacity - len(self.live) - self.driver.in_flight
+
+    def retry_delay_ms(self, backoff: RetryPolicy, attempt: int) -> int:
+        """How long an application is given before it is called again."""
+        interval = self.options.retry_interval_ms
+        return backoff.delay_ms(attempt) if interval is None else interval
+
+    def step_limit(self, function_id: int) -> int:
+        """Steps that a run of a function may have (protocol section 1.10)."""
+        return self.step_limits.get(function_id, MAX_STEPS_PER_RUN)
+
+    def state_limit(self, function_id: int) -> int:
+        """Bytes of results that a run of a function may keep (protocol section 1.10)."""
+        return self.state_limits.get(function_id, MAX_RUN_STATE_BYTES)
+
+    def call_out(self, leased: Sequence[Leased]) -> None:
+        """Call applications for runs that are leased to this node."""
+        self.driver.launch(leased)
+
+    def call_ended(self) -> None:
+        """A call to an application is over: there is room for another."""
+        if self.running and not self.draining and self.store.backlog():
+            self.claim()
+        self.dispatch.tell_if_empty()
+
+    def remote_ended(self, run: RunRow, ending: Ending, accepted: Accepted | Refused) -> None:
+        """After the commit of the end of a run that is executed elsewhere."""
+        if not isinstance(accepted, Refused):
+            self.accepted(accepted)
+            self.ended(run, ending.status)
 
     @property
     def problem(self) -> str | None:
@@ -321,13 +426,14 @@ class Engine:
         """What the health page shows."""
         return {
             "node": self.store.boot,
-            "in_flight": len(self.live),
+            "in_flight": self.in_flight,
             "capacity": self.capacity,
             "waiting_in_memory": sum(1 for live in self.live.values() if not live.bodies),
             "groups": self.store.group.groups,
             "accepting": self.running and not self.draining and self.problem is None,
             "problem": self.problem or self.store.problem,
             "app_errors": list(self.app_errors),
+            "alerts": self.alerting.described(),
             "store_url": self.store.url,
         }
 
@@ -338,6 +444,16 @@ class Engine:
     def slug_of(self, function_id: int) -> str:
         """The slug of any function."""
         return self._slugs.get(function_id, str(function_id))
+
+    @property
+    def slugs(self) -> Mapping[int, str]:
+        """The slug of every function, by its id."""
+        return self._slugs
+
+    def version_of(self, function_id: int) -> int:
+        """The version of a function's configuration that is in force."""
+        fn = self._by_id.get(function_id)
+        return 1 if fn is None else fn.version
 
     def codec(self, annotation: Any) -> ResultCodec:
         """The codec of a return annotation."""
@@ -410,16 +526,38 @@ class Engine:
             self.timers.arm(accepted.due)
         for resolved in accepted.resolved:
             live = self.live.get(resolved.run_id)
-            if live is not None:
-                live.resolved(resolved.step)
-        if accepted.runs and self.room() > 0 and self.store.backlog():
+            # a later lease has read the step with its other records
+            if live is not None and live.lease.epoch == resolved.epoch:
+                live.resolved(resolved.step, resolved.woken)
+
+    def lanes_changed(self) -> None:
+        """After a commit that changed lanes: claim what is ready, or wake up when something will be."""
+        if not self.running:
+            return
+        if self.room() > 0 and self.store.backlog():
             self.claim()
+        self.timers.arm(self.store.lanes.next_until())
+        self.alerting.touched()
+
+    async def send_signal(self, name: str, data: bytes) -> str | None:
+        """See `Sender.send_signal`."""
+        if self.draining or not self.running:
+            raise NotRunningError("the engine is stopping and takes no more signals; give it again once it is back")
+        plan = GiveSignal(name, data)
+        plan.then = self.signalled
+        given = await self.submit(plan)
+        return None if isinstance(given, Refused) or given.run_id is None else ulid_text(given.run_id)
+
+    def signalled(self, given: Given | Refused) -> None:
+        """After the commit of a signal: the run it resumed goes on."""
+        if not isinstance(given, Refused):
+            self.accepted(given.accepted)
 
     # -- executing ---------------------------------------------------------------------------------------------------
 
     def may_linger(self, now: int, due: int | None, *, threaded: bool) -> bool:
         """Whether a run that only waits may stay in memory for now."""
-        if len(self.live) * 2 > self.capacity or self.store.lanes:
+        if len(self.live) * 2 > self.capacity or self.store.backlog():
             return False
         limit = min(self.linger_ms, 1000) if threaded else self.linger_ms
         return due is None and limit > 0 if due is None else due - now <= limit
@@ -441,11 +579,25 @@ class Engine:
             self.accepted(accepted)
             self.ended(run.run, ending.status)
 
+    def run_cancelled(self, run: RunRow | None, accepted: Accepted | None) -> None:
+        """After the commit of a cancellation: its code ends, and whoever waits for it hears of it."""
+        if accepted is None:
+            return
+        live = None if run is None or run.ended_at is not None else self.live.get(run.id)
+        if live is not None:
+            live.abandon()
+        self.accepted(accepted)
+        if run is not None and run.ended_at is None:
+            self.ended(run, RunStatus.CANCELLED)
+
     def ended(self, run: RunRow, status: int) -> None:
         """Count an end and tell those who wait for it."""
         duration = self.clock.now() - (run.started_at or run.queued_at)
         self.metrics.of(run.function_id).end(_ENDED[RunStatus(status)], duration)
         self.control.announce(run.id)
+        self.alerting.touched()
+        if status == RunStatus.CANCELLED:
+            self.children.parent_cancelled(run.id)
         if self.notices.wanted:
             self.notices.publish(Notice("run", ulid_text(run.id), run.function_id))
             if status == RunStatus.FAILED:
@@ -462,11 +614,11 @@ class Engine:
     def child(self, live: Run, call: InvokeCall[Any], target: Registered) -> Incoming:
         """The event and run of an invoked function; the run's id is derived from parent and step."""
         now = self.clock.now()
-        outgoing = payload(call.payload)
-        row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, outgoing, None, None, live.run.id)
+        data = invoked_data(live, call, target, now + call.timeout)
+        row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, data, None, None, live.run.id)
         run_id = derived_id(now + 1, live.run.id, call.key)
-        match = Match(
-            run_id, target.id, target.version, str(target.id), origin=1, parent_id=live.run.id, parent_step=call.key
+        match = self.intake.match(
+            row, run_id, target.id, target.version, origin=1, parent_id=live.run.id, parent_step=call.key
         )
         return Incoming(row, [match])
 
@@ -475,8 +627,11 @@ class Engine:
         """Whether nothing moves until time passes or something comes from outside: no body, thread, commit or other code."""
         return (
             not self.store.group.busy
+            and not self.driver.in_flight
             and not self.dispatch.claiming
             and not self.bulks.busy
+            and not self.alarms.ringing
+            and not self.alerting.looking
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())
         )
@@ -485,12 +640,12 @@ class Engine:
     def next_due(self) -> int | None:
         """When the first run goes on by itself, as the store has it. Schedules and housekeeping are not counted."""
         moments = [live.next_due for live in self.live.values()]
-        moments.append(self.bulks.next_due)
-        return min((due for due in (self.store.next_timer(), *moments) if due is not None), default=None)
+        stored = (self.store.next_timer(), self.store.next_alarm(), self.bulks.next_due)
+        return min((due for due in (*stored, *moments) if due is not None), default=None)
 
     async def idle(self) -> None:
         """Wait until no run is in memory and nothing is being written; for tests and scripts."""
-        while self.live or self.store.group.busy or self.dispatch.claiming:
+        while self.in_flight or self.store.group.busy or self.dispatch.claiming:
             await self.dispatch.emptied()
             await self.store.group.drain()
             await asyncio.sleep(0)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from holdfast.base.clock import Clock
 from holdfast.base.codec import ResultCodec
 from holdfast.base.ids import IdFactory
+from holdfast.base.retry import RetryPolicy
 from holdfast.core.ending import Ending
 from holdfast.core.ingest import Accepted, Incoming
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Leased
-from holdfast.core.rows import EventRow, RunRow, StepRow
-from holdfast.engine.functions import Callables, Registered
+from holdfast.core.rows import AlertRow, EventRow, RunRow, StepRow
+from holdfast.core.signals import Given
+from holdfast.engine.functions import Registered
 from holdfast.engine.intake import Intake
 from holdfast.engine.notices import Notices
+from holdfast.engine.places import Places
+from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.engine.threads import Bridge, Threads
 from holdfast.engine.timers import Timers
+from holdfast.sdk.callables import Callables
 from holdfast.sdk.calls import InvokeCall, StepCall
-from holdfast.store.reads import Reader
+from holdfast.store.reads import Backlog, Reader
 from holdfast.store.sqlite import SqliteStore
 
 A = TypeVar("A")
@@ -39,13 +44,13 @@ class Run(Protocol):
     recorded_at: dict[str, int]
     calls: int
     multi: bool
-    in_step: dict[asyncio.Task[Any], str]
     bodies: dict[str, int]
     timed_out: dict[str, int]
     bridge: Bridge | None
     unwinding: bool
     abandoned: bool
     has_waits: bool
+    places: Places | None
 
     @property
     def run_id(self) -> str: ...
@@ -62,9 +67,41 @@ class Run(Protocol):
     def cut_off(self, error: BaseException) -> None: ...
     def abandon(self) -> None: ...
     async def hand_back(self, due: int) -> None: ...
-    def check(self) -> None: ...
+    def enter_step(self, task: asyncio.Task[Any], key: str) -> None: ...
+    def leave_step(self, task: asyncio.Task[Any]) -> None: ...
     async def released(self, seq: int) -> None: ...
     async def wait_durably(self, key: str, due: int | None) -> StepRow | None: ...
+
+
+class AlertsOn(Protocol):
+    """The alerts that are on, and the backlogs behind them."""
+
+    @property
+    def on(self) -> Mapping[tuple[int, str], AlertRow]: ...
+    @property
+    def backlogs(self) -> Mapping[int, Backlog]: ...
+
+
+class Counters(Protocol):
+    """What is counted of a function."""
+
+    started: int
+    retried: int
+
+
+class Counted(Protocol):
+    """The counters of all functions."""
+
+    def of(self, function_id: int) -> Counters: ...
+
+
+class Remote(Protocol):
+    """The functions that are called over HTTP, as the engine's other parts see them."""
+
+    @property
+    def functions(self) -> Mapping[int, RemoteFunction]: ...
+    @property
+    def by_slug(self) -> Mapping[str, RemoteFunction]: ...
 
 
 class Host(Protocol):
@@ -82,6 +119,22 @@ class Host(Protocol):
     function_threads: Threads
     timers: Timers
     functions: dict[str, Registered]
+    executable: frozenset[int]
+
+    @property
+    def metrics(self) -> Counted: ...
+    @property
+    def applications(self) -> Remote: ...
+    def retry_delay_ms(self, backoff: RetryPolicy, attempt: int) -> int: ...
+    def step_limit(self, function_id: int) -> int: ...
+    def state_limit(self, function_id: int) -> int: ...
+    def call_ended(self) -> None: ...
+    def call_out(self, leased: Sequence[Leased]) -> None: ...
+    def remote_ended(self, run: RunRow, ending: Ending, accepted: Accepted | Refused) -> None: ...
+    def functions_changed(self) -> None: ...
+    @property
+    def alerting(self) -> AlertsOn: ...
+
     draining: bool
     running: bool
     linger_ms: int
@@ -95,6 +148,7 @@ class Host(Protocol):
     def room(self) -> int: ...
     def submit(self, plan: Plan[A]) -> asyncio.Future[A | Refused]: ...
     def accepted(self, accepted: Accepted | Refused) -> None: ...
+    def signalled(self, given: Given | Refused) -> None: ...
     def claim(self) -> None: ...
     def launch(self, leased: Sequence[Leased]) -> None: ...
     def resume(self, lease: Lease) -> None: ...
@@ -110,4 +164,9 @@ class Host(Protocol):
     def check_size(self, data: bytes, key: str) -> None: ...
     def function_by_id(self, function_id: int) -> Registered | None: ...
     def slug_of(self, function_id: int) -> str: ...
+    @property
+    def slugs(self) -> Mapping[int, str]: ...
+    def version_of(self, function_id: int) -> int: ...
+    def set_state(self, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None: ...
+    def run_cancelled(self, run: RunRow | None, accepted: Accepted | None) -> None: ...
     def run_in_memory(self, run_id: bytes) -> Run | None: ...

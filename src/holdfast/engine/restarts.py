@@ -12,9 +12,10 @@ from holdfast.core.edits import FAILED_STEP, EditedRestart
 from holdfast.core.ingest import Match
 from holdfast.core.restart import Restart
 from holdfast.core.rows import EventRow, RunRow
-from holdfast.engine import inputs
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Host
+from holdfast.engine.remote_functions import RemoteFunction
+from holdfast.sdk import inputs
 from holdfast.sdk.sender import Edit
 
 
@@ -24,38 +25,44 @@ def restart_plan(
     """The plan that starts a run again.
 
     Raises:
-        ConfigurationError: its function is not part of the running app, or the edit is not possible.
+        ConfigurationError: its function is not part of the running app, its event is gone, or the edit is not possible.
         EventInvalidError: the edited event is not acceptable.
     """
-    fn = host.function_by_id(run.function_id)
+    fn = host.applications.functions.get(run.function_id) or host.function_by_id(run.function_id)
     if fn is None:
         raise ConfigurationError(
             f"function {host.slug_of(run.function_id)!r} is not part of the running app; start the app that has it"
         )
+    event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
+    if event is None:
+        raise ConfigurationError(f"the event of run {ulid_text(run.id)} is no longer stored; send it anew")
+    edit = edit or Edit()
+    edited = None if edit.event_data is None else _edited_event(host, fn, event, edit.event_data)
     run_id = host.ids.new(host.clock.now() + 1) if new_id is None else new_id
-    match = Match(run_id, fn.id, fn.version, str(fn.id), origin=3 if redrive else 2, parent_id=run.id)
-    if edit is None or edit == Edit():
+    match = _match_again(host, run, fn, edited or event, run_id, origin=3 if redrive else 2)
+    if edit == Edit():
         return Restart(run.id, match, redrive=redrive)
     from_step = edit.from_step
     if edit.input is not None and from_step is None:
         if not redrive:
             raise ConfigurationError("an edited input belongs to a step: say which with from_step")
         from_step = FAILED_STEP
-    return EditedRestart(
-        run.id,
-        match,
-        redrive=redrive,
-        from_step=from_step,
-        given=None if edit.input is None else inputs.checked(edit.input),
-        event=None if edit.event_data is None else _edited_event(host, fn, run, edit.event_data),
-    )
+    given = None if edit.input is None else inputs.checked(edit.input)
+    return EditedRestart(run.id, match, redrive=redrive, from_step=from_step, given=given, event=edited)
 
 
-def _edited_event(host: Host, fn: Registered, run: RunRow, data: Any) -> EventRow:
+def _match_again(
+    host: Host, run: RunRow, fn: Registered | RemoteFunction, event: EventRow, run_id: bytes, *, origin: int
+) -> Match:
+    match = host.intake.match(event, run_id, fn.id, fn.version, origin=origin, parent_id=run.id)
+    if match.admission is not None:
+        match.admission.restarted = True
+        match.admission.recorded = False
+    return match
+
+
+def _edited_event(host: Host, fn: Registered | RemoteFunction, old: EventRow, data: Any) -> EventRow:
     """A new event with other data, which says what it was made from. It starts nothing but the one run."""
-    old = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
-    if old is None:
-        raise ConfigurationError(f"the event of run {ulid_text(run.id)} is no longer stored; send it anew")
     if not isinstance(data, dict):
         raise EventInvalidError("the data of an event is an object")
     try:
@@ -68,6 +75,8 @@ def _edited_event(host: Host, fn: Registered, run: RunRow, data: Any) -> EventRo
     meta = decode_json(old.meta) if old.meta else {}
     meta["edited_from"] = ulid_text(old.id)
     event = EventRow(host.ids.new(now), old.name, now, now, raw, None, encode_json(meta, "the event's meta"))
+    if isinstance(fn, RemoteFunction):
+        return event  # its application knows what it can read
     try:
         fn.received(event)
     except NonRetriableError as error:

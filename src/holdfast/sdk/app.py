@@ -13,6 +13,7 @@ from holdfast.base.duration import Duration, duration_ms
 from holdfast.base.errors import ConfigurationError, NotRunningError
 from holdfast.base.limits import DEFAULT_RETRIES
 from holdfast.base.retry import Backoff, RetryPolicy
+from holdfast.sdk.alerts import Alerts
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, event_name
 from holdfast.sdk.functions import (
     AnyFunctionDecorator,
@@ -26,6 +27,7 @@ from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
 from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
 from holdfast.sdk.settings import FunctionSettings, function_options
+from holdfast.sdk.signals import signal_json
 from holdfast.sdk.steering import Steering
 from holdfast.sdk.triggers import Cron, On, Trigger, normalise
 
@@ -88,12 +90,13 @@ class App(Steering):
         on_failure: Called, as a durable function, after any function of the app has failed for good.
         middleware: Code around all functions, steps and sends of the app.
         lifespan: An async context manager around the time the app runs; what it yields is `ctx.resources`.
+        alerts: Default thresholds of its functions.
     """
 
     def __init__(
         self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,
         backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
-        middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None,
+        middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None, alerts: Alerts | None = None,
     ) -> None:
         if not id or not id.isascii() or not all(c.isalnum() or c in "._-" for c in id):
             raise ConfigurationError(f"app id {id!r} may have letters, digits, '.', '_' and '-' only")
@@ -106,10 +109,11 @@ class App(Steering):
         self.backoff = backoff or Backoff.table()
         self.middleware = tuple(middleware)
         self.lifespan = lifespan
+        self.alerts = alerts
         self._senders: list[Sender] = []
         self._send_wrappers = [m for m in self.middleware if overrides(m, "around_send")]
         try:
-            function_options({}, self.retries, self.backoff)
+            function_options({}, self.retries, self.backoff, alerts=alerts)
         except ConfigurationError as error:
             raise ConfigurationError(f"app {id!r}: {error}") from error
         for model in events or ():
@@ -180,7 +184,7 @@ class App(Steering):
         where = source_of(fn)
         try:
             normal = [normalise(trigger) for trigger in triggers]
-            options = function_options(settings, self.retries, self.backoff)
+            options = function_options(settings, self.retries, self.backoff, normal, self.alerts)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from error
         function_id = settings.get("id") or fn.__name__.replace("_", "-")
@@ -251,6 +255,23 @@ class App(Steering):
                 "send_sync does not pass through async around_send middleware; use `await app.send(...)`"
             )
         return self._sender().send_threadsafe(outgoing)[0]
+
+    async def send_signal(self, name: str, data: Any) -> str | None:
+        """Give a signal to the run that waits for it with `ctx.step.wait_for_signal`. Returns when that is on disk.
+
+        Args:
+            name: The signal's name.
+            data: What the waiting run receives; anything a step may return.
+
+        Returns:
+            The id of the run that was resumed, or None when nobody waits. A signal that nobody waits for is not kept.
+
+        Raises:
+            EventInvalidError: the name is empty or too long, or the data can't be written as JSON.
+            NotRunningError: neither `app.running()` nor a server address.
+            StoreError: the disk refused; nothing was resumed.
+        """
+        return await self._sender().send_signal(name, signal_json(name, data))
 
     async def _deliver(self, outgoing: list[Outgoing]) -> list[Sent]:
         if not self._send_wrappers:

@@ -30,7 +30,18 @@ from holdfast.server.operation import (
     read_limit,
     read_moment,
 )
-from holdfast.server.shapes import Event, Function, Health, Invoked, Run, event_of, function_of, run_of
+from holdfast.server.shapes import (
+    Alert,
+    Event,
+    Function,
+    Health,
+    Invoked,
+    Run,
+    alert_of,
+    event_of,
+    function_of,
+    run_of,
+)
 from holdfast.store.reads import EventView
 
 MAX_EVENTS = 51
@@ -42,8 +53,13 @@ _INVOKED = "inngest/function.invoked"
 
 
 async def list_events(api: Api, request: Request) -> Response:
+    name = request.query_params.get("name") or None
+    wanted = request.query_params.get("include_internal_events", "false").lower()
+    if wanted not in {"true", "false", "1", "0"}:
+        raise ApiError(400, f"include_internal_events must be true or false, not {wanted[:40]!r}")
     rows, cursor = await api.engine.reader.events(
-        name=request.query_params.get("name") or None,
+        name=name,
+        internal=wanted in {"true", "1"} or (name or "").startswith("inngest/"),
         limit=read_limit(request, 20, MAX_EVENTS),
         cursor=read_cursor(request),
         received_after=read_moment(request, "received_after"),
@@ -80,6 +96,10 @@ async def list_functions(api: Api, _request: Request) -> Response:
     return api.answer([function_of(row) for row in await api.engine.reader.functions()])
 
 
+async def list_alerts(api: Api, _request: Request) -> Response:
+    return api.answer([alert_of(alert) for alert in api.engine.alerting.described()])
+
+
 async def list_app_functions(api: Api, request: Request) -> Response:
     name = request.path_params["app"]
     rows = await api.engine.reader.functions()
@@ -104,10 +124,9 @@ async def invoke(api: Api, request: Request) -> Response:
         raise ApiError(error.status, str(error), error.code) from error
     if function is not None and event.name == _INVOKED:
         event = _as_triggered(function, event)
-    run_id = await api.engine.start(slug, event)
+    event_id, run_id = await api.engine.control.start_event(slug, event)
     await api.audit(request, "function.invoke", slug, run_id)
-    info = await api.engine.run_info(run_id)
-    return json_response(Invoked(info.event_id, run_id))
+    return json_response(Invoked(event_id, run_id))
 
 
 def _in_process(api: Api, slug: str) -> SdkFunction[Any, Any] | None:
@@ -194,6 +213,12 @@ OPERATIONS = (
         summary="List events, newest first",
         params=(
             Param("name", "Only events of this name."),
+            Param(
+                "include_internal_events",
+                "Whether to list holdfast's own (`inngest/...`) too. One asked for by name is listed anyway.",
+                "query",
+                {"type": "boolean", "default": False},
+            ),
             Param("received_after", "Received after this moment: RFC 3339 or milliseconds since 1970."),
             Param("received_before", "Received before this moment."),
             limit_param(20, MAX_EVENTS),
@@ -261,7 +286,17 @@ OPERATIONS = (
             200: Answer("It is on disk and will run.", Invoked, envelope=False),
             400: Answer("The event is not acceptable.", ErrorBody, envelope=False),
             404: Answer("There is no such function.", ErrorBody, envelope=False),
+            422: Answer("A rule of its flow control doesn't let a run start now.", ErrorBody, envelope=False),
         },
+    ),
+    Operation(
+        method="GET",
+        path="/v1/alerts",
+        id="listAlerts",
+        group="Functions",
+        handler=list_alerts,
+        summary="List the alerts that are on",
+        answers={200: Answer("Alerts, those that were raised first before others.", list[Alert])},
     ),
     Operation(
         method="GET",

@@ -73,6 +73,15 @@ def bound(fn: Callable[..., Any], raw: bytes, key: str) -> tuple[tuple[Any, ...]
     return found.args, found.kwargs
 
 
+def as_input(raw: bytes) -> bytes:
+    """An input that any server gave: a value that has not the form of one is the only argument."""
+    try:
+        _parts(decode_json(raw))
+    except ConfigurationError:
+        return b"[" + raw + b"]"
+    return raw
+
+
 def _parts(value: Any) -> tuple[list[Any], dict[str, Any]]:
     if isinstance(value, list | tuple):
         return list(value), {}
