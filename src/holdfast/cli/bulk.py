@@ -173,7 +173,7 @@ def carry_out(api: ServerApi, words: Words, where: Mapping[str, Any], rate: str 
     try:
         bulk = _follow(api, path, words)
     except KeyboardInterrupt:
-        api.delete(path)
+        api.remove(path)
         bulk = api.get(path, Bulk).data
     said = f"{number(bulk.done)} {words.done}"
     said += f", {number(bulk.skipped)} had nothing left to do" if bulk.skipped else ""

@@ -81,5 +81,5 @@ def command(
 
 
 def _cancel(api: ServerApi, run_id: str) -> str:
-    api.delete(run_path(run_id))
+    api.remove(run_path(run_id))
     return f"{run_id} cancelled"
