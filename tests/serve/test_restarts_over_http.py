@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from holdfast import App, Backoff, ConfigurationError, Context, Event, NonRetriableError
+from holdfast.core.rows import RunStatus
 from holdfast.sdk.sender import Edit
 from holdfast.server.serve import serving
 from holdfast.server.settings import ServerSettings
+from holdfast.store.reads import RunFilter
 from holdfast.testing import Harness
 
 pytestmark = pytest.mark.anyio
@@ -145,14 +147,15 @@ async def test_a_step_that_is_not_there_is_answered_with_the_names(served_by):
 async def test_many_are_cancelled_and_run_again(served_by):
     shop = Shop()
     async with shop.called(served_by) as h:
-        await h.engine.send([h.app.outgoing({"name": "far/nap", "data": {}}) for _ in range(5)])
+        for _ in range(5):
+            await h.send({"name": "far/nap", "data": {}})
         await h.settle(within=1)
         bulk = await h.engine.bulk("cancel", {"function": "far-nap"})
         await h.settle(within=1)
         assert (await h.engine.bulk_info(bulk)).done == 5
-        runs, _ = await h.engine.reader.runs()
-        assert {(run.status, run.reason) for run in runs} == {("CANCELLED", f"cancelled by python, bulk operation {bulk}")}
+        runs = await h.engine.reader._pool.run(lambda conn: conn.execute("SELECT status, reason FROM runs").fetchall())
+        assert set(runs) == {(RunStatus.CANCELLED, f"cancelled by python, bulk operation {bulk}")}
         bulk = await h.engine.bulk("rerun", {"function": "far-nap"})
         await h.settle(within=1)
         assert (await h.engine.bulk_info(bulk)).done == 5
-        assert await h.engine.reader.count_runs(status="WAITING") == 5
+        assert await h.engine.reader.count_runs(RunFilter(status=("WAITING",))) == 5
