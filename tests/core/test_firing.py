@@ -23,6 +23,7 @@ jitters = st.sampled_from([0, 1000, 30_000, 300_000])
 policies = st.sampled_from(["skip", "once", "all"])
 
 
+@settings(deadline=None)
 @given(schedules, jitters, st.integers(0, 400 * DAY))
 def test_an_occurrence_fires_after_it_is_due_and_before_the_next_one_does(schedule, jitter, offset):
     firing = Firing(Schedule.parse(schedule), "app-fn", jitter)
@@ -98,6 +99,7 @@ def test_a_year_of_minutes_is_counted():
     assert decision.missed == [START + 365 * DAY - n * MINUTE for n in range(RECENT, 0, -1)]
 
 
+@settings(deadline=None)
 @given(schedules, st.integers(0, 400 * DAY), st.integers(1, 20))
 def test_the_next_fires_are_the_occurrences_one_after_the_other(schedule, offset, count):
     moments = next_fires(schedule, START + offset, count)

@@ -329,15 +329,23 @@ def _singleton(tx: Tx, function_id: int, run_id: bytes, event: EventRow, due: in
         return Decision(run_id, start=True, due=due)
     key = (function_id, admission.singleton)
     row = tx.get(SingletonRow, key)
-    holder = None if row is None else tx.get(RunRow, row.run_id)
-    detail = f"key {admission.singleton!r}" if admission.singleton else ""
-    live = holder is not None and holder.ended_at is None
-    if live and holder is not None:
-        if rule.mode == "skip":
-            if admission.recorded:
-                _skip(tx, function_id, event, "singleton", holder.id, detail)
-            return Decision(holder.id, start=False, refused="another run of this singleton is live")
-        reason = f"a newer run of the singleton took its place: {ulid_text(run_id)}"
-        tx.put(AlarmRow(holder.id, AlarmKind.CANCEL, tx.now, reason, run_id))
-    tx.put(SingletonRow(*key, run_id))
-    return Decision(run_id, start=True, due=due, after=live)
+    holder = _live(tx, None if row is None else row.run_id)
+    if holder is not None and rule.mode == "skip":
+        if admission.recorded:
+            detail = f"key {admission.singleton!r}" if admission.singleton else ""
+            _skip(tx, function_id, event, "singleton", holder.id, detail)
+        return Decision(holder.id, start=False, refused="another run of this singleton is live")
+    # a holder that hasn't begun waits for the one before it, and so does whoever takes the holder's place
+    first = _live(tx, None if row is None else row.before) or holder
+    reason = f"a newer run of the singleton took its place: {ulid_text(run_id)}"
+    if first is not None:
+        tx.put(AlarmRow(first.id, AlarmKind.CANCEL, tx.now, reason, run_id))
+    if holder is not None and holder is not first:
+        tx.put(AlarmRow(holder.id, AlarmKind.CANCEL, tx.now, reason))
+    tx.put(SingletonRow(*key, run_id, None if first is None else first.id))
+    return Decision(run_id, start=True, due=due, after=first is not None)
+
+
+def _live(tx: Tx, run_id: bytes | None) -> RunRow | None:
+    run = None if run_id is None else tx.get(RunRow, run_id)
+    return run if run is not None and run.ended_at is None else None

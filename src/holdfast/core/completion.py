@@ -38,7 +38,11 @@ def complete(tx: Tx, load: Callable[[Tx, list[Read]], None]) -> None:
 
 
 def _pointers(tx: Tx) -> list[Read]:
-    reads: list[Read] = [(RunRow, row.run_id) for row in tx.loaded(SingletonRow)]
+    reads: list[Read] = []
+    for singleton in tx.loaded(SingletonRow):
+        reads.append((RunRow, singleton.run_id))
+        if singleton.before is not None:
+            reads.append((RunRow, singleton.before))
     reads.extend((RunRow, row.run_id) for row in tx.loaded(DedupeRow) if row.key.startswith(IDEMPOTENCY))
     cancelling = (wait.run_id for wait in tx.loaded(WaitRow) if wait.key.startswith(CANCEL_KEY))
     reads.extend((AlarmRow, (run_id, int(AlarmKind.CANCEL))) for run_id in cancelling)

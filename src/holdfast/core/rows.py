@@ -298,6 +298,8 @@ class SingletonRow(Row):
     function_id: int
     key: str
     run_id: bytes
+    before: bytes | None = None
+    """The run it takes the place of, which may be live until it has been cancelled."""
 
 
 class GatherKind(IntEnum):
