@@ -40,6 +40,25 @@ def test_a_lane_that_comes_back_within_a_millisecond_is_served_once():
     assert [row.lane for row in lanes.ready(frozenset({1}), suspect=False, count=10)] == ["1/b", "1/a"]
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_lane_that_loses_its_place_to_another_keeps_its_turn(together):
+    """Fairness is a round: whoever waits is served once before anybody is served twice."""
+    with World({"f": {"concurrency": [{"limit": 2}, {"limit": 1, "key": TENANT}]}}) as world:
+        for tenant in ("big-1", "big-2"):
+            send(world, 60, tenant=tenant)
+        for n in range(6):
+            send(world, tenant=f"small-{n}")
+        before = len(world.starts)
+        while not all(any(life.event.data["tenant"] == f"small-{n}" for _, life in world.starts) for n in range(6)):
+            world.clock.ms += 1
+            for body in list(world.live.values())[: 2 if together else 1]:
+                world.end(body)
+            world.settle()
+        later = [life.event.data["tenant"] for _, life in world.starts[before:]]
+        assert max(later.count("big-1"), later.count("big-2")) <= 2, later
+        world.drain()
+
+
 def test_a_place_is_not_left_to_a_lane_of_a_held_function():
     """A place that is shared goes to a function that can take it."""
     with World({"held": {"concurrency": SHARED}, "open": {"concurrency": SHARED}}) as world:

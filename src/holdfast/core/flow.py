@@ -10,6 +10,7 @@ from zlib import crc32
 import msgspec
 
 from holdfast.core.keys import Key, Subject
+from holdfast.core.matching import SameField
 
 if TYPE_CHECKING:
     from holdfast.core.rows import RunRow
@@ -116,12 +117,12 @@ class CancelRule(msgspec.Struct, frozen=True):
     """An event that cancels the run."""
 
     event: str
-    path: str | None = None
-    """A data path that must be equal in the triggering and the cancelling event: the indexed part."""
+    same: SameField | None = None
+    """The field that must be there, and equal in the triggering and the cancelling event: the indexed part."""
     expression: str | None = None
     """CEL over `event` and `async`."""
     timeout: int | None = None
-    """How long after its start the run can be cancelled so; as long as it lives unless given."""
+    """How long after it is due to start the run can be cancelled so; as long as it lives unless given."""
 
 
 class Flow(msgspec.Struct):
@@ -247,6 +248,13 @@ def key_of_lane(lane: str) -> str | None:
 def _tag(name: str, key: Key | None) -> str:
     source = key.source if key is not None else ""
     return f"{crc32(f'{name} {source}'.encode()):08x}"
+
+
+def gate_words(gate_id: str) -> str:
+    """A gate as people call it: its rule, and the value of its key."""
+    rule = {"l": "concurrency", "r": "run concurrency", "t": "throttle"}.get(gate_id[:1], "a limit")
+    key = gate_id.partition(":")[2]
+    return f"{rule}, key {key!r}" if key else rule
 
 
 def window_id(flow: Flow, key: str) -> str:
