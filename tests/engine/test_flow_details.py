@@ -333,27 +333,6 @@ async def test_a_batch_counts_by_the_keys_of_its_first_event_full_or_not():
     assert most == [["a"], ["a", "c"], ["a"]]
 
 
-async def test_a_lane_that_loses_its_place_to_another_keeps_its_turn():
-    app, order = App("t"), []
-
-    async def body(tenant: str) -> None:
-        order.append(tenant)
-        await asyncio.sleep(0)
-
-    @app.function(Job, concurrency=[Concurrency(2), Concurrency(1, key="event.data.tenant")])
-    async def work(ctx: Context[Job]) -> None:
-        await ctx.step.run("body", body, ctx.event.data.tenant)
-
-    async with Harness(app, start=START) as h:
-        await app.send_many([Job(tenant=tenant) for _ in range(60) for tenant in ("big-1", "big-2")])
-        await app.send_many([Job(tenant=f"small-{n}") for n in range(6)])
-        await h.settle()
-    assert len(order) == 126
-    last = max(order.index(f"small-{n}") for n in range(6))
-    # two that execute, the rest of the round, and what is started while a group is being written
-    assert last <= 20, order[:40]
-
-
 async def test_a_run_that_waits_for_a_place_does_not_show_as_running():
     app, gate = App("t"), asyncio.Event()
 

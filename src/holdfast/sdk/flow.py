@@ -46,7 +46,6 @@ class Concurrency:
             self._check_shared()
         return _document(limit=self.limit, key=keys.source(self.key), scope=None if scope == "fn" else scope)
 
-
     def _check_shared(self) -> None:
         """What functions share they must name in the same way."""
         if self.key is None:
