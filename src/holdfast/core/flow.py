@@ -250,13 +250,6 @@ def _tag(name: str, key: Key | None) -> str:
     return f"{crc32(f'{name} {source}'.encode()):08x}"
 
 
-def gate_words(gate_id: str) -> str:
-    """A gate as people call it: its rule, and the value of its key."""
-    rule = {"l": "concurrency", "r": "run concurrency", "t": "throttle"}.get(gate_id[:1], "a limit")
-    key = gate_id.partition(":")[2]
-    return f"{rule}, key {key!r}" if key else rule
-
-
 def window_id(flow: Flow, key: str) -> str:
     """The identity of a rate limit's window."""
     rate: Any = flow.rate_limit

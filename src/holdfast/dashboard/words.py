@@ -66,8 +66,7 @@ def _place(detail: RunDetail, queue: QueueView | None, now: int, has_steps: bool
     if queue.state == "ready":
         line = f", {humanize.ordinal(queue.position)} in line" if queue.position else ""
         since = humanize.duration(now - queue.due) if now > queue.due else None
-        at = f" ({queue.gate})" if queue.gate else ""
-        return f"Waits for a free place{at}{line}" + (f", for {since}." if since else ".")
+        return f"Waits for a free place{line}" + (f", for {since}." if since else ".")
     if queue.state == "timed" and not has_steps:
         if detail.function_attempts:
             last = detail.function_attempts[-1]

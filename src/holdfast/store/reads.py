@@ -114,8 +114,6 @@ class QueueView(msgspec.Struct, frozen=True):
     """Place in line among ready items of its lane, from 1; None when it isn't in line."""
     attempt: int
     crashes: int
-    gate: str = ""
-    """The limit its lane waits at, in words; "" where it waits for its turn alone."""
 
 
 class EventView(msgspec.Struct, frozen=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from itertools import groupby
 
-from holdfast.core.flow import gate_words
 from holdfast.core.rows import ItemState
 from holdfast.store.reads import QueueView, RunDetail, StepView
 from holdfast.store.sqlite.reading import statements as sql
@@ -54,8 +53,5 @@ def _queue(conn: sqlite3.Connection, run_id: bytes) -> QueueView | None:
     if item is None:
         return None
     item_id, state, _, lane, rank, _, _ = item
-    if state != ItemState.READY:
-        return queue_view(item, None)
-    ahead = conn.execute(sql.AHEAD, (lane, rank, item_id)).fetchone()[0]
-    gate = conn.execute(sql.GATE, (lane,)).fetchone()
-    return queue_view(item, ahead + 1, "" if gate is None else gate_words(gate[0]))
+    ahead = conn.execute(sql.AHEAD, (lane, rank, item_id)).fetchone()[0] if state == ItemState.READY else None
+    return queue_view(item, None if ahead is None else ahead + 1)

@@ -69,7 +69,6 @@ ITEM = """
 SELECT id, state, due, lane, rank, attempt, crashes FROM queue WHERE id >= ?1 AND id < ?2
 ORDER BY CASE state WHEN 2 THEN 0 WHEN 0 THEN 1 ELSE 2 END, due LIMIT 1
 """
-GATE = "SELECT gate FROM lanes WHERE lane = ? AND blocked > 0"
 AHEAD = "SELECT count(*) FROM queue INDEXED BY queue_ready WHERE state = 0 AND lane = ? AND (rank, id) < (?, ?)"
 
 # -- events -------------------------------------------------------------------------------------------------------

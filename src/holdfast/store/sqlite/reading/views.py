@@ -122,9 +122,9 @@ def log_view(row: SqlRow) -> LogView:
     return LogView(at, next((name for floor, name in _LEVELS if level >= floor), "debug"), message, step)
 
 
-def queue_view(row: SqlRow, position: int | None, gate: str = "") -> QueueView:
+def queue_view(row: SqlRow, position: int | None) -> QueueView:
     _, state, due, lane, _, attempt, crashes = row
-    return QueueView(ItemState(state).name.lower(), due, lane, position, attempt, crashes, gate)
+    return QueueView(ItemState(state).name.lower(), due, lane, position, attempt, crashes)
 
 
 def event_view(row: SqlRow) -> EventView:
