@@ -7,7 +7,7 @@ from flow_world import JOB, START, STOP, WAKE, World
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.core.flow_config import FlowReader
-from holdfast.core.rows import LaneRow
+from holdfast.core.rows import LaneRow, RunStatus
 from holdfast.store.sqlite.lanes import Lanes
 
 TENANT, KIND = "event.data.tenant", "event.data.kind"
@@ -217,7 +217,7 @@ def test_a_run_that_follows_another_is_not_forgotten_when_an_event_cancels_that_
         world.drain()
 
 
-def test_a_run_that_starts_in_the_group_in_which_its_timeout_rings_is_not_cancelled():
+def test_a_run_that_could_start_in_the_group_in_which_its_timeout_rings_is_cancelled_and_not_started():
     with World({"f": {"concurrency": [{"limit": 1}], "timeouts": {"start": "2s"}}}) as world:
         first, second = send(world, 2)
         world.end(body_of(world, first))
@@ -226,8 +226,8 @@ def test_a_run_that_starts_in_the_group_in_which_its_timeout_rings_is_not_cancel
         claim, ringing = world._due()[::-1]
         world.pending = [claim, ringing]
         world.commit(engine=False)
-        assert run_of(world, second).started is not None
-        assert run_of(world, second).ended is None
+        assert run_of(world, second).started is None
+        assert run_of(world, second).status == RunStatus.CANCELLED
         world.drain()
 
 
