@@ -329,6 +329,8 @@ class GatherRow(Row):
     bytes: int
     invoked: int = 0
     """Whether other runs wait for its result."""
+    lane: str = ""
+    """Batch: the lane of its first event, which is its run's."""
 
 
 class BatchEventRow(Row):

@@ -406,7 +406,7 @@ class Engine:
 
     def call_ended(self) -> None:
         """A call to an application is over: there is room for another."""
-        if self.running and not self.draining and self.store.backlog():
+        if self.running and not self.draining and self.dispatch.wanted:
             self.claim()
         self.dispatch.tell_if_empty()
 
