@@ -13,13 +13,12 @@ import random
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import uvicorn
 from rich.console import Console
 
 from .expectations import Observation
@@ -29,9 +28,9 @@ from .observers import Api, Database, Mailbox
 from .processes import PortTakenError, StartError, Storefront, check_port
 from .sabotaged import SABOTAGES
 from .scenario import Sent, Stage, play
+from .serving import served
 from .table import print_table
 from .traffic import Placed, Traffic
-from .waiting import until
 
 SECRET = "whsec_demo"  # noqa: S105 - for a shop that sells nothing
 TRICKLE_SECONDS = (1.0, 4.0)
@@ -141,7 +140,7 @@ async def running(options: Options, console: Console) -> AsyncIterator[Demo]:
         shutil.rmtree(options.data, ignore_errors=True)
     options.data.mkdir(parents=True, exist_ok=True)
     inbox = Inbox()
-    async with smtp_server(inbox) as smtp_port, inbox_served(inbox, options.inbox_port) as inbox_url:
+    async with smtp_server(inbox) as smtp_port, served(inbox_app(inbox), options.inbox_port) as inbox_url:
         storefront = _storefront(options, smtp_port)
         await storefront.start()
         clients = [
@@ -174,27 +173,6 @@ def _storefront(options: Options, smtp_port: int) -> Storefront:
         log=options.data / "storefront.log",
         module=("examples.demo.sabotaged", str(options.sabotage)) if broken else ("examples.storefront",),
     )
-
-
-class _PageServer(uvicorn.Server):
-    """A server that leaves Ctrl-C to the demo as a whole."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def inbox_served(inbox: Inbox, port: int) -> AsyncIterator[str]:
-    """The inbox's page; gives its address."""
-    server = _PageServer(uvicorn.Config(inbox_app(inbox), port=port, log_level="error", lifespan="off"))
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started or serving.done(), 10)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await serving
 
 
 async def run(options: Options, console: Console) -> int:
