@@ -85,6 +85,9 @@ class Tokens:
         if await self._fresh(merchant_id, now):
             return "still fresh"
         token = await self._hold(merchant_id, run_id, now)
+        if token.expires_at > now + self.margin:  # another run was faster
+            await self._release(merchant_id, run_id)
+            return "still fresh"
         try:
             grant = await self._ask(token)
         except (TokenServiceError, NonRetriableError):

@@ -25,7 +25,7 @@ from .expectations import Observation
 from .inbox import BUSY, FULL, Inbox, smtp_server
 from .inbox_page import inbox_app
 from .observers import Api, Database, Mailbox
-from .processes import PortTakenError, StartError, Storefront, check_port
+from .processes import PortTakenError, StartError, AppProcess, check_port
 from .sabotaged import SABOTAGES
 from .scenario import Sent, Stage, play
 from .serving import served
@@ -75,7 +75,7 @@ class Demo:
     options: Options
     console: Console
     inbox: Inbox
-    storefront: Storefront
+    storefront: AppProcess
     shop: httpx.AsyncClient
     server: httpx.AsyncClient
     page: httpx.AsyncClient
@@ -157,9 +157,9 @@ async def running(options: Options, console: Console) -> AsyncIterator[Demo]:
             await storefront.stop()
 
 
-def _storefront(options: Options, smtp_port: int) -> Storefront:
+def _storefront(options: Options, smtp_port: int) -> AppProcess:
     broken = options.sabotage in {"mail-step", "idempotency"}
-    return Storefront(
+    return AppProcess(
         port=options.shop_port,
         dashboard_port=options.dashboard_port,
         environ={

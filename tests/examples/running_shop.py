@@ -13,7 +13,7 @@ import httpx
 
 from examples.demo.inbox import Inbox, smtp_server
 from examples.demo.observers import Api, Database
-from examples.demo.processes import Storefront
+from examples.demo.processes import AppProcess
 from examples.demo.traffic import Traffic
 from examples.demo.waiting import until
 
@@ -22,7 +22,7 @@ from examples.demo.waiting import until
 class RunningShop:
     """The storefront as a process, its inbox, and ways to look at both."""
 
-    storefront: Storefront
+    storefront: AppProcess
     inbox: Inbox
     traffic: Traffic
     api: Api
@@ -47,7 +47,7 @@ class RunningShop:
 async def running_shop(folder: Path, handler: Inbox | None = None, **environ: str) -> AsyncIterator[RunningShop]:
     inbox = handler or Inbox()
     async with smtp_server(inbox) as smtp_port, AsyncExitStack() as stack:
-        storefront = Storefront(
+        storefront = AppProcess(
             port=free_port(),
             dashboard_port=free_port(),
             environ={
