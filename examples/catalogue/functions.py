@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from typing import Any
 
-from holdfast import Context, Cron, CronTick, FunctionFailed, NonRetriableError, RetryPresets, StepError
+from holdfast import Context, Cron, CronTick, Function, FunctionFailed, NonRetriableError, RetryPresets, StepError
 
 from .client import app
 from .enhancing import ProductText, write_text
@@ -134,4 +135,10 @@ async def write(catalogue: Catalogue, gap: Gap) -> ProductText:
     return await write_text(catalogue.model, gap)
 
 
-functions = [process_webhook, find_expiring_tokens, refresh_token, scrape_product, enhance_product]
+functions: list[Function[Any, Any]] = [
+    process_webhook,
+    find_expiring_tokens,
+    refresh_token,
+    scrape_product,
+    enhance_product,
+]

@@ -25,7 +25,7 @@ from .expectations import Observation
 from .inbox import BUSY, FULL, Inbox, smtp_server
 from .inbox_page import inbox_app
 from .observers import Api, Database, Mailbox
-from .processes import PortTakenError, StartError, AppProcess, check_port
+from .processes import AppProcess, PortTakenError, StartError, check_port
 from .sabotaged import SABOTAGES
 from .scenario import Sent, Stage, play
 from .serving import served

@@ -1,0 +1,41 @@
+"""The web application, with the durable functions in the same process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from . import functions
+from .client import app
+from .routes import REFUSALS, health_router, router, try_again_later
+from .settings import Settings
+
+__all__ = ["create_api", "functions"]
+
+
+@asynccontextmanager
+async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = api.state.settings
+    mode = "start" if settings.production else "dev"
+    async with app.running(store=settings.holdfast_store, serve=settings.dashboard, mode=mode):
+        yield
+
+
+def create_api(settings: Settings | None = None) -> FastAPI:
+    """The studio.
+
+    Args:
+        settings: Read from the environment unless given.
+
+    Raises:
+        SettingsError: the environment is not usable.
+    """
+    api = FastAPI(title="Studio", lifespan=_lifespan)
+    api.state.settings = settings or Settings.from_environment()
+    api.include_router(health_router)
+    api.include_router(router)
+    for refusal in REFUSALS:
+        api.add_exception_handler(refusal, try_again_later)
+    return api
