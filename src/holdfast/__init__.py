@@ -13,6 +13,7 @@ from holdfast.base.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    RunRefusedError,
     StepError,
     StepTimeoutError,
     StepUsageError,
@@ -27,9 +28,21 @@ from holdfast.base.errors import (
 )
 from holdfast.base.retry import Backoff, RetryPolicy, RetryPresets, call_with_retry
 from holdfast.base.version import __version__
+from holdfast.sdk.alerts import AlertRaised, AlertResolved, Alerts
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
+from holdfast.sdk.flow import (
+    Batch,
+    CancelOn,
+    Concurrency,
+    Debounce,
+    Idempotency,
+    RateLimit,
+    Singleton,
+    Throttle,
+    Timeouts,
+)
 from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.sender import RunInfo, Sent
@@ -37,12 +50,19 @@ from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
 
 __all__ = [
+    "AlertRaised",
+    "AlertResolved",
+    "Alerts",
     "App",
     "Backoff",
+    "Batch",
+    "CancelOn",
+    "Concurrency",
     "ConfigurationError",
     "Context",
     "Cron",
     "CronTick",
+    "Debounce",
     "Event",
     "EventInvalidError",
     "Function",
@@ -50,6 +70,7 @@ __all__ = [
     "FunctionRef",
     "FunctionSettings",
     "HoldfastError",
+    "Idempotency",
     "InvokeTimeoutError",
     "Middleware",
     "NonRetriableError",
@@ -57,6 +78,7 @@ __all__ = [
     "NotSerializableError",
     "On",
     "OverloadedError",
+    "RateLimit",
     "ReceivedEvent",
     "RetryAfterError",
     "RetryPolicy",
@@ -66,7 +88,9 @@ __all__ = [
     "RunHandle",
     "RunInfo",
     "RunNotFoundError",
+    "RunRefusedError",
     "Sent",
+    "Singleton",
     "Step",
     "StepCall",
     "StepError",
@@ -81,6 +105,8 @@ __all__ = [
     "Suspended",
     "SyncContext",
     "SyncStep",
+    "Throttle",
+    "Timeouts",
     "UnknownEventError",
     "__version__",
     "call_with_retry",

@@ -42,3 +42,13 @@ def query(database: Path) -> Callable[..., list[tuple[Any, ...]]]:
             conn.close()
 
     return run
+
+
+@pytest.fixture
+def query_of():
+    """Ask the database of a harness."""
+
+    def ask(harness, sql: str, *parameters):
+        return harness.engine.store._committed.execute(sql, parameters).fetchall()
+
+    return ask

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from holdfast.core.ingest import Accepted, Incoming, accept
+from holdfast.core.ingest import Accepted, Incoming, accept, reads_of
 from holdfast.core.plan import Plan, Read, Refused, Tx
 from holdfast.core.rows import CronFireRow, CronRow
 
@@ -31,6 +31,7 @@ class FireCron(Plan[Accepted]):
         return (
             (CronRow, (self.function_id, self.schedule)),
             (CronFireRow, (self.function_id, self.schedule, self.due)),
+            *reads_of([self.incoming]),
         )
 
     def decide(self, tx: Tx) -> Accepted | Refused:

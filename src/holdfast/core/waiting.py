@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from holdfast.core.ingest import Accepted, Incoming, event_json, matches, reads_of, resolve, start_run
+from holdfast.core.ingest import Accepted, Incoming, admit, event_json, matches, reads_of, resolve
 from holdfast.core.machine import Lease, holds
 from holdfast.core.plan import STALE, EventsSince, Plan, Read, Refused, Tx
 from holdfast.core.rows import EventRow, ItemRow, LogRow, RunRow, StepRow, StepState, WaitRow
+
+replace = msgspec.structs.replace
 
 CHILD_LOOKUP = "inngest/function.finished\0run\0"
 """Prefix of the lookup under which an invoking step waits for its run; followed by the run's id in hex."""
@@ -55,14 +57,23 @@ class Register(Plan[Accepted]):
         tx.insert(self.step)
         for line in self.logs:
             tx.put(line)
-        if self.wait is not None:
+        if self.wait is not None and self.child is not None:
+            self._invoke(tx, self.wait, self.child, out)
+        elif self.wait is not None:
             tx.insert(self.wait)
             if self.lookback is not None:
                 self._look_back(tx, self.wait, self.lookback, out)
-        if self.child is not None:
-            tx.insert(self.child.event)
-            start_run(tx, self.child.matches[0], self.child.event, 0, out.leased)
         return out
+
+    def _invoke(self, tx: Tx, wait: WaitRow, child: Incoming, out: Accepted) -> None:
+        tx.insert(child.event)
+        admit(tx, child.matches[0], child.event, out)
+        if out.refused:
+            tx.insert(wait)
+            resolve(tx, wait, None, refusal(out.refused[0]), out)
+            return
+        # a batch or a debounce has an id for its run already
+        tx.insert(replace(wait, lookup=CHILD_LOOKUP + out.runs[-1].hex()))
 
     def _look_back(self, tx: Tx, wait: WaitRow, lookback: EventsSince, out: Accepted) -> None:
         run = tx.get(RunRow, wait.run_id)
@@ -98,6 +109,17 @@ def wait_lookup(name: str, path: str, value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return f"{name}\0{path}\0{msgspec.json.encode(value).decode()}"
+
+
+def refusal(words: str) -> bytes:
+    """The error of an invoking step whose callee's rules let no run start (protocol section 2.6)."""
+    return msgspec.json.encode(
+        {
+            "name": "InvokeRefusedError",
+            "message": f"invoked function is not started: {words}" if words != "rate limited" else "invoked function is rate limited",
+            "chain": ["holdfast.base.errors.StepError"],
+        }
+    )
 
 
 class TimeOut(Plan[StepRow]):

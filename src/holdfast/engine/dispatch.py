@@ -12,7 +12,7 @@ from holdfast.base.codec import encode_json
 from holdfast.base.errors import HoldfastError
 from holdfast.core.ending import End, Ending
 from holdfast.core.machine import Lease
-from holdfast.core.plan import StepsOf
+from holdfast.core.plan import EventsOfBatch, StepsOf
 from holdfast.core.queue import Claim, Leased
 from holdfast.core.rows import EventRow, RunStatus, StepKind
 from holdfast.engine import failures
@@ -67,6 +67,7 @@ class Dispatch:
 
     def _enter(self, leased: Leased) -> LiveRun:
         live = LiveRun(self._host, self.functions[leased.run.function_id], leased, {})
+        live.batch = leased.batch
         self.live[leased.run.id] = live
         return live
 
@@ -74,10 +75,18 @@ class Dispatch:
         """Read the events and steps of runs that come from the store."""
         reads: list[Any] = [(EventRow, one.run.event_id) for one in leased]
         reads += [StepsOf(one.run.id) for one in leased]
+        reads += [EventsOfBatch(one.run.id) for one in leased if one.run.batch]
         rows = self._host.store.fetch(reads)
         for one in leased:
             one.event = rows.get(EventRow, one.run.event_id)
+            if one.run.batch:
+                one.batch = self._batch([place.event_id for place in rows.find(EventsOfBatch(one.run.id))])
             then(one, [step for step in rows.find(StepsOf(one.run.id)) if step.kind != StepKind.END])
+
+    def _batch(self, ids: list[bytes]) -> list[EventRow]:
+        rows = self._host.store.fetch([(EventRow, event_id) for event_id in ids])
+        found = [rows.get(EventRow, event_id) for event_id in ids]
+        return [row for row in found if row is not None]
 
     def claim(self) -> None:
         """Take from the store what is due, as much as fits."""
@@ -89,7 +98,7 @@ class Dispatch:
         if not host.running or room <= 0:
             return
         self.claiming = True
-        plan = Claim(min(room, self._claim_batch), frozenset(self.functions), suspect=not self._suspects)
+        plan = Claim(min(room, self._claim_batch), self._host.executable, suspect=not self._suspects)
         plan.then = self._claimed
         try:
             host.submit(plan).add_done_callback(self._claim_done)
@@ -152,7 +161,7 @@ class Dispatch:
         if live.run.id in self._suspects:
             self._suspects.discard(live.run.id)
             self.claim()
-        elif self._host.store.lanes and self._host.store.backlog():
+        elif self._host.store.backlog():
             self.claim()
         if not self.live and self._empty:
             waiters, self._empty = self._empty, []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from holdfast.base.clock import Clock
@@ -14,14 +14,15 @@ from holdfast.core.ingest import Accepted, Incoming
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Leased
-from holdfast.core.rows import EventRow, RunRow, StepRow
+from holdfast.core.rows import AlertRow, EventRow, RunRow, StepRow
 from holdfast.engine.functions import Callables, Registered
 from holdfast.engine.intake import Intake
 from holdfast.engine.notices import Notices
+from holdfast.engine.places import Places
 from holdfast.engine.threads import Bridge, Threads
 from holdfast.engine.timers import Timers
 from holdfast.sdk.calls import InvokeCall, StepCall
-from holdfast.store.reads import Reader
+from holdfast.store.reads import Backlog, Reader
 from holdfast.store.sqlite import SqliteStore
 
 A = TypeVar("A")
@@ -46,6 +47,7 @@ class Run(Protocol):
     unwinding: bool
     abandoned: bool
     has_waits: bool
+    places: Places | None
 
     @property
     def run_id(self) -> str: ...
@@ -67,6 +69,15 @@ class Run(Protocol):
     async def wait_durably(self, key: str, due: int | None) -> StepRow | None: ...
 
 
+class AlertsOn(Protocol):
+    """The alerts that are on, and the backlogs behind them."""
+
+    @property
+    def on(self) -> Mapping[tuple[int, str], AlertRow]: ...
+    @property
+    def backlogs(self) -> Mapping[int, Backlog]: ...
+
+
 class Host(Protocol):
     """The node, as runs and the engine's other parts see it."""
 
@@ -82,6 +93,11 @@ class Host(Protocol):
     function_threads: Threads
     timers: Timers
     functions: dict[str, Registered]
+    executable: frozenset[int]
+
+    @property
+    def alerting(self) -> AlertsOn: ...
+
     draining: bool
     running: bool
     linger_ms: int
@@ -109,4 +125,9 @@ class Host(Protocol):
     def check_size(self, data: bytes, key: str) -> None: ...
     def function_by_id(self, function_id: int) -> Registered | None: ...
     def slug_of(self, function_id: int) -> str: ...
+    @property
+    def slugs(self) -> Mapping[int, str]: ...
+    def version_of(self, function_id: int) -> int: ...
+    def set_state(self, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None: ...
+    def run_cancelled(self, run: RunRow | None, accepted: Accepted) -> None: ...
     def run_in_memory(self, run_id: bytes) -> Run | None: ...

@@ -72,14 +72,27 @@ class Metrics(Collector):
         gauges = {
             "holdfast_runs_in_memory": ("Runs this node holds in memory.", host.in_flight),
             "holdfast_run_capacity": ("Runs this node may hold in memory.", host.capacity),
-            "holdfast_backlog_lanes": ("Lanes with items that wait for a place.", len(host.store.lanes)),
+            "holdfast_backlog_lanes": ("Lanes with items that wait for a place.", len(host.store.lanes.rows)),
             "holdfast_lost_threads": ("Threads still running for steps that timed out.", host.threads.lost),
             "holdfast_accepting": ("1 while the store takes writes.", int(host.problem is None)),
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
+        yield from self._trouble()
         yield CounterMetricFamily("holdfast_commits", "Group commits since the start.", value=host.store.group.groups)
         yield CounterMetricFamily("holdfast_plans", "Plans committed since the start.", value=host.store.group.plans)
+
+    def _trouble(self) -> Iterable[Metric]:
+        host = self._host
+        alert = GaugeMetricFamily("holdfast_alert", "1 while an alert of a function is on.", labels=["fn", "alert"])
+        for function_id, kind in host.alerting.on:
+            alert.add_metric([host.slug_of(function_id), kind], 1)
+        backlog = GaugeMetricFamily(
+            "holdfast_backlog", "Ready runs that wait for a place, of functions with alerts.", labels=["fn"]
+        )
+        for function_id, found in host.alerting.backlogs.items():
+            backlog.add_metric([host.slug_of(function_id)], found.ready)
+        yield from (alert, backlog)
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from holdfast.base.clock import monotonic
 from holdfast.base.errors import NotRunningError, OverloadedError, StoreBusyError, StoreFailedError, StoreFullError
+from holdfast.core.completion import complete
 from holdfast.core.plan import DUPLICATE, Plan, Read, Refused, Tx
 
 A = TypeVar("A")
@@ -216,6 +217,8 @@ class GroupCommit:
             for plan in group:
                 wanted.extend(plan.reads())
             backend.load(tx, wanted)
+            tx.size = len(group) + 64
+            complete(tx, backend.load)
             broken = _decide(group, tx)
             if broken is not None:
                 # alone, the plan that can't decide fails; without it, the others go on
