@@ -20,6 +20,7 @@ from holdfast.store.reads import (
     Overview,
     RunDetail,
     RunFilter,
+    RunProgress,
     RunView,
     SkipView,
     WaitView,
@@ -31,6 +32,7 @@ from holdfast.store.sqlite.reading.figures import backlog, function_stats, overv
 from holdfast.store.sqlite.reading.letters import LetterFilter, letter, list_letters
 from holdfast.store.sqlite.reading.listing import MAX_LIMIT, EventFilter, count_runs, list_events, list_runs, runs_by_id
 from holdfast.store.sqlite.reading.pool import ReadPool
+from holdfast.store.sqlite.reading.progress import run_progress
 from holdfast.store.sqlite.reading.views import SqlRow, raw_id
 
 T = TypeVar("T")
@@ -72,6 +74,10 @@ class SqliteReader:
     async def run(self, run_id: str) -> RunDetail | None:
         """See `Reader.run`."""
         return await self._of_id(run_id, run_detail)
+
+    async def progress(self, run_id: str) -> RunProgress | None:
+        """See `Reader.progress`."""
+        return await self._of_id(run_id, run_progress)
 
     async def run_view(self, run_id: str) -> RunView | None:
         """See `Reader.run_view`."""
