@@ -681,3 +681,20 @@ async def test_a_debounced_invoke_waits_for_the_run_that_comes_of_it():
         runs = [await h.start(caller, Stop(n=n)) for n in (1, 2)]
         await h.settle()
         assert [(await h.read(run)).output for run in runs] == [2, 2]
+
+
+async def test_a_cancelling_event_does_not_forget_the_run_that_follows():
+    app = App("t")
+
+    @app.function(Job, singleton=Singleton("cancel"), cancel_on=CancelOn(Stop))
+    async def work(ctx: Context[Job]) -> int:
+        await ctx.step.sleep("s", timedelta(minutes=1))
+        return ctx.event.data.n
+
+    async with Harness(app, start=START) as h:
+        await h.send(Job(n=1))
+        await asyncio.gather(app.send(Job(n=2)), app.send(Stop()), app.send(Job(n=3)), app.send(Stop()), app.send(Job(n=4)))
+        await h.settle()
+        runs = await h.runs()
+        assert all(run.status in {"COMPLETED", "CANCELLED"} for run in runs)
+        assert [run.output for run in runs if run.status == "COMPLETED"] == [4]

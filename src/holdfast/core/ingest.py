@@ -353,6 +353,8 @@ def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow) -> None:
     if run is None or run.ended_at is not None or run.event_id == event.id:
         return
     tx.delete(WaitRow, (wait.run_id, wait.key))
+    if tx.get(AlarmRow, (run.id, int(AlarmKind.CANCEL))) is not None:
+        return  # it is being cancelled already, and another run may wait for that
     reason = f"cancelled by event {event.name} ({event.key or ulid_text(event.id)})"
     tx.put(AlarmRow(run.id, AlarmKind.CANCEL, tx.now, reason))
 

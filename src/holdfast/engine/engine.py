@@ -34,7 +34,7 @@ from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
 from holdfast.engine.flow_control import FlowControl
-from holdfast.engine.functions import Callables, Registered
+from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
 from holdfast.engine.intake import Intake
 from holdfast.engine.interpreter import Interpreter
@@ -48,6 +48,7 @@ from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
 from holdfast.engine.watch import LoopWatch, RunWatch, refuse_after_fork
 from holdfast.sdk.app import App
+from holdfast.sdk.callables import Callables
 from holdfast.sdk.outgoing import payload
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall

@@ -15,12 +15,13 @@ from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Leased
 from holdfast.core.rows import AlertRow, EventRow, RunRow, StepRow
-from holdfast.engine.functions import Callables, Registered
+from holdfast.engine.functions import Registered
 from holdfast.engine.intake import Intake
 from holdfast.engine.notices import Notices
 from holdfast.engine.places import Places
 from holdfast.engine.threads import Bridge, Threads
 from holdfast.engine.timers import Timers
+from holdfast.sdk.callables import Callables
 from holdfast.sdk.calls import InvokeCall, StepCall
 from holdfast.store.reads import Backlog, Reader
 from holdfast.store.sqlite import SqliteStore

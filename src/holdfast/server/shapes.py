@@ -178,7 +178,9 @@ class Alert(Struct, frozen=True):
 
     function: Annotated[str, Meta(description="`<app>-<function>`.")]
     alert: Annotated[str, Meta(description="backlog, delay, failure_rate or dead_letters.")]
-    value: Annotated[float, Meta(description="What was measured when it was raised: runs, seconds, a part of 1, dead letters.")]
+    value: Annotated[
+        float, Meta(description="What was measured when it was raised: runs, seconds, a part of 1, dead letters.")
+    ]
     threshold: float
     raised_at: str
     text: Annotated[str, Meta(description="The alert in a sentence.")]

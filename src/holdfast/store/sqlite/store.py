@@ -395,8 +395,14 @@ class SqliteStore:
         self.checkpointer.wrote()
 
     def _announce_alarms(self, tx: Tx, changes: dict[type[Row], dict[Any, Change]]) -> None:
-        due = [tx.row(AlarmRow, key).at for key, change in changes.get(AlarmRow, {}).items() if change is not Change.DELETE]
-        due += [tx.row(GatherRow, key).due for key, change in changes.get(GatherRow, {}).items() if change is not Change.DELETE]
+        due = [
+            tx.row(AlarmRow, key).at for key, change in changes.get(AlarmRow, {}).items() if change is not Change.DELETE
+        ]
+        due += [
+            tx.row(GatherRow, key).due
+            for key, change in changes.get(GatherRow, {}).items()
+            if change is not Change.DELETE
+        ]
         if due and self.on_alarm is not None:
             self._loop.call_soon(self.on_alarm, min(due))
 
