@@ -14,6 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.sessions import SessionMiddleware
 
+from holdfast.serve.fastapi import serve
+
 from . import functions, pages, routes, sessions
 from .client import app
 from .database import open_database
@@ -64,6 +66,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.state.settings = settings
     api.include_router(routes.router)
     api.include_router(pages.router)
+    serve(api, app, dev=not settings.production)  # at /api/inngest
     api.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     api.add_exception_handler(sessions.LoginRequiredError, pages.to_login)
     api.add_exception_handler(HTTPException, _refusal)

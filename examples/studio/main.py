@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from holdfast.serve.fastapi import serve
+
 from . import functions
 from .client import app
 from .routes import REFUSALS, health_router, router, try_again_later
@@ -33,9 +35,11 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         SettingsError: the environment is not usable.
     """
     api = FastAPI(title="Studio", lifespan=_lifespan)
-    api.state.settings = settings or Settings.from_environment()
+    settings = settings or Settings.from_environment()
+    api.state.settings = settings
     api.include_router(health_router)
     api.include_router(router)
+    serve(api, app, dev=not settings.production)  # at /api/inngest
     for refusal in REFUSALS:
         api.add_exception_handler(refusal, try_again_later)
     return api

@@ -286,3 +286,11 @@ async def test_pages_that_do_not_exist(catalogue):
     page = await noura.client.get("/nowhere")
     assert (page.status_code, "There is no such page." in page.text) == (404, True)
     assert (await noura.client.get("/api/nowhere")).json() == {"detail": "Not Found"}
+
+
+async def test_the_functions_are_served_at_api_inngest(catalogue):
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(f"{catalogue.process.url}/api/inngest")
+    assert answer.status_code == 200
+    # with the two failure handlers
+    assert answer.json()["function_count"] == 7

@@ -188,3 +188,32 @@ class TestRouteHandlers:
         for job_id in ("01M8AM36T10B8A549SE987Q1D8", "nonsense"):
             assert (await studio.get(f"/api/jobs/{job_id}")).status_code == 404
             assert (await studio.get(f"/api/exports/{job_id}.pdf")).status_code == 404
+
+    async def test_the_functions_are_served_at_api_inngest(self, studio: httpx.AsyncClient) -> None:
+        answer = await studio.get("/api/inngest")
+        assert answer.status_code == 200
+        assert answer.json()["function_count"] == len(exports.functions)
+        assert answer.json()["mode"] == "dev"
+
+    async def test_a_function_runs_through_the_route(self, studio: httpx.AsyncClient) -> None:
+        event = {"name": "test/hello.world", "data": {"name": "Ada"}, "id": "e1", "ts": 1}
+        context = {"fn_id": "f", "run_id": "01M8AM36T10B8A549SE987Q1D8", "env": "local", "step_id": "step", "attempt": 0}
+        context |= {"max_attempts": 5, "stack": {"stack": [], "current": 0}, "use_api": False}
+        call: dict[str, Any] = {"event": event, "events": [event], "steps": {}, "ctx": context, "use_api": False}
+        where = {"fnId": "advert-01-hello-world", "stepId": "step"}
+        first = await studio.post("/api/inngest", params=where, json=call)
+        assert first.status_code == 206, first.text
+        (step,) = first.json()
+        assert (step["op"], step["data"]) == ("StepRun", "Hello, Ada!")
+        call["steps"] = {step["id"]: {"type": "data", "data": step["data"]}}
+        call["ctx"]["stack"] = {"stack": [step["id"]], "current": 1}
+        last = await studio.post("/api/inngest", params=where, json=call)
+        assert (last.status_code, last.json()) == (200, "Hello, Ada!")
+
+    async def test_in_production_unsigned_calls_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("INNGEST_SIGNING_KEY", "signkey-prod-" + "00" * 32)
+        monkeypatch.setenv("INNGEST_EVENT_KEY", "event-key")
+        api = create_api(Settings(environment="production", dashboard=None, export_directory=tmp_path))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://studio") as client:
+            answer = await client.post("/api/inngest", params={"fnId": "advert-01-hello-world", "stepId": "step"}, json={})
+        assert answer.status_code == 401
