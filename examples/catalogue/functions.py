@@ -7,7 +7,17 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from holdfast import Context, Cron, CronTick, Function, FunctionFailed, NonRetriableError, RetryPresets, StepError
+from holdfast import (
+    Context,
+    Cron,
+    CronTick,
+    Function,
+    FunctionFailed,
+    NonRetriableError,
+    RetryPresets,
+    Singleton,
+    StepError,
+)
 
 from .client import app
 from .enhancing import ProductText, write_text
@@ -57,11 +67,15 @@ async def find_expiring_tokens(ctx: Context[CronTick]) -> int:
     return len(merchants)
 
 
-@app.function(TokenRefreshNeeded, retries=RetryPresets.salla_api)
+@app.function(
+    TokenRefreshNeeded,
+    retries=RetryPresets.salla_api,
+    singleton=Singleton("skip", key="event.data.merchantId"),
+)
 async def refresh_token(ctx: Context[TokenRefreshNeeded]) -> str:
     """Obtain and store a new token, one refresh per merchant at a time. No token leaves the step."""
     catalogue: Catalogue = ctx.resources
-    return await ctx.step.run("refresh", catalogue.tokens.refresh, ctx.event.data.merchant_id, ctx.run_id)
+    return await ctx.step.run("refresh", catalogue.tokens.refresh, ctx.event.data.merchant_id)
 
 
 # -- imports ---------------------------------------------------------------------------------------------------------

@@ -14,13 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.sessions import SessionMiddleware
 
+from examples.common.outbox import Relay
 from holdfast.serve.fastapi import serve
 
 from . import functions, pages, routes, sessions
 from .client import app
 from .database import open_database
 from .merchants import DEMO, Merchants
-from .outbox import Outbox
+from .models import Outbox
 from .products import Products
 from .settings import Settings
 from .web import Web
@@ -43,7 +44,7 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         open_database(settings.database_url) as database,
         app.running(store=settings.holdfast_store, serve=settings.dashboard, mode=mode),
     ):
-        outbox = Outbox(database, app)
+        outbox = Relay(database, Outbox, app)
         api.state.web = Web(settings, Merchants(database), Products(database), Webhooks(database), outbox)
         if not settings.production:
             for salla_id, name, email, password in DEMO:

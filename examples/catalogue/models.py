@@ -9,6 +9,8 @@ from sqlalchemy import JSON, BigInteger, CheckConstraint, DateTime, Dialect, For
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from examples.common.outbox import OutboxEvent
+
 IMPORTING, IMPORTED, ENHANCED, FAILED = "IMPORTING", "IMPORTED", "ENHANCED", "FAILED"
 RECEIVED, PROCESSED, WEBHOOK_FAILED = "received", "processed", "failed"
 
@@ -48,7 +50,7 @@ class Merchant(Base):
 
 
 class Token(Base):
-    """A merchant's access to Salla's API. A refresh token works once, so one refresh at a time holds the row."""
+    """A merchant's access to Salla's API. A refresh token works once."""
 
     __tablename__ = "tokens"
 
@@ -57,9 +59,6 @@ class Token(Base):
     refresh_token: Mapped[str]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     refreshed_at: Mapped[datetime]
-    holder: Mapped[str | None]
-    """The run that is refreshing it."""
-    held_since: Mapped[datetime | None]
 
 
 class Product(Base):
@@ -110,13 +109,7 @@ class WebhookHistory(Base):
     processed_at: Mapped[datetime | None]
 
 
-class OutboxEvent(Base):
-    """An event that was decided on in the transaction that wrote it, and that holdfast hasn't got yet."""
+class Outbox(OutboxEvent, Base):
+    """Events that were decided on in the transaction that wrote them, and that holdfast hasn't got yet."""
 
     __tablename__ = "outbox"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    """The event's id, under which it starts each function once."""
-    name: Mapped[str]
-    data: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime]

@@ -14,10 +14,11 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from . import outbox
+from examples.common.outbox import put
+
 from .database import Sessions
 from .events import ScrapeRequested
-from .models import ENHANCED, FAILED, IMPORTED, IMPORTING, Product
+from .models import ENHANCED, FAILED, IMPORTED, IMPORTING, Outbox, Product
 from .scraping import Scraped
 
 
@@ -77,7 +78,7 @@ class Products:
         )
         async with self._sessions.begin() as session:
             session.add(product)
-            outbox.put(session, _requested(product.id, url, merchant_id), str(product.import_id))
+            put(session, Outbox, _requested(product.id, url, merchant_id), str(product.import_id))
         return product.id
 
     async def retry_import(self, product_id: str, merchant_id: str) -> bool:
@@ -94,7 +95,7 @@ class Products:
             url = await session.scalar(changes.returning(Product.source_url))
             if url is None:
                 return False
-            outbox.put(session, _requested(product_id, url, merchant_id), import_id)
+            put(session, Outbox, _requested(product_id, url, merchant_id), import_id)
         return True
 
     # -- what imports do ---------------------------------------------------------------------------------------------

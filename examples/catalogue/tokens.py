@@ -1,8 +1,9 @@
 """Merchants' access to Salla's API.
 
-A refresh token works once: two refreshes at the same time would lock the merchant out. So a refresh first takes hold of
-the row. If the process dies between Salla's answer and its record, the old refresh token is spent and the new one
-lost; the next refresh then fails for good, its dead letter says so, and the merchant has to install the app again.
+A refresh token works once: two refreshes at the same time would lock the merchant out. The function that refreshes is a
+singleton per merchant for that reason. If the process dies between Salla's answer and its record, the old refresh token
+is spent and the new one lost; the next refresh then fails for good, its dead letter says so, and the merchant has to
+install the app again.
 """
 
 from __future__ import annotations
@@ -12,16 +13,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 
-from holdfast import NonRetriableError, RetryAfterError
+from holdfast import NonRetriableError
 
 from .database import Sessions
 from .models import Token
 from .settings import Settings
 
-HOLD = timedelta(minutes=2)
-"""After this long a run that holds a token is not working on it any more."""
 _TIMEOUT = 30.0
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -73,45 +72,31 @@ class Tokens:
         async with self._sessions() as session:
             return list((await session.scalars(query)).all())
 
-    async def refresh(self, merchant_id: str, run_id: str) -> str:
+    async def refresh(self, merchant_id: str) -> str:
         """Obtain and store a new token, unless it was refreshed meanwhile; says which it was.
 
         Raises:
-            RetryAfterError: another run is at it.
             TokenServiceError: the service has a problem.
             NonRetriableError: the merchant has no token, or Salla refuses the refresh.
         """
-        now = datetime.now(UTC)
-        if await self._fresh(merchant_id, now):
-            return "still fresh"
-        token = await self._hold(merchant_id, run_id, now)
-        if token.expires_at > now + self.margin:  # another run was faster
-            await self._release(merchant_id, run_id)
-            return "still fresh"
-        try:
-            grant = await self._ask(token)
-        except (TokenServiceError, NonRetriableError):
-            await self._release(merchant_id, run_id)
-            raise
-        await self._store(merchant_id, run_id, grant)
-        return "refreshed"
-
-    async def _fresh(self, merchant_id: str, now: datetime) -> bool:
         async with self._sessions() as session:
             token = await session.get(Token, merchant_id)
-        return token is not None and token.holder is None and token.expires_at > now + self.margin
-
-    async def _hold(self, merchant_id: str, run_id: str, now: datetime) -> Token:
-        free = or_(Token.holder.is_(None), Token.holder == run_id, Token.held_since < now - HOLD)
-        take = update(Token).where(Token.merchant_id == merchant_id, free).values(holder=run_id, held_since=now)
-        async with self._sessions.begin() as session:
-            taken: Token | None = await session.scalar(take.returning(Token))
-            found = taken or await session.get(Token, merchant_id)
-        if found is None:
+        if token is None:
             raise NonRetriableError(f"merchant {merchant_id} has no token; the app has to be installed again")
-        if taken is None:
-            raise RetryAfterError(f"run {found.holder} is refreshing the token of {merchant_id}", 10)
-        return taken
+        if token.expires_at > datetime.now(UTC) + self.margin:
+            return "still fresh"
+        grant = await self._ask(token)
+        values = {
+            "access_token": grant.access_token,
+            "refresh_token": grant.refresh_token,
+            "expires_at": grant.expires_at,
+            "refreshed_at": datetime.now(UTC),
+        }
+        # a token that the merchant's installation has brought meanwhile is the newer one
+        spent = update(Token).where(Token.merchant_id == merchant_id, Token.refresh_token == token.refresh_token)
+        async with self._sessions.begin() as session:
+            await session.execute(spent.values(**values))
+        return "refreshed"
 
     async def _ask(self, token: Token) -> Grant:
         form = {
@@ -137,20 +122,3 @@ class Tokens:
         except ValueError as error:
             raise TokenServiceError("Salla's token service did not answer in JSON") from error
         return read_grant(answer if isinstance(answer, dict) else {}, datetime.now(UTC))
-
-    async def _store(self, merchant_id: str, run_id: str, grant: Grant) -> None:
-        values = {
-            "access_token": grant.access_token,
-            "refresh_token": grant.refresh_token,
-            "expires_at": grant.expires_at,
-            "refreshed_at": datetime.now(UTC),
-        }
-        await self._let_go(merchant_id, run_id, values)
-
-    async def _release(self, merchant_id: str, run_id: str) -> None:
-        await self._let_go(merchant_id, run_id, {})
-
-    async def _let_go(self, merchant_id: str, run_id: str, values: dict[str, Any]) -> None:
-        mine = update(Token).where(Token.merchant_id == merchant_id, Token.holder == run_id)
-        async with self._sessions.begin() as session:
-            await session.execute(mine.values(holder=None, held_since=None, **values))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from examples.common.outbox import Relay
+
 from .merchants import Merchants
-from .outbox import Outbox
 from .products import Products
 from .settings import Settings
 from .webhooks import Webhooks
@@ -21,7 +22,7 @@ class Web:
     merchants: Merchants
     products: Products
     webhooks: Webhooks
-    outbox: Outbox
+    outbox: Relay
 
 
 def web_of(request: Request) -> Web:

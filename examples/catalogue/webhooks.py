@@ -10,13 +10,13 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from examples.common.outbox import put
 from holdfast import NonRetriableError
 
-from . import outbox
 from .database import Sessions
 from .events import WebhookReceived
 from .merchants import merchant_id
-from .models import IMPORTED, PROCESSED, RECEIVED, WEBHOOK_FAILED, Merchant, Product, Token, WebhookHistory
+from .models import IMPORTED, PROCESSED, RECEIVED, WEBHOOK_FAILED, Merchant, Outbox, Product, Token, WebhookHistory
 from .tokens import read_grant
 from .webhook import Report, without_secrets
 
@@ -45,7 +45,7 @@ class Webhooks:
         )
         async with self._sessions.begin() as session:
             session.add(row)
-            outbox.put(session, event, row.id)
+            put(session, Outbox, event, row.id)
         return row.id
 
     async def of(self, salla_id: int, limit: int = 100) -> Sequence[WebhookHistory]:

@@ -13,11 +13,11 @@ from examples.catalogue import functions
 from examples.catalogue.client import app
 from examples.catalogue.database import Sessions, open_database
 from examples.catalogue.merchants import Merchants
-from examples.catalogue.models import Product, Token
-from examples.catalogue.outbox import Outbox
+from examples.catalogue.models import Outbox, Product, Token
 from examples.catalogue.products import Products
 from examples.catalogue.webhook import read_report
 from examples.catalogue.webhooks import Webhooks
+from examples.common.outbox import Relay
 from examples.demo.outside import Outside
 from examples.demo.salla import report
 from examples.demo.serving import served
@@ -40,7 +40,7 @@ class Catalogue:
     sessions: Sessions
     products: Products
     webhooks: Webhooks
-    outbox: Outbox
+    outbox: Relay
 
     async def start_import(self, path: str) -> str:
         """As the form does it; the product's id."""
@@ -107,4 +107,4 @@ async def running_catalogue(folder: Any, monkeypatch: Any, *, harness: bool = Tr
             await merchants.add(102, "Qahwa House", "faisal@example.test", "catalogue")
             engine = Harness(app, start=datetime.now(UTC), schedules=False, patience=30) if harness else nullcontext()
             async with engine as h:
-                yield Catalogue(h, url, outside, sessions, Products(sessions), Webhooks(sessions), Outbox(sessions, app))
+                yield Catalogue(h, url, outside, sessions, Products(sessions), Webhooks(sessions), Relay(sessions, Outbox, app))

@@ -197,7 +197,13 @@ class TestRouteHandlers:
 
     async def test_a_function_runs_through_the_route(self, studio: httpx.AsyncClient) -> None:
         event = {"name": "test/hello.world", "data": {"name": "Ada"}, "id": "e1", "ts": 1}
-        context = {"fn_id": "f", "run_id": "01M8AM36T10B8A549SE987Q1D8", "env": "local", "step_id": "step", "attempt": 0}
+        context = {
+            "fn_id": "f",
+            "run_id": "01M8AM36T10B8A549SE987Q1D8",
+            "env": "local",
+            "step_id": "step",
+            "attempt": 0,
+        }
         context |= {"max_attempts": 5, "stack": {"stack": [], "current": 0}, "use_api": False}
         call: dict[str, Any] = {"event": event, "events": [event], "steps": {}, "ctx": context, "use_api": False}
         where = {"fnId": "advert-01-hello-world", "stepId": "step"}
@@ -210,10 +216,14 @@ class TestRouteHandlers:
         last = await studio.post("/api/inngest", params=where, json=call)
         assert (last.status_code, last.json()) == (200, "Hello, Ada!")
 
-    async def test_in_production_unsigned_calls_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_in_production_unsigned_calls_are_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("INNGEST_SIGNING_KEY", "signkey-prod-" + "00" * 32)
         monkeypatch.setenv("INNGEST_EVENT_KEY", "event-key")
         api = create_api(Settings(environment="production", dashboard=None, export_directory=tmp_path))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://studio") as client:
-            answer = await client.post("/api/inngest", params={"fnId": "advert-01-hello-world", "stepId": "step"}, json={})
+            answer = await client.post(
+                "/api/inngest", params={"fnId": "advert-01-hello-world", "stepId": "step"}, json={}
+            )
         assert answer.status_code == 401

@@ -12,14 +12,13 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import JSON, DateTime, delete, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Mapped, mapped_column
 
 from holdfast import App, Event, EventInvalidError, HoldfastError
-
-from .database import Sessions
-from .models import OutboxEvent
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +27,27 @@ _RETRY_SECONDS = 2.0
 """After a send that was refused, and between looks for what another process may have left."""
 
 
-def put(session: AsyncSession, event: Event, event_id: str) -> None:
+class OutboxEvent:
+    """The table's columns: `class Outbox(OutboxEvent, Base): __tablename__ = "outbox"`."""
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """The event's id, under which it starts each function once."""
+    name: Mapped[str]
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+def put(session: AsyncSession, table: type[Any], event: Event, event_id: str) -> None:
     """Send an event if, and only if, the session's transaction commits.
 
     Args:
         session: The transaction.
+        table: The application's outbox.
         event: What to send.
         event_id: The same one within 24 hours starts each function once.
     """
     session.add(
-        OutboxEvent(
+        table(
             id=event_id,
             name=event.__holdfast_event__,
             data=event.model_dump(by_alias=True, mode="json"),
@@ -46,11 +56,12 @@ def put(session: AsyncSession, event: Event, event_id: str) -> None:
     )
 
 
-class Outbox:
+class Relay:
     """Sends what transactions have put."""
 
-    def __init__(self, sessions: Sessions, app: App) -> None:
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], table: type[Any], app: App) -> None:
         self._sessions = sessions
+        self._table = table
         self._app = app
         self._wake = asyncio.Event()
 
@@ -72,13 +83,12 @@ class Outbox:
     async def flush(self) -> int:
         """Send everything that is waiting; how many were sent."""
         async with self._sessions() as session:
-            waiting = (
-                await session.scalars(select(OutboxEvent).order_by(OutboxEvent.created_at).limit(_AT_ONCE))
-            ).all()
+            oldest = select(self._table).order_by(self._table.created_at).limit(_AT_ONCE)
+            waiting = (await session.scalars(oldest)).all()
         sent = [row.id for row in waiting if await self._send(row)]
         if sent:
             async with self._sessions.begin() as session:
-                await session.execute(delete(OutboxEvent).where(OutboxEvent.id.in_(sent)))
+                await session.execute(delete(self._table).where(self._table.id.in_(sent)))
         return len(sent)
 
     async def _send(self, row: OutboxEvent) -> bool:
