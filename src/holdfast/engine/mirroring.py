@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 import msgspec
 
-from holdfast.base.errors import HoldfastError
+from holdfast.base.errors import HoldfastError, NotRunningError
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.engine.timers import Timers
@@ -79,6 +79,7 @@ class Mirror:
         self._wake = asyncio.Event()
         self._timers = Timers(host.clock, self._wake.set)
         self._failures = 0
+        self._stopping = False
         self._checkpoint_at = 0
         self._task: asyncio.Task[None] | None = None
         self.writing = False
@@ -92,26 +93,30 @@ class Mirror:
     async def stop(self) -> None:
         """Write what is noted, if the sink can be reached, and disconnect."""
         self.kill()
-        if self._task is not None:
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._ended()
         try:
             if not self._failures:
                 await self._catch_up_and_write()
-            await self.disconnect()
+            await self._sink.close()
         except Exception as error:
             _log.warning("the status sink of app %s was left behind: %s; the next start makes up for it",
                          self._app_id, _words(error))  # fmt: skip
 
     def kill(self) -> None:
-        """End in the middle of whatever it is doing."""
+        """End with the batch that is being written; what else is noted stays so."""
         self._timers.cancel()
-        self.writing = False
-        if self._task is not None:
-            self._task.cancel()
+        self._stopping = True
+        self._wake.set()
 
     async def disconnect(self) -> None:
-        """Close the sink."""
+        """Close the sink, once the batch is written."""
+        await self._ended()
         await self._sink.close()
+
+    async def _ended(self) -> None:
+        if self._task is not None:
+            await asyncio.wait({self._task})
+        self._stopping = False
 
     def put(self, notice: Notice) -> None:
         """Note that something has changed."""
@@ -130,7 +135,7 @@ class Mirror:
             self._wake.set()
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             try:
                 self.writing = True
                 await self._catch_up_and_write()
@@ -165,7 +170,7 @@ class Mirror:
             self._checkpoint_at = started
 
     async def _drain(self) -> None:
-        while self._noted:
+        while self._noted and not self._stopping:
             batch = list(self._noted)[:_BATCH]
             for run_id in batch:
                 del self._noted[run_id]
@@ -183,6 +188,8 @@ class Mirror:
             await self._write(run_ids)
         since = before.until - _OVERLAP_MS if before.until else None
         async for run_ids in self._listed(RunFilter(app=self._app_id, since=since)):
+            if self._stopping:
+                raise NotRunningError("the engine stops; the next start catches up")
             await self._write(run_ids)
             await self._drain()  # what happens now doesn't wait for what has happened
         await self._sink.checkpoint(started)
