@@ -4,6 +4,7 @@ from holdfast.base.errors import (
     ConfigurationError,
     EventInvalidError,
     HoldfastError,
+    InvokeCancelledError,
     InvokeTimeoutError,
     NonRetriableError,
     NotRunningError,
@@ -14,6 +15,7 @@ from holdfast.base.errors import (
     RunFailedError,
     RunNotFoundError,
     RunRefusedError,
+    SignalConflictError,
     StepError,
     StepTimeoutError,
     StepUsageError,
@@ -31,7 +33,7 @@ from holdfast.base.version import __version__
 from holdfast.sdk.alerts import AlertRaised, AlertResolved, Alerts
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
-from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
+from holdfast.sdk.events import CronTick, Event, FunctionCancelled, FunctionFailed, FunctionFinished, ReceivedEvent
 from holdfast.sdk.flow import (
     Batch,
     CancelOn,
@@ -66,11 +68,14 @@ __all__ = [
     "Event",
     "EventInvalidError",
     "Function",
+    "FunctionCancelled",
     "FunctionFailed",
+    "FunctionFinished",
     "FunctionRef",
     "FunctionSettings",
     "HoldfastError",
     "Idempotency",
+    "InvokeCancelledError",
     "InvokeTimeoutError",
     "Middleware",
     "NonRetriableError",
@@ -90,6 +95,7 @@ __all__ = [
     "RunNotFoundError",
     "RunRefusedError",
     "Sent",
+    "SignalConflictError",
     "Singleton",
     "Step",
     "StepCall",

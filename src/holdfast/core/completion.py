@@ -9,6 +9,7 @@ from holdfast.core.flow import GateKind
 from holdfast.core.gates import gate_reads, gates_of, held_reads, lane_gates, waiting_lane
 from holdfast.core.ingest import CANCEL_KEY
 from holdfast.core.plan import LanesAt, Read, Tx
+from holdfast.core.progress import step_of_item
 from holdfast.core.rows import (
     SUSPECT_LANE,
     AlarmKind,
@@ -19,8 +20,11 @@ from holdfast.core.rows import (
     LaneRow,
     RunRow,
     SingletonRow,
+    StepRow,
     WaitRow,
 )
+
+RUN_ID_BYTES = 16
 
 
 def complete(tx: Tx, load: Callable[[Tx, list[Read]], None]) -> None:
@@ -38,6 +42,9 @@ def _pointers(tx: Tx) -> list[Read]:
     reads.extend((RunRow, row.run_id) for row in tx.loaded(DedupeRow) if row.key.startswith(IDEMPOTENCY))
     cancelling = (wait.run_id for wait in tx.loaded(WaitRow) if wait.key.startswith(CANCEL_KEY))
     reads.extend((AlarmRow, (run_id, int(AlarmKind.CANCEL))) for run_id in cancelling)
+    for item in tx.loaded(ItemRow):
+        if item.state == ItemState.TIMED and len(item.id) > RUN_ID_BYTES:
+            reads += [(StepRow, (item.run_id, step_of_item(item.id))), (ItemRow, item.run_id)]
     for alarm in tx.loaded(AlarmRow):
         if alarm.by is not None:
             reads += [(RunRow, alarm.by), (ItemRow, alarm.by)]

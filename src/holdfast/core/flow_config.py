@@ -216,11 +216,11 @@ class FlowReader:
             except ConfigurationError as error:
                 raise ConfigurationError(f"Cancellation expression is invalid: {error}") from error
         return CancelRule(
-            event, _equal_path(expression), expression, _span(given.get("timeout"), "cancel: the timeout")
+            event, equal_path(expression), expression, _span(given.get("timeout"), "cancel: the timeout")
         )
 
 
-def _equal_path(expression: str | None) -> str | None:
+def equal_path(expression: str | None) -> str | None:
     """The data path of a condition that is nothing but `event.data.x == async.data.x`: it can be looked up."""
     if expression is None:
         return None

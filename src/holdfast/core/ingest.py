@@ -15,6 +15,7 @@ from holdfast.core.expressions import compile_expression
 from holdfast.core.flow import key_of_lane
 from holdfast.core.gates import NO_GATES, gate_reads, shut, take
 from holdfast.core.plan import Plan, Read, Tx, WaitsFor
+from holdfast.core.progress import NEW_REMOTE, step_settled
 from holdfast.core.queue import Leased, goes_at_once, lease, line_up, set_alarms
 from holdfast.core.rows import (
     AlarmKind,
@@ -51,6 +52,8 @@ class Match(msgspec.Struct, gc=False):
     parent_step: str | None = None
     admission: Admission | None = None
     """What the function's flow control says about the event; None where it has none."""
+    remote: bool = False
+    """Whether the run is executed by calling an application."""
 
 
 class Incoming(msgspec.Struct, gc=False):
@@ -64,6 +67,8 @@ class Incoming(msgspec.Struct, gc=False):
     """What waits for it would be registered under; empty when certainly none is."""
     seeded: bool = False
     """Its internal id is the client's choice, so it may be here already."""
+    deduplicated: bool = True
+    """Whether its key starts each function once within the window."""
 
 
 class Resolved(msgspec.Struct, gc=False):
@@ -71,6 +76,10 @@ class Resolved(msgspec.Struct, gc=False):
 
     run_id: bytes
     step: StepRow
+    epoch: int
+    """The lease under which it was resolved."""
+    woken: int
+    """How many have been resolved in that lease, with this one."""
 
 
 class Accepted(msgspec.Struct, gc=False):
@@ -118,7 +127,7 @@ def reads_of(incoming: Sequence[Incoming]) -> list[Read]:
     reads: list[Read] = []
     for one in incoming:
         event = one.event
-        if event.key is not None:
+        if event.key is not None and one.deduplicated:
             reads.extend((DedupeRow, (match.function_id, event.key)) for match in one.matches)
         for match in one.matches:
             reads.append((LaneRow, match.lane))
@@ -158,7 +167,7 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
         if tx.paused and tx.paused.get(match.function_id) == "skip":
             _skip_run(tx, match, event, "paused", "the function is paused", None, out)
             continue
-        if event.key is not None:
+        if event.key is not None and incoming.deduplicated:
             known = tx.get(DedupeRow, (match.function_id, event.key))
             if known is not None and known.expires > now:
                 tx.put(SkipRow(event.id, match.function_id, "duplicate event id", known.run_id, now))
@@ -303,6 +312,8 @@ def start_run(
         tx.insert(item)
         if state == ItemState.READY:
             line_up(tx, item, run)
+    if match.remote:
+        run.remote = NEW_REMOTE
     if admission is not None:
         run.batch = batch
         run.key = key_of_lane(match.lane)
@@ -390,9 +401,11 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
     item = tx.get(ItemRow, run.id)
     if item is None:
         return
-    if item.state == ItemState.LEASED:
+    if run.remote is not None:
+        step_settled(tx, run, item, done.key, out.leased)
+    elif item.state == ItemState.LEASED:
         item.woken += 1
-        out.resolved.append(Resolved(run.id, done))
+        out.resolved.append(Resolved(run.id, done, item.epoch, item.woken))
     elif item.state != ItemState.READY:
         item = replace(item, rank=tx.now - run.priority * 1000, due=0)
         if goes_at_once(tx, run, item):

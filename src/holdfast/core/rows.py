@@ -68,6 +68,7 @@ class StepKind(IntEnum):
     """The function's own return value or final error; its key is empty."""
     FETCH = 9
     AI = 10
+    SEND_SIGNAL = 11
 
 
 class Row(msgspec.Struct, gc=False):
@@ -128,6 +129,8 @@ class RunRow(Row):
     """How many events it has, if it is the run of a batch; they are in `batch_events`."""
     reason: str | None = None
     """Why it was cancelled or skipped, where a rule did it."""
+    remote: str | None = None
+    """Of a run executed by calling an application: where its protocol stands (`core.remote.Progress`), as JSON."""
 
 
 class ItemRow(Row):

@@ -84,12 +84,7 @@ class Alarms:
             event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
             events = host.end_events(run, event, Ending(RunStatus.CANCELLED))
         plan = Cancel(alarm.run_id, events, alarm=AlarmKind(alarm.kind))
-
-        def then(answer: Accepted | None) -> None:
-            if answer is not None:
-                host.run_cancelled(run, answer)
-
-        plan.then = then
+        plan.then = lambda accepted: host.run_cancelled(run, accepted)
         return host.submit(plan)
 
     def _firing(self, gather: GatherRow) -> asyncio.Future[Any]:

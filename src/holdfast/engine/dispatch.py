@@ -10,10 +10,11 @@ from typing import Any
 
 from holdfast.base.codec import encode_json
 from holdfast.base.errors import HoldfastError
+from holdfast.core.claiming import Claim
 from holdfast.core.ending import End, Ending
 from holdfast.core.machine import Lease
 from holdfast.core.plan import EventsOfBatch, StepsOf
-from holdfast.core.queue import Claim, Leased
+from holdfast.core.queue import Leased
 from holdfast.core.rows import EventRow, RunStatus, StepKind
 from holdfast.engine import failures
 from holdfast.engine.functions import Registered
@@ -49,6 +50,10 @@ class Dispatch:
 
     def launch(self, leased: Sequence[Leased]) -> None:
         """Start runs that are leased to this node."""
+        elsewhere = [one for one in leased if one.run.remote is not None]
+        if elsewhere:
+            self._host.call_out(elsewhere)
+            leased = [one for one in leased if one.run.remote is None]
         stored = [one for one in leased if one.event is None]
         for one in leased:
             if one.event is not None:
@@ -106,11 +111,16 @@ class Dispatch:
             self.claiming = False
 
     def _claimed(self, leased: list[Leased]) -> None:
+        elsewhere = [one for one in leased if one.run.remote is not None]
+        if elsewhere:
+            self._host.call_out(elsewhere)
+        more = bool(leased)
+        leased = [one for one in leased if one.run.remote is None]
         self._suspects.update(one.run.id for one in leased if one.item.crashes)
         condemned = [one for one in leased if one.item.crashes > self._max_crashes]
         self._load([one for one in leased if one.item.crashes <= self._max_crashes], self._start)
         self._load(condemned, self._condemn)
-        if leased and self._host.room() > 0:
+        if more and self._host.room() > 0:
             self._again = True
 
     def _claim_done(self, future: asyncio.Future[Any]) -> None:
@@ -163,15 +173,19 @@ class Dispatch:
             self.claim()
         elif self._host.store.backlog():
             self.claim()
-        if not self.live and self._empty:
+        self.tell_if_empty()
+
+    def tell_if_empty(self) -> None:
+        """Whoever waits for the node to have nothing to do may look."""
+        if not self._host.in_flight and self._empty:
             waiters, self._empty = self._empty, []
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
 
     async def emptied(self) -> None:
-        """Wait until no run is in memory."""
-        while self.live:
+        """Wait until no run is in memory, and no call under way."""
+        while self._host.in_flight:
             waiter: asyncio.Future[None] = self._host.loop.create_future()
             self._empty.append(waiter)
             await waiter

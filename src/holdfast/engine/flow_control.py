@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from holdfast.base.errors import ConfigurationError
+from holdfast.core.claiming import OpenLanes
 from holdfast.core.plan import Refused
-from holdfast.core.queue import OpenLanes
 from holdfast.core.rows import GatherKind
 from holdfast.engine.alarms import fire
 from holdfast.engine.host import Host
