@@ -219,6 +219,8 @@ class Cancel(Plan[Accepted | None]):
         if run is None or run.ended_at is not None:
             return self._too_late(tx, alarm)
         if self.alarm is not None and (alarm is None or alarm.at > tx.now or not _rings(alarm, run)):
+            if alarm is not None and alarm.at <= tx.now:
+                tx.delete(AlarmRow, (alarm.run_id, alarm.kind))  # its rule was taken out before the run started
             return None
         out = Accepted.empty()
         for item in tx.find(ItemsOf(self.run_id)):

@@ -245,6 +245,8 @@ def _check_combination(flow: Flow) -> None:
         raise ConfigurationError("idempotency and a rate limit are mutually exclusive: idempotency is a limit of one")
     if flow.debounce is not None and flow.idempotency is not None and flow.idempotency.trailing:
         raise ConfigurationError("debounce and trailing idempotency are mutually exclusive: both put a start off")
+    if flow.batch is not None and flow.idempotency is not None and flow.idempotency.trailing:
+        raise ConfigurationError("batching and trailing idempotency are mutually exclusive: both put a start off")
 
 
 def _many(given: Any) -> list[Any]:

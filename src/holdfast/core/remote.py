@@ -21,7 +21,7 @@ from holdfast.core.progress import (
     step_of_item,
     step_settled,
 )
-from holdfast.core.queue import Leased, goes_at_once, lease, line_up
+from holdfast.core.queue import Goings, set_going
 from holdfast.core.rows import AttemptRow, ItemRow, ItemState, LogRow, RunRow, StepKind, StepRow, StepState, WaitRow
 from holdfast.core.signals import CONFLICT, open_wait
 from holdfast.core.waiting import CHILD_LOOKUP, refusal
@@ -158,7 +158,7 @@ class Answered(Plan[Accepted]):
             item = tx.get(ItemRow, run.id)
             own = self.lease.item_id == run.id
             # the discovery this answers is not one to wait for: `_leave` calls for the next
-            step_settled(tx, run, None if own else item, one.key, out.leased)
+            step_settled(tx, run, None if own else item, one.key, out)
             run = tx.get(RunRow, run.id) or run
         return run
 
@@ -168,15 +168,11 @@ class Answered(Plan[Accepted]):
         item_id = step_item(run.id, one.key)
         rank = tx.now - run.priority * 1000
         if not one.timed:
-            item = ItemRow(item_id, run.id, ItemState.PARKED, run.lane, rank, 0)
-            if goes_at_once(tx, run, item):
-                lease(tx, run, item, out.leased)
-            else:
-                line_up(tx, item, run)
+            set_going(tx, run, ItemRow(item_id, run.id, ItemState.PARKED, run.lane, rank, 0), out)
             return
         due = one.step.due or 0
         tx.put(ItemRow(item_id, run.id, ItemState.TIMED, run.lane, due, due))
-        out.due = due if out.due is None else min(due, out.due)
+        out.arm(due)
         if one.wait is not None:
             self._wait(tx, run, one, one.wait, out)
 
@@ -203,7 +199,7 @@ class Answered(Plan[Accepted]):
         )
         tx.put(failed)
         tx.put(current)
-        step_settled(tx, current, tx.get(ItemRow, run.id), one.key, out.leased)
+        step_settled(tx, current, tx.get(ItemRow, run.id), one.key, out)
 
     def _leave(self, tx: Tx, item: ItemRow, retried: Operation | None, out: Accepted, *, settled: bool) -> None:
         """What becomes of the item the call was for."""
@@ -215,7 +211,7 @@ class Answered(Plan[Accepted]):
         if retried is not None:
             due = retried.step.due or tx.now
             tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due, attempt=item.attempt + 1))
-            out.due = due if out.due is None else min(due, out.due)
+            out.arm(due)
             return
         if not own:
             self._leave_step(tx, run, item, out)
@@ -224,7 +220,7 @@ class Answered(Plan[Accepted]):
             # nothing was found to do, and nothing is under way: asked again, but not without a breath
             due = tx.now + _BREATH_MS
             tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due, attempt=0))
-            out.due = due if out.due is None else min(due, out.due)
+            out.arm(due)
             return
         item = replace(item, state=ItemState.PARKED, attempt=0, due=0)
         tx.put(item)
@@ -234,7 +230,7 @@ class Answered(Plan[Accepted]):
             progress.owed = max(0, progress.owed - 1)
             run = keep(run, progress)
             tx.put(run)
-            discover(tx, run, item, out.leased)
+            discover(tx, run, item, out)
 
     def _leave_step(self, tx: Tx, run: RunRow, item: ItemRow, out: Accepted) -> None:
         """The call was for one step; if it isn't settled now, the function knows nothing of it and is asked what it wants."""
@@ -243,7 +239,7 @@ class Answered(Plan[Accepted]):
         if key not in progress_of(run).pending or any(one.key == key and not one.settled for one in self.operations):
             return
         tx.delete(StepRow, (run.id, key))
-        step_settled(tx, run, tx.get(ItemRow, run.id), key, out.leased)
+        step_settled(tx, run, tx.get(ItemRow, run.id), key, out)
 
 
 class RetryCall(Plan[Accepted]):
@@ -274,11 +270,11 @@ class RetryCall(Plan[Accepted]):
         if self.attempt is not None:
             tx.put(self.attempt)
             tx.put(replace(run, attempt=run.attempt + 1, error=headline(self.attempt.error)))
-        out.due = self.due
+        out.arm(self.due)
         return out
 
 
-def time_is_up(tx: Tx, run: RunRow, item: ItemRow, step: StepRow, leased: list[Leased]) -> None:
+def time_is_up(tx: Tx, run: RunRow, item: ItemRow, step: StepRow, out: Goings) -> None:
     """The moment of a sleeping or waiting step has come: that is its result, unless something came before."""
     tx.delete(ItemRow, item.id)
     if step.state != StepState.PENDING:
@@ -291,7 +287,7 @@ def time_is_up(tx: Tx, run: RunRow, item: ItemRow, step: StepRow, leased: list[L
     tx.put(run)
     if step.kind != StepKind.SLEEP:
         tx.delete(WaitRow, (run.id, step.key))
-    step_settled(tx, run, tx.get(ItemRow, run.id), step.key, leased)
+    step_settled(tx, run, tx.get(ItemRow, run.id), step.key, out)
 
 
 INVOKE_TIMEOUT = msgspec.json.encode(

@@ -74,6 +74,9 @@ class Alarms:
         except HoldfastError as error:
             _log.warning("timeouts, cancellations and debounces wait: %s", error)
             self._timers.arm(host.clock.now() + _RETRY_MS)
+        except Exception:  # what one of them does wrong must not keep the others from ever being decided
+            _log.exception("a timeout, cancellation, debounce or batch could not be decided")
+            self._timers.arm(host.clock.now() + _RETRY_MS)
 
     def _cancelling(self, alarm: AlarmRow) -> asyncio.Future[Any]:
         host = self._host

@@ -33,7 +33,8 @@ class Children:
         """After the commit of a cancellation: cancel what was to be cancelled with it."""
         bound = self._bound(parent_id)
         if bound:
-            task = self._host.loop.create_task(self._cancel(bound))
+            # not through the loop's factory: where a function has cancelled the parent, it would be taken for its own
+            task = asyncio.Task(self._cancel(bound), loop=self._host.loop)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
