@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from examples.common.outbox import Relay
+from examples.common.refusals import answer_refusals
 from holdfast.serve.fastapi import serve
 
 from . import functions
@@ -16,7 +17,7 @@ from .database import open_database
 from .messages import Messages
 from .models import Outbox
 from .resources import open_redis
-from .routes import REFUSALS, Web, open_router, router, try_again_later
+from .routes import Web, open_router, router
 from .settings import Settings
 from .versions import Versions
 
@@ -53,6 +54,5 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.include_router(open_router)
     api.include_router(router)
     serve(api, app, dev=not settings.production)  # at /api/inngest
-    for refusal in REFUSALS:
-        api.add_exception_handler(refusal, try_again_later)
+    answer_refusals(api)
     return api

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from examples.common.outbox import Relay
-from holdfast import OverloadedError, StoreError
 
 from .background import dirty_clients, recompute_events
 from .client import app
@@ -140,13 +139,3 @@ async def background_jobs(request: Request, requestId: str | None = None) -> JSO
 async def health() -> dict[str, str]:
     """That the inbox answers."""
     return {"status": "ok"}
-
-
-def try_again_later(_request: Request, error: Exception) -> JSONResponse:
-    """For work that could not be accepted: nothing was kept, and trying again makes sense."""
-    seconds = error.retry_after if isinstance(error, OverloadedError) else 5
-    return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": str(max(1, round(seconds)))})
-
-
-REFUSALS: tuple[type[Exception], ...] = (OverloadedError, StoreError)
-"""Errors that `try_again_later` answers."""

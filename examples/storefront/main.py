@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from examples.common.refusals import answer_refusals
 from holdfast.serve.fastapi import serve
 
 from . import functions
 from .client import app
 from .database import open_database
 from .orders import Orders
-from .routes import REFUSALS, router, try_again_later
+from .routes import router
 from .settings import Settings
 
 __all__ = ["create_api", "functions"]
@@ -45,6 +46,5 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.state.settings = settings
     api.include_router(router)
     serve(api, app, dev=settings.environment != "production")  # at /api/inngest
-    for refusal in REFUSALS:
-        api.add_exception_handler(refusal, try_again_later)
+    answer_refusals(api)
     return api

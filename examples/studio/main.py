@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from examples.common.refusals import answer_refusals
 from holdfast.serve.fastapi import serve
 
 from . import functions
 from .client import app
-from .routes import REFUSALS, health_router, router, try_again_later
+from .routes import health_router, router
 from .settings import Settings
 
 __all__ = ["create_api", "functions"]
@@ -40,6 +41,5 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.include_router(health_router)
     api.include_router(router)
     serve(api, app, dev=not settings.production)  # at /api/inngest
-    for refusal in REFUSALS:
-        api.add_exception_handler(refusal, try_again_later)
+    answer_refusals(api)
     return api

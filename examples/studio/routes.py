@@ -6,9 +6,9 @@ import hmac
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, Response
 
-from holdfast import Event, Function, OverloadedError, RunInfo, RunNotFoundError, StoreError
+from holdfast import Event, Function, RunInfo, RunNotFoundError
 
 from .client import app
 from .events import EmailSend, ExportPdf, HelloWorld, StrategyGenerate, WebhookDeliver
@@ -109,13 +109,3 @@ async def _info(job_id: str) -> RunInfo:
     if info.function not in _BY_SLUG:
         raise HTTPException(404, "there is no such job")
     return info
-
-
-def try_again_later(_request: Request, error: Exception) -> JSONResponse:
-    """For work that could not be accepted: nothing was kept, and trying again makes sense."""
-    seconds = error.retry_after if isinstance(error, OverloadedError) else 5
-    return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": str(max(1, round(seconds)))})
-
-
-REFUSALS: tuple[type[Exception], ...] = (OverloadedError, StoreError)
-"""Errors that `try_again_later` answers."""
