@@ -299,3 +299,28 @@ def test_key_templates(text, key):
 def test_key_templates_that_are_refused(text):
     with pytest.raises(ConfigurationError, match="status key"):
         KeyTemplate(text)
+
+
+async def test_a_stop_in_the_middle_of_catching_up_writes_what_has_changed(redis_url, store, caplog):
+    opening, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowToOpen(Watched):
+        async def open(self) -> Mirrored:
+            opening.set()
+            await go_on.wait()
+            return await super().open()
+
+    sink = SlowToOpen(redis_url, key=KEY)
+    app = App("t", sinks=[sink])
+
+    @app.function(Recompute)
+    async def recompute(ctx: Context[Recompute]) -> None: ...
+
+    async with app.running(store="sqlite://"):
+        await opening.wait()
+        handle = await app.start(recompute, Recompute())
+        await handle.result(timeout="20s")
+        # while the engine stops, the sink is still opening
+        asyncio.get_running_loop().call_later(0.2, go_on.set)
+    assert blob(store)["status"] == "completed"
+    assert "can't be written" not in caplog.text

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 import msgspec
 
-from holdfast.base.errors import HoldfastError, NotRunningError
+from holdfast.base.errors import HoldfastError
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.engine.timers import Timers
@@ -96,7 +96,7 @@ class Mirror:
         await self._ended()
         try:
             if not self._failures:
-                await self._catch_up_and_write()
+                await self._drain()
             await self._sink.close()
         except Exception as error:
             _log.warning("the status sink of app %s was left behind: %s; the next start makes up for it",
@@ -165,7 +165,7 @@ class Mirror:
                 raise
         started = self._host.clock.now()
         await self._drain()
-        if started >= self._checkpoint_at + _CHECKPOINT_MS:
+        if not self._stopping and started >= self._checkpoint_at + _CHECKPOINT_MS:
             await self._sink.checkpoint(started)
             self._checkpoint_at = started
 
@@ -189,7 +189,8 @@ class Mirror:
         since = before.until - _OVERLAP_MS if before.until else None
         async for run_ids in self._listed(RunFilter(app=self._app_id, since=since)):
             if self._stopping:
-                raise NotRunningError("the engine stops; the next start catches up")
+                self._behind = True  # the next start goes on from the last checkpoint
+                return
             await self._write(run_ids)
             await self._drain()  # what happens now doesn't wait for what has happened
         await self._sink.checkpoint(started)
