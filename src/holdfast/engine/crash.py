@@ -22,6 +22,7 @@ def kill(engine: Engine) -> None:
         app.unbind(engine)
     engine.crons.stop()
     engine.timers.cancel()
+    engine.bulks.kill()
     for watch in engine._watches:
         watch.stop()
     for mirror in engine.mirrors:
@@ -43,6 +44,7 @@ async def reap(engine: Engine, seconds: float = 10.0) -> None:
     """
     async with asyncio.timeout(seconds):
         await engine.dispatch.emptied()
+        await engine.bulks.stop()
         if engine._pruning is not None:
             await asyncio.wait({engine._pruning})
         for threads in (engine.threads, engine.function_threads):
