@@ -75,6 +75,8 @@ SELECT key, name, kind, state, seq, started_at, ended_at, attempt, due, data, er
 ATTEMPTS = """
 SELECT key, attempt, started_at, ended_at, retry_at, error, input FROM attempts WHERE run_id = ? ORDER BY key, attempt
 """
+PENDING = "SELECT key FROM steps WHERE run_id = ? AND state = ?"
+FINAL_ERROR = "SELECT error FROM steps WHERE run_id = ? AND key = '' AND error IS NOT NULL"
 LOGS = """
 SELECT at, level, message, step FROM (SELECT * FROM logs WHERE run_id = ? ORDER BY seq DESC LIMIT ?) ORDER BY seq
 """
