@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast import ConfigurationError
@@ -63,6 +63,7 @@ def model(firing: Firing, next_at: int, now: int) -> tuple[list[int], list[int]]
 
 
 @settings(deadline=None)
+@example("* * * * *", 1000, "all", 100, [54_900_000])
 @given(schedules, jitters, policies, st.integers(1, 120), st.lists(st.integers(0, 3 * DAY), min_size=1, max_size=8))
 def test_every_occurrence_is_decided_once_whatever_the_downtimes(schedule, jitter, policy, limit, pauses):
     firing = Firing(Schedule.parse(schedule), "app-fn", jitter, policy, limit)
