@@ -15,7 +15,7 @@ import httpx
 from commandline import Cli, Running
 
 T = TypeVar("T")
-PATIENCE = 30.0
+PATIENCE = 15.0
 ENDED = frozenset({"Completed", "Failed", "Cancelled", "Skipped"})
 
 

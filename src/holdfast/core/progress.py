@@ -29,7 +29,7 @@ class Progress(msgspec.Struct, omit_defaults=True):
     pending: list[str] = []
     """Steps under way, by hash."""
     racing: list[str] = []
-    """Those among them whose end is told at once."""
+    """Those among them whose end is told at once: they race, or were begun alone."""
     owed: int = 0
     """Discoveries that were called for while one was under way."""
 

@@ -141,7 +141,8 @@ class Answered(Plan[Accepted]):
             known = tx.get(StepRow, (run.id, one.key))
             if known is None and one.key not in progress.pending:
                 progress.pending.append(one.key)
-                if one.racing:
+                # what was begun alone is not waited for together with what is under way from before
+                if one.racing or len(self.operations) == 1:
                     progress.racing.append(one.key)
         run = keep(run, progress)
         tx.put(run)

@@ -18,7 +18,7 @@ from holdfast.core.ingest import Accepted
 from holdfast.core.plan import EventsOfBatch, Plan, Refused, StepsOf
 from holdfast.core.queue import Leased
 from holdfast.core.remote import Answered, RetryCall
-from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind
+from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind, StepRow
 from holdfast.core.signals import CONFLICT
 from holdfast.engine import failures, gateway
 from holdfast.engine.calling import call_body, call_headers
@@ -26,6 +26,7 @@ from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.engine.operations import RunFailure, Translator, error_json
 from holdfast.engine.remote_functions import RemoteFunction
+from holdfast.engine.remote_limits import check_limits
 from holdfast.engine.remote_run import RemoteRun
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
@@ -57,6 +58,7 @@ class HttpDriver:
         self.signing_key = signing_key
         self.kind = kind
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: dict[bytes, RemoteRun] = {}
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -96,13 +98,22 @@ class HttpDriver:
         if fn is None:
             return  # it was archived meanwhile; its lease ends with this boot
         try:
-            remote = self._load(leased, fn)
+            remote = self._calls[leased.item.id] = self._load(leased, fn)
             host.metrics.of(fn.id).started += leased.item.epoch == 1 and leased.item.id == leased.run.id
             if host.notices.wanted:
                 host.notices.publish(Notice("run", ulid_text(leased.run.id), fn.id))
             await self._step(remote)
         except HoldfastError as error:
             _log.warning("run %s could not be moved forward: %s", ulid_text(leased.run.id), error)
+        finally:
+            self._calls.pop(leased.item.id, None)
+
+    def recorded(self, item_id: bytes, steps: Sequence[StepRow]) -> None:
+        """Steps were recorded while a call goes on that they came from."""
+        remote = self._calls.get(item_id)
+        if remote is not None:
+            known = {step.key for step in remote.steps}
+            remote.steps += [step for step in steps if step.key not in known]
 
     def _load(self, leased: Leased, fn: RemoteFunction) -> RemoteRun:
         store, run = self._host.store, leased.run
@@ -197,7 +208,7 @@ class HttpDriver:
 
     def _answered(self, remote: RemoteRun, answer: Answer) -> Plan[Any]:
         assert remote.event is not None
-        self._check_limits(remote, answer)
+        check_limits(self._host, remote.fn.id, remote.steps, answer.operations)
         translator = Translator(
             self._host, remote.fn, remote.run, remote.leased.item, remote.event,
             began=remote.began, no_retry=answer.no_retry, retry_after=answer.retry_after,
@@ -209,23 +220,6 @@ class HttpDriver:
         operations.sort(key=lambda one: order[one.key])
         asked = any(one.op is Op.DISCOVERY_REQUEST for one in answer.operations)
         return Answered(remote.lease, operations, version=answer.version, discovery=asked)
-
-    def _check_limits(self, remote: RemoteRun, answer: Answer) -> None:
-        host = self._host
-        new = {one.id for one in answer.operations if one.id} - {step.key for step in remote.steps}
-        limit = host.step_limit(remote.fn.id)
-        if len(remote.steps) + len(new) > limit:
-            message = f"The function run exceeded the step limit of {limit} steps."
-            raise RunFailure("InngestErrFunctionOverflowed", message, {"error": {
-                "error": "function has too many steps", "name": "InngestErrFunctionOverflowed", "message": message,
-            }})  # fmt: skip
-        allowed = host.state_limit(remote.fn.id)
-        size = sum(len(step.data or b"") for step in remote.steps) + sum(len(bytes(one.data)) for one in answer.operations)
-        if size > allowed:
-            message = f"The function run exceeded the state size limit of {allowed} bytes."
-            raise RunFailure("InngestErrStateOverflowed", message, {"error": {
-                "error": f"InngestErrStateOverflowed: {message}", "name": "InngestErrStateOverflowed", "message": message,
-            }})  # fmt: skip
 
     async def _failed(self, remote: RemoteRun, answer: Answer) -> None:
         """The function itself failed, or there was no answer that can be understood."""
