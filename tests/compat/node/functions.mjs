@@ -83,7 +83,7 @@ export function defineFunctions(sdk, client, note, model) {
 
   add({ id: "race" }, async ({ step, runId, group }) => {
     const body = (name, ms) => () => pause(ms).then(() => note(runId, name));
-    const run = () => Promise.race([step.run("quick", body("quick", 0)), step.sleep("slow", "5m").then(() => "slow")]);
+    const run = () => Promise.race([step.run("quick", body("quick", 0)), step.sleep("slow", "2s").then(() => "slow")]);
     const won = group?.parallel ? await group.parallel({ mode: "race" }, run) : await run();
     return [won, await step.run("after", () => "after")];
   });

@@ -71,10 +71,11 @@ def test_an_id_used_in_a_loop(call, notes):
     assert notes(run) == ["a0", "a1", "a2"]
 
 
-def test_sleeps(call):
+def test_sleeps(call, app):
     run = call("sleeps")
     assert output_of(run) == "awake"
-    assert run["duration_ms"] >= 1550
+    # 3 writes durations in whole seconds
+    assert run["duration_ms"] >= (1250 if app == "js3" else 1550)
 
 
 @pytest.mark.parametrize("name", ["waits", "waits-if"])
@@ -109,20 +110,28 @@ def test_invoking(call):
     ]
 
 
-def test_parallel_steps_take_one_discovery_for_all(call, calls, notes):
+def test_parallel_steps_take_one_discovery_for_all(call, app, calls, notes):
     run = call("parallel")
     assert output_of(run) == ["a", "b", "c", "after"]
     assert sorted(notes(run)) == ["a", "b", "c"]
     told = [one["told"] for one in calls(run)]
     assert told[0] == ["StepPlanned a", "StepPlanned b", "StepPlanned c"]
-    assert sorted(one[0] for one in told[1:4]) == ["StepRun a", "StepRun b", "StepRun c"]
-    assert len([one for one in calls(run) if one["step"] == "step"]) in {2, 3}
+    executed = [one["told"][0] for one in calls(run) if one["step"] != "step" and one["told"] != ["StepRun after"]]
+    assert sorted(executed) == ["StepRun a", "StepRun b", "StepRun c"]
+    discoveries = [one["told"] for one in calls(run) if one["step"] == "step"]
+    if app == "js3":  # it speaks a version of the protocol in which each completion is told
+        assert len(discoveries) == 5
+    else:
+        assert len(discoveries) == (2 if app == CHECKPOINTING else 3)
+        assert told[:4] == [told[0], *([one] for one in executed)]
 
 
-def test_a_race_goes_on_with_the_first(call):
+def test_a_race_goes_on_with_the_first(server, call):
     run = call("race")
     assert output_of(run) == ["quick", "after"]
-    assert run["duration_ms"] < 30_000
+    steps = server.steps(run["run_id"])
+    # 4 ends the run when the loser has ended as well; what follows the race doesn't wait for it
+    assert steps["slow"]["ended_at"] is None or steps["after"]["ended_at"] < steps["slow"]["ended_at"]
 
 
 def test_parallel_branches_of_all_kinds(call):
@@ -179,7 +188,7 @@ def test_signals(server, call, start, app):
 def test_requests_and_inference_by_the_server(call):
     assert output_of(call("fetches")) == [418, {"body": "hello", "said": "yes", "method": "POST"}]
     assert output_of(call("infers", {"say": "hello"})) == "HELLO"
-    assert error_of(call("infers", {"say": "fail"}))["name"] == "AIGatewayError"
+    assert "HTTP 500" in error_of(call("infers", {"say": "fail"}))["message"]
 
 
 def test_large_state_is_fetched_by_the_sdk(call, app, calls):
