@@ -46,7 +46,7 @@ def test_the_table_over_http(case: Case, server, monkeypatch):
 
 def check(case: Case, notes: list[Any], server: Server, fn: Any) -> None:
     document = next(one for one in server.get("/v1/functions") if one["slug"] == fn.slug)
-    name = document["triggers"][0]["event"]
+    name = document["config"]["triggers"][0]["event"]
     run_id = server.started(server.send(name, EVENT), fn.slug)
     if case.replies:
         until(lambda: (step := server.steps(run_id).get("reply")) and step["state"] == "pending", lambda: server.steps(run_id))

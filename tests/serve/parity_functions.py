@@ -460,7 +460,7 @@ def a_task_group_with_a_failing_step(app: App, notes: list[Any]) -> Any:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(ctx.step.run("bad", bad))
-                group.create_task(ctx.step.sleep("long", "1h"))
+                group.create_task(ctx.step.sleep("long", span("1h")))
         except* StepError as group_error:
             raise group_error.exceptions[0] from None
 

@@ -18,7 +18,7 @@ from holdfast.core.ingest import Accepted
 from holdfast.core.plan import EventsOfBatch, Plan, Refused, StepsOf
 from holdfast.core.queue import Leased
 from holdfast.core.remote import Answered, RetryCall
-from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind, StepRow
+from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind, StepRow, StepState
 from holdfast.core.signals import CONFLICT
 from holdfast.engine import failures, gateway
 from holdfast.engine.calling import call_body, call_headers
@@ -26,7 +26,7 @@ from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.engine.operations import RunFailure, Translator, error_json
 from holdfast.engine.remote_functions import RemoteFunction
-from holdfast.engine.remote_limits import check_limits
+from holdfast.engine.remote_limits import check_limits, check_progress
 from holdfast.engine.remote_run import RemoteRun
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
@@ -149,6 +149,7 @@ class HttpDriver:
         await self._decide(remote, answer)
 
     async def _call(self, remote: RemoteRun) -> Answer:
+        remote.given = frozenset(step.key for step in remote.steps if step.state != StepState.PENDING)
         body = call_body(remote)
         headers = call_headers(self._host, remote, body, signing_key=self.signing_key, kind=self.kind)
         status, got, content = await self._post(remote.fn.url_for(remote.target), body, headers)
@@ -166,7 +167,9 @@ class HttpDriver:
                     return response.status, {name.lower(): value for name, value in response.headers.items()}, content
         except aiohttp.ClientConnectorError as error:
             raise Unreachable(f"Unable to reach SDK URL: {error}") from error
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except ValueError as error:  # aiohttp's InvalidURL is one
+            raise Unreachable(f"Unable to reach SDK URL: {url!r:.200} is no address") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(
                 f"Your server reset the connection while we were reading the reply: {type(error).__name__}: {error}"
             ) from error
@@ -208,6 +211,7 @@ class HttpDriver:
 
     def _answered(self, remote: RemoteRun, answer: Answer) -> Plan[Any]:
         assert remote.event is not None
+        check_progress(remote, answer.operations)
         check_limits(self._host, remote.fn.id, remote.steps, answer.operations)
         translator = Translator(
             self._host, remote.fn, remote.run, remote.leased.item, remote.event,

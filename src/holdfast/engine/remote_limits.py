@@ -1,4 +1,6 @@
-"""How many steps and how much state a run may have that is executed by calling its application (protocol section 2.6)."""
+"""What a run may not do that is executed by calling its application: have too many steps, too much state (protocol section 2.6), or
+go round in circles.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ from collections.abc import Sequence
 from holdfast.core.rows import StepRow
 from holdfast.engine.host import Host
 from holdfast.engine.operations import RunFailure
-from holdfast.wire.opcodes import Opcode
+from holdfast.engine.remote_run import RemoteRun
+from holdfast.wire.errors import WireError
+from holdfast.wire.opcodes import EXECUTED, Opcode
 
 
 def check_limits(host: Host, function_id: int, steps: Sequence[StepRow], opcodes: Sequence[Opcode]) -> None:
@@ -26,6 +30,19 @@ def check_limits(host: Host, function_id: int, steps: Sequence[StepRow], opcodes
     if size > allowed:
         message = f"The function run exceeded the state size limit of {allowed} bytes."
         raise _overflow("InngestErrStateOverflowed", f"InngestErrStateOverflowed: {message}", message)
+
+
+def check_progress(remote: RemoteRun, opcodes: Sequence[Opcode]) -> None:
+    """Whether an answer moves its run forward: one that doesn't would be asked for again and again.
+
+    Raises:
+        WireError: it doesn't.
+    """
+    if opcodes and all(one.id in remote.given for one in opcodes):
+        raise WireError(f"{opcodes[0].title!r} was reported again though the call gave its result")
+    for one in opcodes:
+        if one.id == remote.target and one.op not in EXECUTED:
+            raise WireError(f"the call for the step {one.title!r} was answered with {one.op} in place of its result")
 
 
 def _overflow(name: str, error: str, message: str) -> RunFailure:
