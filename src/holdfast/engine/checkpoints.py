@@ -45,7 +45,8 @@ async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: Che
     operations = [one for one in map(translated, request.steps) if one is not None]
     plan = Checkpoint(Lease(item.id, run.id, item.owner, item.epoch), operations)
     plan.then = host.accepted
-    if isinstance(await host.submit(plan), Refused):
+    answer = await host.submit(plan)
+    if isinstance(answer, Refused):
         return False
     driver.recorded(item_id, [one.step for one in operations])
     return True
