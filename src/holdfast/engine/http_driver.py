@@ -13,11 +13,12 @@ import msgspec
 
 from holdfast.base.errors import HoldfastError
 from holdfast.base.ids import ulid_text
+from holdfast.core.checkpoint import Checkpoint
 from holdfast.core.ending import End, Ending
 from holdfast.core.ingest import Accepted
 from holdfast.core.plan import EventsOfBatch, Plan, Refused, StepsOf
 from holdfast.core.queue import Leased
-from holdfast.core.remote import Answered, RetryCall
+from holdfast.core.remote import Answered, Operation, RetryCall
 from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind, StepRow, StepState
 from holdfast.core.signals import CONFLICT
 from holdfast.engine import failures, gateway
@@ -31,7 +32,7 @@ from holdfast.engine.remote_run import RemoteRun
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
 from holdfast.wire.errors import WireError
-from holdfast.wire.opcodes import Op, StepFailure
+from holdfast.wire.opcodes import EXECUTED, Op, Opcode, StepFailure
 
 _log = logging.getLogger("holdfast")
 _MAX_REDIRECTS = 60
@@ -192,10 +193,10 @@ class HttpDriver:
             return
         if answer.outcome is Outcome.OPERATIONS:
             done = next((one for one in answer.operations if one.op in {Op.RUN_COMPLETE, Op.SYNC_RUN_COMPLETE}), None)
-            if done is not None:
-                await self._end(remote, Ending(RunStatus.COMPLETED, bytes(done.data) or b"null"))
-                return
             try:
+                if done is not None:
+                    await self._complete(remote, answer, done)
+                    return
                 plan = self._answered(remote, answer)
             except WireError as error:
                 answer = _not_understood(error)
@@ -209,21 +210,31 @@ class HttpDriver:
                 return
         await self._failed(remote, answer)
 
+    async def _complete(self, remote: RemoteRun, answer: Answer, done: Opcode) -> None:
+        """The function has returned; the steps that come with it were executed before."""
+        last = [one for one in answer.operations if one.op in EXECUTED]
+        if last:
+            await self._submit(Checkpoint(remote.lease, self._operations(remote, answer, last)))
+        await self._end(remote, Ending(RunStatus.COMPLETED, bytes(done.data) or b"null"))
+
     def _answered(self, remote: RemoteRun, answer: Answer) -> Plan[Any]:
-        assert remote.event is not None
         check_progress(remote, answer.operations)
         check_limits(self._host, remote.fn.id, remote.steps, answer.operations)
-        translator = Translator(
-            self._host, remote.fn, remote.run, remote.leased.item, remote.event,
-            began=remote.began, no_retry=answer.no_retry, retry_after=answer.retry_after,
-        )  # fmt: skip
         # waits are registered before anything is recorded that may make their event come
         opcodes = sorted(answer.operations, key=lambda one: one.op is not Op.WAIT_FOR_EVENT)
-        operations = [one for one in map(translator.translate, opcodes) if one is not None]
+        operations = self._operations(remote, answer, opcodes)
         order = {opcode.id: position for position, opcode in enumerate(answer.operations)}
         operations.sort(key=lambda one: order[one.key])
         asked = any(one.op is Op.DISCOVERY_REQUEST for one in answer.operations)
         return Answered(remote.lease, operations, version=answer.version, discovery=asked)
+
+    def _operations(self, remote: RemoteRun, answer: Answer, opcodes: Sequence[Opcode]) -> list[Operation]:
+        assert remote.event is not None
+        translator = Translator(
+            self._host, remote.fn, remote.run, remote.leased.item, remote.event,
+            began=remote.began, no_retry=answer.no_retry, retry_after=answer.retry_after,
+        )  # fmt: skip
+        return [one for one in map(translator.translate, opcodes) if one is not None]
 
     async def _failed(self, remote: RemoteRun, answer: Answer) -> None:
         """The function itself failed, or there was no answer that can be understood."""

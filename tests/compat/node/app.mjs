@@ -79,6 +79,7 @@ app.use((req, res, next) => {
 for (const [path, own] of [
   ["/api/inngest", client("js")],
   ["/plain/api/inngest", client("plain", { checkpointing: false })],
+  ["/buffered/api/inngest", client("buffered", { checkpointing: { bufferedSteps: 2 } })],
 ]) {
   app.use(path, serveExpress({ client: own, functions: defineFunctions(sdk, own, note, model) }));
 }

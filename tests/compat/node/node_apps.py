@@ -5,6 +5,7 @@ from __future__ import annotations
 ROUTES = {
     "js": "/api/inngest",
     "plain": "/plain/api/inngest",
+    "buffered": "/buffered/api/inngest",
     "node": "/node/api/inngest",
     "next": "/next/api/inngest",
     "remix": "/remix/api/inngest",

@@ -65,6 +65,15 @@ def test_steps(server, call, app, calls, notes):
         assert told == [["StepRun double"], ["StepRun nothing"], ["StepRun more"], 200]
 
 
+def test_steps_that_are_reported_some_at_a_time(server, node):
+    run = server.call("buffered4/steps", {"n": 4}, "buffered4-steps")
+    assert output_of(run) == [8, None, 9]
+    assert list(server.steps(run["run_id"])) == ["double", "nothing", "more"]
+    assert node.seen(run["run_id"], "4")["notes"] == [8]
+    run = server.call("buffered4/flaky", None, "buffered4-flaky")
+    assert output_of(run) == [2, 0, 4]
+
+
 def test_an_id_used_in_a_loop(call, notes):
     run = call("one-id")
     assert output_of(run) == ["a0", "a1", "a2"]
