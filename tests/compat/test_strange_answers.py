@@ -108,6 +108,7 @@ class Application:
     def __init__(self, url: str) -> None:
         self.answers: dict[str, Answer] = {}
         self.calls: dict[str, int] = {}
+        self.contexts: dict[str, Any] = {}
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/api/inngest"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -141,6 +142,7 @@ class Application:
             call = json.loads(body)
             data = call["event"]["data"]
             run_id = call["ctx"]["run_id"]
+            self.contexts[run_id] = call["ctx"]
             self.calls[run_id] = self.calls.get(run_id, 0) + 1
             answer = self.answers[data["answer"]] if data["always"] or not (call["ctx"]["attempt"] or call["steps"] or self.calls[run_id] > 100) else GOOD
             if data["answer"] == "nothing found to do, then an end" and self.calls[run_id] > 1:
@@ -209,6 +211,65 @@ def test_an_application_that_is_not_there(server):
     run = server.call("gone/go")
     assert run["status"] == "Failed"
     assert run["output"]["error"]["message"].startswith("Unable to reach SDK URL")
+
+
+@pytest.mark.parametrize(
+    ("sdk", "status"),
+    [("inngest-js:v3.22.0", 400), ("js:v3.53.1", 400), ("js:v3.54.0", 200), ("js:v3.21.9", 200), ("js:v4.0.0", 200), ("py:v3.30.0", 200)],
+)
+def test_versions_of_an_sdk_that_are_refused(server, odd, sdk, status):
+    answer = server.http.post("/fn/register", json={**odd.document, "sdk": sdk, "appName": "versions", "functions": []})
+    assert answer.status_code == status
+    if status == 400:
+        assert answer.json()["code"] == "sdk_version_denied"
+
+
+def test_a_server_of_another_kind_is_refused(server, odd):
+    answer = server.http.post("/fn/register", json=odd.document, headers={"X-Inngest-Expected-Server-Kind": "cloud"})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "Expected server kind cloud, got dev"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"not json", 400, "checkpoint_invalid"),
+        (b"{}", 400, "checkpoint_invalid"),
+        ({"qi_id": "ab", "steps": [opcode("Sleep", opts={"duration": "1s"})]}, 400, "checkpoint_invalid"),
+        ({"qi_id": "ab", "generation_id": "x", "steps": []}, 400, "checkpoint_invalid"),
+        ({"qi_id": "not hex", "steps": [opcode(data=1)]}, 409, "stale_dispatch"),
+        ({"qi_id": "00" * 16, "generation_id": 1, "steps": [opcode(data=1)]}, 409, "stale_dispatch"),
+    ],
+)
+def test_checkpoints_that_can_not_be_recorded(server, odd, body, status, code):
+    odd.answers["checkpoints"] = GOOD
+    run = server.call("odd/go", {"answer": "checkpoints", "always": False})
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = server.http.post(f"/v1/checkpoint/{run['run_id']}/async", content=raw)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert server.steps(run["run_id"]) == {}
+
+
+def test_a_checkpoint_counts_only_for_the_call_it_came_from(server, odd):
+    go_on = threading.Event()
+
+    def answer(conn: socket.socket) -> None:
+        assert go_on.wait(15)
+        conn.sendall(GOOD)
+
+    odd.answers["held"] = answer
+    run_id = server.started(server.send("odd/go", {"answer": "held", "always": False}))
+    told = until(lambda: odd.contexts.get(run_id), "the call")
+    path = f"/v1/checkpoint/{run_id}/async"
+    body = {"qi_id": told["qi_id"], "generation_id": 2, "steps": [opcode(data={"a": 1})]}
+    assert server.http.post(path, json=body).status_code == 409
+    for _ in range(2):  # what is reported twice counts once
+        assert server.http.post(path, json={**body, "generation_id": 1}).status_code == 200
+    assert server.steps(run_id)["s"]["output"] == {"a": 1}
+    go_on.set()
+    assert output_of(server.ended(run_id)) == "ok"
+    assert server.run(run_id)["steps"] == 1
+    assert server.http.post(path, json={**body, "generation_id": 1}).status_code == 409
 
 
 TEMPLATES = [

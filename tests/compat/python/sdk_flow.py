@@ -54,6 +54,10 @@ def flow_functions(client: inngest.Inngest, seen: Watched) -> list[inngest.Funct
     async def batched(ctx: inngest.Context) -> Any:
         return [event.data["n"] for event in ctx.events]
 
+    @function("large-batch", batch_events=inngest.Batch(max_size=2, timeout=timedelta(seconds=30)))
+    async def large_batch(ctx: inngest.Context) -> Any:
+        return [len(str(event.data["text"])) for event in ctx.events]
+
     @function(
         "prioritised",
         concurrency=[inngest.Concurrency(limit=1)],
@@ -73,8 +77,8 @@ def flow_functions(client: inngest.Inngest, seen: Watched) -> list[inngest.Funct
         return ctx.event.data["n"]
 
     @function("idempotent", idempotency="event.data.order")
-    async def idempotent(ctx: inngest.Context) -> None:
-        pass
+    async def idempotent(ctx: inngest.Context) -> Any:
+        return {"order": ctx.event.data["order"]}
 
     @function("finish-timeout", timeouts=inngest.Timeouts(finish=SECOND))
     async def finish_timeout(ctx: inngest.Context) -> None:
@@ -87,6 +91,14 @@ def flow_functions(client: inngest.Inngest, seen: Watched) -> list[inngest.Funct
     @function("every-minute", inngest.TriggerCron(cron="* * * * *"))
     async def every_minute(ctx: inngest.Context) -> Any:
         return [ctx.event.name, ctx.event.data]
+
+    @function(
+        "hears",
+        inngest.TriggerEvent(event="inngest/function.finished", expression="event.data.function_id == 'py-idempotent'"),
+        inngest.TriggerEvent(event="inngest/function.cancelled", expression="event.data.function_id == 'py-cancelled'"),
+    )
+    async def hears(ctx: inngest.Context) -> None:
+        seen.note(str(ctx.event.data["run_id"]), [ctx.event.name, ctx.event.data])
 
     @function(
         "triggers",

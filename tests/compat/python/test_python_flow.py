@@ -69,6 +69,14 @@ def test_batches_by_key(server, seen):
     assert [one["data"]["n"] for one in call["events"]] == [1, 3, 4]
 
 
+def test_a_batch_too_large_for_a_call_is_fetched_by_the_sdk(server, seen):
+    events = [server.send("py/large-batch", {"text": "x" * 2_500_000}) for _ in range(2)]
+    run = server.finished(events[0])
+    assert output_of(run) == [2_500_000, 2_500_000]
+    call = seen.calls(run["run_id"])[0].body
+    assert (call["events"], call["steps"], call["use_api"], call["ctx"]["use_api"]) == ([], {}, True, True)
+
+
 def test_priority(server, seen):
     events = server.send_all([{"name": "py/prioritised", "data": {"n": n, "urgent": n == 3}} for n in range(4)])
     for event in events:
@@ -99,6 +107,24 @@ def test_idempotency_and_event_ids(server):
     events = server.send_all([{"name": "py/first", "id": "once"}] * 2)
     assert server.finished(events[0])["status"] == "Completed"
     assert skipped(server, events[1])
+
+
+def test_functions_hear_of_the_end_of_others(server, seen):
+    finished = server.call("py/idempotent", {"order": "heard"}, id="heard-1")["run_id"]
+    cancelled = server.started(server.send("py/cancelled", {"id": "heard"}))
+    server.waiting(cancelled, "long")
+    server.send("py/cancel", {"id": "heard"})
+    (name, data), *_ = until(lambda: seen.notes.get(finished), "the end of a function is heard of")
+    assert name == "inngest/function.finished"
+    assert data["event"]["name"] == "py/idempotent"
+    assert data["event"]["id"] == "heard-1"
+    assert data["events"] == [data["event"]]
+    assert (data["function_id"], data["run_id"], data["result"]) == ("py-idempotent", finished, {"order": "heard"})
+    assert data["_inngest"]["status"] == "Completed"
+    (name, data), *_ = until(lambda: seen.notes.get(cancelled), "a cancellation is heard of")
+    assert name == "inngest/function.cancelled"
+    assert data["_inngest"]["status"] == "Cancelled"
+    assert not {"error", "result"} & set(data)
 
 
 def test_timeouts(server):

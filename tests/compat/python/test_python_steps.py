@@ -221,13 +221,13 @@ def test_inference_that_fails(server):
 
 
 def test_what_a_call_says(server, seen):
-    event_id = server.send("py/shows-context", {"a": "ü"}, id="given-1", user={"id": 5}, v="3", ts=1_700_000_000_000)
+    event_id = server.send("py/shows-context", {"a": "ü"}, id="given-1", user={"id": 5}, v="3", ts=1_700_000_000_000, meta={"sessions": {"chat": "c1"}})
     run = server.finished(event_id)
     shown = {"name": "py/shows-context", "data": {"a": "ü"}, "id": "given-1", "ts": 1_700_000_000_000}
     assert output_of(run) == {"event": shown, "events": 1, "attempt": 0}
     calls = seen.calls(run["run_id"])
     first, second, third = (one.body for one in calls)
-    assert first["event"] == {**shown, "user": {"id": 5}, "v": "3"}
+    assert first["event"] == {**shown, "user": {"id": 5}, "v": "3", "meta": {"sessions": {"chat": "c1"}}}
     assert first["events"] == [first["event"]]
     assert [one["version"] for one in (first, second, third)] == [-1, 2, 2]
     assert [one["ctx"]["stack"] for one in (first, second, third)] == [
