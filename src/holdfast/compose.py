@@ -46,7 +46,8 @@ def build_engine(
     clock = clock or SystemClock()
     url = store_url or os.environ.get("HOLDFAST_STORE") or DEFAULT_STORE
     store = SqliteStore(url, clock, tuple(app.id for app in apps), **store_settings)
-    return Engine(apps, store, SqliteReader(store.path, clock), clock=clock, options=options, app_errors=app_errors)
+    reader = SqliteReader(store.path, clock, leased=store.leased)
+    return Engine(apps, store, reader, clock=clock, options=options, app_errors=app_errors)
 
 
 @asynccontextmanager

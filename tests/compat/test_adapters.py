@@ -53,6 +53,12 @@ def check(case: Case, notes: list[Any], server: Server, fn: Any) -> None:
     if case.replies:
         until(lambda: (step := server.steps(run_id).get("reply")) and step["state"] == "pending", lambda: server.steps(run_id))
         server.send_all(case.replies)
+    for name, data in case.signals:
+
+        def given(name: str = name, data: Any = data) -> bool:
+            return server.http.post("/v1/signals", json={"signal": name, "data": data}).status_code == 200
+
+        until(given, "somebody waits for the signal")
     run = server.ended(run_id)
     if case.error is None:
         assert (run["status"], run["output"]) == ("Completed", case.output), run

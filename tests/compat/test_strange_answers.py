@@ -236,7 +236,7 @@ def test_a_server_of_another_kind_is_refused(server, odd):
         (b"not json", 400, "checkpoint_invalid"),
         (b"{}", 400, "checkpoint_invalid"),
         ({"qi_id": "ab", "steps": [opcode("Sleep", opts={"duration": "1s"})]}, 400, "checkpoint_invalid"),
-        ({"qi_id": "ab", "generation_id": "x", "steps": []}, 400, "checkpoint_invalid"),
+        ({"qi_id": "ab", "steps": [opcode("RunComplete", data=1)]}, 400, "checkpoint_invalid"),
         ({"qi_id": "not hex", "steps": [opcode(data=1)]}, 409, "stale_dispatch"),
         ({"qi_id": "00" * 16, "generation_id": 1, "steps": [opcode(data=1)]}, 409, "stale_dispatch"),
     ],
@@ -244,7 +244,7 @@ def test_a_server_of_another_kind_is_refused(server, odd):
 def test_checkpoints_that_can_not_be_recorded(server, odd, body, status, code):
     odd.answers["checkpoints"] = GOOD
     run = server.call("odd/go", {"answer": "checkpoints", "always": False})
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    raw = body if isinstance(body, bytes) else json.dumps({"run_id": run["run_id"], **body}).encode()
     answer = server.http.post(f"/v1/checkpoint/{run['run_id']}/async", content=raw)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert server.steps(run["run_id"]) == {}
@@ -261,7 +261,7 @@ def test_a_checkpoint_counts_only_for_the_call_it_came_from(server, odd):
     run_id = server.started(server.send("odd/go", {"answer": "held", "always": False}))
     told = until(lambda: odd.contexts.get(run_id), "the call")
     path = f"/v1/checkpoint/{run_id}/async"
-    body = {"qi_id": told["qi_id"], "generation_id": 2, "steps": [opcode(data={"a": 1})]}
+    body = {"run_id": run_id, "qi_id": told["qi_id"], "generation_id": 2, "steps": [opcode(data={"a": 1})]}
     assert server.http.post(path, json=body).status_code == 409
     for _ in range(2):  # what is reported twice counts once
         assert server.http.post(path, json={**body, "generation_id": 1}).status_code == 200

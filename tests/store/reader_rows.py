@@ -67,7 +67,7 @@ class Shelf:
         self.ids = IdFactory(seed=7)
         self.store = SqliteStore(f"sqlite:///{path}", self.clock, ("shop",), synchronous="OFF")
         self.store.start(lambda: room, functions)
-        self.reader = SqliteReader(path, self.clock)
+        self.reader = SqliteReader(path, self.clock, leased=self.store.leased)
         self.path = path
 
     def function(self, function_id: int, slug: str, app: str = "shop", **more: object) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.base.clock import to_ms
-from holdfast.cli.api_objects import NULL, Attempt, DeadLetter, History, Run, Step
+from holdfast.cli.api_objects import NULL, Attempt, History, Run, Step
 from holdfast.cli.console import status_text
 from holdfast.dashboard.humanize import ago, duration
 
@@ -33,21 +33,7 @@ def runs_table(runs: Sequence[Run], now: int) -> RenderableType:
             since(run.queued_at, now),
             _took(run.duration_ms),
             str(run.steps),
-            Text(run.error or "", style="red"),
-        )
-    return table
-
-
-def dead_letters_table(letters: Sequence[DeadLetter], now: int) -> RenderableType:
-    """A list of dead letters; `now` in milliseconds since 1970."""
-    table = styled_table("Run", "Function", "Event", "Failed", "Error")
-    for letter in letters:
-        table.add_row(
-            Text(letter.run_id),
-            Text(letter.function),
-            Text(letter.event_name),
-            since(letter.at, now),
-            Text(letter.error, style="red"),
+            Text(run.error, style="red") if run.error else Text(run.reason or "", style="dim"),
         )
     return table
 
@@ -60,6 +46,7 @@ def history_view(history: History, now: int) -> RenderableType:
         Text(_origin(run), style="dim"),
         Text(_times(run, now), style="dim"),
     ]
+    parts += [Text(sentence) for sentence in run.why if not run.ended or run.reason]
     parts += [Text(note, style="yellow") for note in history.notes]
     if history.steps:
         parts += [Text(""), _steps(history.steps, now)]

@@ -13,6 +13,9 @@ _STROKE = {
     "dead": "M2.8 4.6h10.4M4 4.6v8.2h8V4.6M6.2 2.6h3.6M6.4 7.2v3.2M9.6 7.2v3.2",
     "audit": "M4 2.4h8v11.2H4zM6.2 5.4h3.6M6.2 8h3.6M6.2 10.6h2",
     "search": "M7 2.6a4.4 4.4 0 1 0 0 8.8 4.4 4.4 0 0 0 0-8.8zM10.3 10.3l3.2 3.2",
+    "queue": "M2.6 4h2.2v2.2H2.6zM7 5.1h6.4M2.6 9.8h2.2V12H2.6zM7 10.9h6.4",
+    "flow": "M2.4 3.2h11.2L9.4 8.4v4.4l-2.8-1.4v-3z",
+    "pause": "M5.4 3.6v8.8M10.6 3.6v8.8",
     "check": "M3.4 8.4 6.6 11.6 12.8 4.8",
     "cross": "M4.2 4.2l7.6 7.6M11.8 4.2l-7.6 7.6",
     "running": "M8 2.6a5.4 5.4 0 1 1-5.4 5.4",
@@ -32,6 +35,7 @@ _STROKE = {
     "alert": "M8 2.4 14.2 13.2H1.8zM8 6.4v3M8 11.2v.2",
     "keys": "M1.8 4.2h12.4v7.6H1.8zM4.4 6.6h.2M6.8 6.6h.2M9.2 6.6h.2M11.6 6.6h.2M4.6 9.4h6.8",
     "send": "M2.4 8 13.6 2.8 10 13.4 7.6 9z",
+    "edit": "M3 13l.6-2.8 7-7 2.2 2.2-7 7zM9.2 4.6l2.2 2.2",
     "play": "M5 3.4 12 8l-7 4.6z",
     "fold": "M3 8h2l1.4-3.4L9.6 11.4 11 8h2",
     "calendar": "M2.8 4h10.4v9H2.8zM2.8 6.8h10.4M5.6 2.4v2.8M10.4 2.4v2.8",
@@ -42,7 +46,7 @@ LOGO = Markup(
     '<svg class="logo" viewBox="0 0 24 24" width="24" height="24" aria-hidden="true" fill="none" stroke="currentColor" '
     'stroke-width="2.2" stroke-linecap="round"><path d="M12 2.5v11"/><path d="M12 13.5c0 4-2.2 5-3.2 8"/>'
     '<path d="M12 13.5c0 4 2.2 5 3.2 8"/><path d="M12 11.5c0 4-4 4.500-7 7.500"/><path d="M12 11.500c0 4 4 4.500 7 7.500"/>'
-    '<path d="M12 6.500c2.500 0 4-1.200 4.600-3"/><path d="M12 8.500c-2.500 0-4-1.200-4.600-3"/></svg>'
+    '<path d="M12 6.500c2.500 0 4-1.200 4.6-3"/><path d="M12 8.500c-2.500 0-4-1.200-4.6-3"/></svg>'
 )
 """A holdfast: the root by which kelp clings to rock."""
 

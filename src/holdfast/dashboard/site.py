@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 
 from holdfast.base.clock import iso
 from holdfast.base.errors import HoldfastError, OverloadedError, RunNotFoundError, StoreError
-from holdfast.dashboard import assets, humanize, payload, status, words
+from holdfast.dashboard import assets, flow_words, humanize, payload, status, words
 from holdfast.dashboard.drafts import example
 from holdfast.dashboard.forms import Form, read_form
 from holdfast.dashboard.guard import CSRF_FIELD, Guard
@@ -117,6 +117,7 @@ class Site:
             can_change=self.guard.can_change(request),
             actor=self.guard.actor(request),
             dead_badge=await self._dead_badge(),
+            bulks_running=await self.reader.bulks(running=True, limit=3),
             logout=self.guard.logout_path(request),
             engine_status=self.engine.status(),
             example=example(self.engine.apps),
@@ -257,9 +258,13 @@ def _environment() -> Environment:
         step_status=status.step_status,
         RUN_STATUSES=status.RUN_STATUSES,
         LETTER_STATES=status.LETTER_STATES,
+        BULK_STATES=status.BULK_STATES,
+        BULK_ACTIONS=status.BULK_ACTIONS,
         ACTIVE=status.ACTIVE,
         KIND_LABELS=status.KIND_LABELS,
         trigger_words=words.trigger,
+        rule_label=flow_words.label,
+        skip_words=flow_words.skipped,
         escape=escape,
     )
     env.globals["ui"] = env.get_template("macros.html").module

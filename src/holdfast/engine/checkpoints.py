@@ -11,26 +11,30 @@ from holdfast.engine.host import Host
 from holdfast.engine.http_driver import HttpDriver
 from holdfast.engine.operations import Translator
 from holdfast.engine.remote_limits import check_limits
-from holdfast.wire.checkpoints import CheckpointRequest
-from holdfast.wire.opcodes import Opcode
+from holdfast.wire.checkpoints import AsyncCheckpoint
+from holdfast.wire.errors import WireError
+from holdfast.wire.opcodes import EXECUTED, Opcode
 
 
-async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: CheckpointRequest) -> bool:
+async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: AsyncCheckpoint) -> bool:
     """Record the steps; False when the call they came from is no longer the one that counts.
 
     Raises:
         WireError: a step can't be understood.
         RunFailure: the run may not have so many steps, or so much state.
     """
+    for step in request.steps:
+        if step.op not in EXECUTED:
+            raise WireError(f"{step.op} {step.title!r} can't be checkpointed; report it with the answer to the call")
     try:
-        item_id = bytes.fromhex(request.job)
+        item_id = bytes.fromhex(request.qi_id)
     except ValueError:
         return False
     rows = host.store.fetch([(ItemRow, item_id), (RunRow, run_id), StepsOf(run_id)])
     item, run = rows.get(ItemRow, item_id), rows.get(RunRow, run_id)
     if item is None or run is None or item.run_id != run_id or item.state != ItemState.LEASED:
         return False
-    if request.generation is not None and request.generation != item.epoch:
+    if request.generation_id and request.generation_id != item.epoch:
         return False
     fn = host.applications.functions.get(run.function_id)
     event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)

@@ -33,7 +33,8 @@ class Children:
         """After the commit of a cancellation: cancel what was to be cancelled with it."""
         bound = self._bound(parent_id)
         if bound:
-            task = self._host.loop.create_task(self._cancel(bound))
+            # not through the loop's factory: where a function has cancelled the parent, it would be taken for its own
+            task = asyncio.Task(self._cancel(bound), loop=self._host.loop)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -66,6 +67,11 @@ async def cancel_run(host: Host, run_id: bytes) -> bool | None:
     if run is None:
         return None
     event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
-    plan = Cancel(run_id, host.end_events(run, event, Ending(RunStatus.CANCELLED)))
+    return await host.submit(cancel_plan(host, run, event)) is not None
+
+
+def cancel_plan(host: Host, run: RunRow, event: EventRow | None, reason: str | None = None) -> Cancel:
+    """The plan that cancels a run as a person asks for it, with what follows its commit."""
+    plan = Cancel(run.id, host.end_events(run, event, Ending(RunStatus.CANCELLED)), reason=reason)
     plan.then = lambda accepted: host.run_cancelled(run, accepted)
-    return await host.submit(plan) is not None
+    return plan

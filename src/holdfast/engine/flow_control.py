@@ -13,6 +13,8 @@ from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.sdk.outgoing import nearest
 
+_TOGETHER = 500
+"""Debounces and batches that are started at once."""
 PAUSE_MODES = ("skip", "hold")
 
 
@@ -54,6 +56,8 @@ class FlowControl:
     async def set_limit(self, slug: str, rule: str, limit: int | None) -> None:
         """Change a limit of a function at once, until it is changed again; None goes back to its code's.
 
+        A throttle begins anew with its new pace, so one start, and those of its burst, may come at once.
+
         Args:
             slug: `<app>-<function>`.
             rule: concurrency, concurrency-2, run-concurrency, throttle or rate-limit.
@@ -69,7 +73,7 @@ class FlowControl:
             raise ConfigurationError(
                 f"function {slug!r} has no limit {rule!r}; it has {', '.join(known) or 'none'}: limits are declared in code"
             )
-        if limit is not None and (isinstance(limit, bool) or limit < 1):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ConfigurationError(
                 f"a limit is a whole number of 1 or more, not {limit!r}; pause the function to stop it"
             )
@@ -103,10 +107,15 @@ class FlowControl:
         Raises:
             ConfigurationError: there is no such function.
         """
-        gathers = self._host.store.gathers_of(self._function(slug))
-        wanted = [gather for gather in gathers if key is None or gather.key == key]
-        answers = await asyncio.gather(*(fire(self._host, gather, flush=True) for gather in wanted))
-        return sum(not isinstance(answer, Refused) for answer in answers)
+        function_id = self._function(slug)
+        total = 0
+        while True:
+            gathers = self._host.store.gathers_of(function_id, _TOGETHER, key)
+            answers = await asyncio.gather(*(fire(self._host, gather, flush=True) for gather in gathers))
+            started = sum(not isinstance(answer, Refused) for answer in answers)
+            total += started
+            if not started or len(gathers) < _TOGETHER:
+                return total
 
     def gathers(self, slug: str) -> list[dict[str, object]]:
         """A function's debounces and batches that wait: kind, key, events so far, when the first came, when it is due."""

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from holdfast.store.flow_reads import AlarmView, CancelView, FlowView, GateView, TimerView
+
 
 class FunctionView(msgspec.Struct, frozen=True):
     """A registered function."""
@@ -23,6 +25,8 @@ class FunctionView(msgspec.Struct, frozen=True):
     """No longer part of its app's code."""
     paused: bool
     created_at: int
+    pause: str | None = None
+    """How it is paused: hold keeps its runs in their queue, skip lets events start nothing; None when it isn't."""
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -50,6 +54,10 @@ class RunView(msgspec.Struct, frozen=True):
     key: str | None
     version: int = 1
     """Version of the function's configuration that started it."""
+    reason: str | None = None
+    """Why it was cancelled or skipped, where a rule did it."""
+    batch: int = 0
+    """How many events it has, if it is the run of a batch."""
 
     @property
     def duration_ms(self) -> int | None:
@@ -69,6 +77,8 @@ class AttemptView(msgspec.Struct, frozen=True):
     """When the next attempt is (was) due; None when there is none."""
     error: dict[str, object]
     """name, message, stack."""
+    input: bytes | None = None
+    """JSON of the arguments of the step's body: a list, or {args, kwargs}; None where they were not kept."""
 
 
 class StepView(msgspec.Struct, frozen=True):
@@ -114,6 +124,10 @@ class QueueView(msgspec.Struct, frozen=True):
     """Place in line among ready items of its lane, from 1; None when it isn't in line."""
     attempt: int
     crashes: int
+    more_ahead: bool = False
+    """`position` was counted no further: there are more ahead."""
+    gate: GateView | None = None
+    """What it waits for, while it is in line, or held back before its start."""
 
 
 class EventView(msgspec.Struct, frozen=True):
@@ -135,7 +149,39 @@ class SkipView(msgspec.Struct, frozen=True):
 
     function: str
     reason: str
+    """paused, duplicate event id, idempotency, rate limited, debounced, debounced away, batched, singleton, trigger expression
+    did not hold, or no function."""
     run_id: str | None
+    """The run that stands in its place, or that it will become part of."""
+    at: int
+    detail: str = ""
+    """The rule with its figures and key."""
+    until: int | None = None
+    """Of an event that waits (debounced, batched): when its run starts, unless more comes."""
+    key: str | None = None
+    """Of an event that waits: the key it waits under."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it will still become (part of) a run."""
+        return self.until is not None
+
+
+NO_FUNCTION = "no function"
+
+
+def reasons(event: EventView, runs: Sequence[RunView], skips: Sequence[SkipView]) -> Sequence[SkipView]:
+    """Why functions were not started by an event, and never nothing: an event that none listened to says so."""
+    if runs or skips:
+        return skips
+    return [SkipView("", NO_FUNCTION, None, event.received_at, "no function listened to it when it came")]
+
+
+class BatchEventView(msgspec.Struct, frozen=True):
+    """An event of a batch, without its data."""
+
+    event_id: str
+    name: str
     at: int
 
 
@@ -158,6 +204,25 @@ class RunDetail(msgspec.Struct, frozen=True):
     """Runs it invoked or that were made from it."""
     notes: tuple[str, ...]
     """What the engine has to say: changed code, steps no longer reached, crashes."""
+    alarms: tuple[AlarmView, ...] = ()
+    """Moments at which it will be cancelled."""
+    cancels: tuple[CancelView, ...] = ()
+    """Events that cancel it."""
+    batch_events: tuple[BatchEventView, ...] = ()
+    """The events of a batch in their order, at most a thousand."""
+
+
+class RunProgress(msgspec.Struct, frozen=True):
+    """How a run is doing: what a status outside of the store is made of."""
+
+    run: RunView
+    event: EventView | None
+    attempts: tuple[AttemptView, ...]
+    """Failed attempts of its steps and of the function itself, in the order in which they ended."""
+    retrying: bool
+    """Whether a step, or the function itself, is being tried again and has not succeeded."""
+    error: dict[str, object] | None
+    """name, message, stack once FAILED."""
 
 
 class DeadLetterView(msgspec.Struct, frozen=True):
@@ -293,6 +358,55 @@ class RunFilter(msgspec.Struct, frozen=True):
     error: str | None = None
     """Text contained in the error."""
     parent: str | None = None
+    ids: tuple[str, ...] = ()
+    """Only these runs; empty for any."""
+    dead: bool = False
+    """Only dead letters that were neither redriven nor discarded."""
+    fingerprint: str | None = None
+    """Only dead letters of this error."""
+
+
+class LetterGroup(msgspec.Struct, frozen=True):
+    """Dead letters of one error."""
+
+    fingerprint: str
+    error: str
+    """Of the latest run among them."""
+    sample: str
+    """That run's id."""
+    count: int
+    first_at: int
+    last_at: int
+    functions: tuple[tuple[str, str, int], ...]
+    """(slug, name, count) of the functions that died of it, most often first."""
+
+
+class BulkView(msgspec.Struct, frozen=True):
+    """A bulk operation and how far it is."""
+
+    id: str
+    action: str
+    """cancel, rerun, redrive or discard."""
+    filter: dict[str, object]
+    actor: str
+    state: str
+    """running, done or cancelled."""
+    rate: str | None
+    total: int
+    """How many runs matched when it began."""
+    done: int
+    skipped: int
+    """There was nothing to do any more."""
+    failed: int
+    error: str | None
+    """Why the last of those that failed did."""
+    created_at: int
+    ended_at: int | None
+
+    @property
+    def seen(self) -> int:
+        """How many of them it has come to."""
+        return self.done + self.skipped + self.failed
 
 
 class Reader(Protocol):
@@ -315,6 +429,7 @@ class Reader(Protocol):
         ...
 
     async def run(self, run_id: str) -> RunDetail | None: ...
+    async def progress(self, run_id: str) -> RunProgress | None: ...
     async def run_view(self, run_id: str) -> RunView | None: ...
     async def events(
         self,
@@ -330,8 +445,14 @@ class Reader(Protocol):
         ...
 
     async def event(self, internal_id: str) -> EventView | None: ...
-    async def event_runs(self, internal_id: str) -> Sequence[RunView]: ...
-    async def event_skips(self, internal_id: str) -> Sequence[SkipView]: ...
+    async def event_runs(self, internal_id: str) -> Sequence[RunView]:
+        """The runs it started, those of batches that it is part of included."""
+        ...
+
+    async def event_skips(self, internal_id: str) -> Sequence[SkipView]:
+        """The functions it did not start, or not yet: a debounced or batched event waits."""
+        ...
+
     async def event_names(self, *, limit: int = 200) -> Sequence[str]:
         """Names of stored events, sorted; holdfast's own last."""
         ...
@@ -348,11 +469,33 @@ class Reader(Protocol):
         """Those of the newest runs first. `state` None lists all; `function` is a slug, or an id without its app."""
         ...
 
+    async def letter_groups(
+        self, *, state: str = "dead", function: str | None = None, limit: int = 100
+    ) -> Sequence[LetterGroup]:
+        """All dead letters by their error, largest group first; `limit` groups at most."""
+        ...
+
+    async def bulks(self, *, limit: int = 50, running: bool = False) -> Sequence[BulkView]:
+        """Bulk operations, newest first; all, or those that are running."""
+        ...
+
+    async def bulk(self, bulk_id: str) -> BulkView | None: ...
     async def dead_letter(self, run_id: str) -> DeadLetterView | None: ...
     async def crons(self) -> Sequence[CronView]: ...
     async def waits(self, *, limit: int = 200) -> Sequence[WaitView]: ...
+    async def timers(self, *, limit: int = 100) -> Sequence[TimerView]:
+        """Runs that are due at a moment, the next first."""
+        ...
+
     async def audit(self, *, limit: int = 100) -> Sequence[AuditView]: ...
     async def stats(self, *, since: int) -> Sequence[FunctionStats]: ...
+    async def flow(self, function: str | None = None) -> Sequence[FlowView]:
+        """The flow control of the functions of the apps' code, or of one function by its slug: rules, limits, who waits.
+
+        Counts are exact up to a bound, past which they say that there is more.
+        """
+        ...
+
     async def overview(self, *, since: int, now: int, slices: int = 60) -> Overview: ...
 
     async def backlogs(self, function_ids: Sequence[int]) -> Mapping[int, Backlog]:

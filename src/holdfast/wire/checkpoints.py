@@ -1,4 +1,4 @@
-"""What an SDK reports while a call goes on (protocol section 1.6)."""
+"""Checkpoints: steps that an SDK reports while a function goes on (protocol section 1.6)."""
 
 from __future__ import annotations
 
@@ -6,41 +6,60 @@ import msgspec
 
 from holdfast.wire.canonical import decode
 from holdfast.wire.errors import WireError
-from holdfast.wire.opcodes import Op, Opcode, decode_opcodes
+from holdfast.wire.opcodes import Opcode, decode_opcodes
 
-RECORDED = frozenset({Op.STEP, Op.STEP_RUN, Op.STEP_FAILED})
-"""What may be reported so: steps that are done with."""
-
-
-class _Document(msgspec.Struct):
-    steps: msgspec.Raw
-    qi_id: str
-    generation_id: int | str | None = None
+STALE = 409
+"""The status that says: the run has been dispatched anew since, so the call has to stop."""
 
 
-class CheckpointRequest(msgspec.Struct):
-    """Steps that a call has executed."""
+class AsyncCheckpoint(msgspec.Struct):
+    """The body of `POST /v1/checkpoint/{run}/async`."""
 
-    job: str
-    """The queue item of the call, as the call named it."""
-    generation: int | None
-    """The lease of the item that the call was made with, where the SDK says it."""
+    run_id: str
     steps: list[Opcode]
+    fn_id: str = ""
+    qi_id: str = ""
+    """The queue item of the call, as the call said."""
+    request_id: str | None = None
+    generation_id: int = 0
+    request_started_at: int = 0
+    ts: int = 0
 
 
-def decode_checkpoint(body: bytes) -> CheckpointRequest:
-    """The body of a checkpoint.
+class _Loose(msgspec.Struct):
+    run_id: str
+    steps: msgspec.Raw = msgspec.Raw(b"[]")
+    fn_id: str | None = None
+    qi_id: str | None = None
+    request_id: str | None = None
+    generation_id: int | str | None = None
+    request_started_at: int | None = None
+    ts: int | None = None
+
+
+def checkpoint_path(run_id: str) -> str:
+    """Where a run's steps are reported."""
+    return f"/v1/checkpoint/{run_id}/async"
+
+
+def encode_checkpoint(checkpoint: AsyncCheckpoint) -> bytes:
+    """Write a report."""
+    return msgspec.json.encode(checkpoint)
+
+
+def decode_checkpoint(body: bytes) -> AsyncCheckpoint:
+    """Read a report.
 
     Raises:
-        WireError: it can't be understood, or reports what is no step that is done with.
+        WireError: it is not one, or has an opcode that can't be reported so.
     """
-    document: _Document = decode(body, _Document)
-    steps = decode_opcodes(bytes(document.steps))
+    loose: _Loose = decode(body, _Loose)
+    steps = decode_opcodes(bytes(loose.steps))
     for step in steps:
-        if step.op not in RECORDED:
-            raise WireError(f"{step.op} can't be checkpointed; report it with the answer to the call")
-    try:
-        generation = None if document.generation_id is None else int(document.generation_id)
-    except ValueError:
-        raise WireError(f"generation_id is a number, not {document.generation_id!r:.40}") from None
-    return CheckpointRequest(document.qi_id, generation, steps)
+        if not step.op.checkpointable:
+            raise WireError(f"{step.op} {step.title!r} can't be reported in a checkpoint")
+    generation = str(loose.generation_id or 0)
+    return AsyncCheckpoint(
+        loose.run_id, steps, loose.fn_id or "", loose.qi_id or "", loose.request_id,
+        int(generation) if generation.isdecimal() else 0, loose.request_started_at or 0, loose.ts or 0,
+    )  # fmt: skip

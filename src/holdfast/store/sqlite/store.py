@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -27,6 +28,7 @@ from holdfast.core.plan import (
 from holdfast.core.rows import (
     AlarmRow,
     AlertRow,
+    BulkRow,
     CronRow,
     GatherRow,
     ItemRow,
@@ -38,6 +40,7 @@ from holdfast.core.rows import (
     WaitRow,
 )
 from holdfast.core.waiting import CHILD_LOOKUP
+from holdfast.store.flow_reads import Leased
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
@@ -192,9 +195,9 @@ class SqliteStore:
         """Debounces and batches whose time has come, oldest first."""
         return [GatherRow(*row) for row in self._committed.execute(sql.DUE_GATHERS, (now, limit))]
 
-    def gathers_of(self, function_id: int, limit: int = 1000) -> list[GatherRow]:
-        """The debounces and batches of a function that wait."""
-        return [GatherRow(*row) for row in self._committed.execute(sql.GATHERS_OF, (function_id, limit))]
+    def gathers_of(self, function_id: int, limit: int = 1000, key: str | None = None) -> list[GatherRow]:
+        """The debounces and batches of a function that wait, of one key if it is given; those that are due first."""
+        return [GatherRow(*row) for row in self._committed.execute(sql.GATHERS_OF, (function_id, key, limit))]
 
     def gather_of(self, run_id: bytes) -> GatherRow | None:
         """The debounce or batch that will be this run."""
@@ -205,6 +208,10 @@ class SqliteStore:
     def lease_counts(self) -> dict[str, int]:
         """Places of concurrency limits that leases hold now, by gate."""
         return {gate: row.used for gate, row in self._leases.items()}
+
+    def leased(self) -> Leased:
+        """What this process executes now."""
+        return Leased(self.lease_counts, Counter(run.function_id for run in self._runs.values()))
 
     async def set_function(self, function_id: int, *, paused: str | None, limits: Mapping[str, int]) -> None:
         """Record whether a function is paused, and the limits that were changed while it runs."""
@@ -249,6 +256,10 @@ class SqliteStore:
     def cron_rows(self) -> list[CronRow]:
         """All schedules."""
         return [CronRow(*row) for row in self._conn.execute(sql.ALL_CRONS)]
+
+    def running_bulks(self) -> list[BulkRow]:
+        """Bulk operations that have not come to their end, oldest first."""
+        return [BulkRow(*row) for row in self._conn.execute(sql.RUNNING_BULKS)]
 
     def alert_rows(self) -> list[AlertRow]:
         """The alerts that are on, oldest first."""
