@@ -85,7 +85,7 @@ export function defineFunctions(sdk, client, note, model) {
     const body = (name, ms) => () => pause(ms).then(() => note(runId, name));
     const run = () => Promise.race([step.run("quick", body("quick", 0)), step.sleep("slow", "2s").then(() => "slow")]);
     const won = group?.parallel ? await group.parallel({ mode: "race" }, run) : await run();
-    return [won, await step.run("after", () => "after")];
+    return [won, await step.run("after", () => "after"), await step.run("then", () => "then")];
   });
 
   add({ id: "mixed" }, async ({ step }) =>

@@ -137,10 +137,10 @@ def test_parallel_steps_take_one_discovery_for_all(call, app, calls, notes):
 
 def test_a_race_goes_on_with_the_first(server, call):
     run = call("race")
-    assert output_of(run) == ["quick", "after"]
+    assert output_of(run) == ["quick", "after", "then"]
     steps = server.steps(run["run_id"])
     # 4 ends the run when the loser has ended as well; what follows the race doesn't wait for it
-    assert steps["slow"]["ended_at"] is None or steps["after"]["ended_at"] < steps["slow"]["ended_at"]
+    assert steps["slow"]["ended_at"] is None or steps["then"]["ended_at"] < steps["slow"]["ended_at"]
 
 
 def test_parallel_branches_of_all_kinds(call):
