@@ -26,6 +26,7 @@ from holdfast.engine.crons import tick
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
+from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.sdk.sender import Outgoing, RunInfo
 from holdfast.store.reads import RunFilter
 
@@ -62,7 +63,7 @@ class RunControl:
             ConfigurationError: there is no such function here.
             RunRefusedError: its flow control doesn't let a run start.
         """
-        fn = self._host.functions.get(function)
+        fn = self._host.functions.get(function) or self._host.applications.by_slug.get(function)
         if fn is None:
             raise ConfigurationError(
                 f"there is no function {function!r} here; known are: {', '.join(sorted(self._host.functions)) or 'none'}"
@@ -168,7 +169,7 @@ class RunControl:
         run = self._host.store.fetch([(RunRow, raw)]).get(RunRow, raw)
         if run is None:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        fn = self._host.function_by_id(run.function_id)
+        fn = self._host.function_by_id(run.function_id) or self._host.applications.functions.get(run.function_id)
         if fn is None:
             raise ConfigurationError(
                 f"function {self._host.slug_of(run.function_id)!r} is not part of the running app; start the app that has it"
@@ -183,7 +184,7 @@ class RunControl:
             self._host.notices.publish(Notice("dead", run_id, run.function_id))
         return ulid_text(answer[0])
 
-    def _match_again(self, run: RunRow, fn: Registered, *, origin: int) -> Match:
+    def _match_again(self, run: RunRow, fn: Registered | RemoteFunction, *, origin: int) -> Match:
         host = self._host
         event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
         if event is None:

@@ -21,6 +21,7 @@ from holdfast.server.bodies import Budget
 from holdfast.server.errors import ApiError, api_error, error_response
 from holdfast.server.events_api import EventsApi
 from holdfast.server.gate import Closing, Gate
+from holdfast.server.gql import endpoint as gql
 from holdfast.server.guard import SessionGuard
 from holdfast.server.metrics import HttpMetrics
 from holdfast.server.openapi import openapi_document
@@ -28,6 +29,7 @@ from holdfast.server.operation import Answer, Api, Handler, Operation, Param, js
 from holdfast.server.pages import Login, docs_page, render, style_sheet
 from holdfast.server.settings import ServerSettings
 from holdfast.server.shapes import Accepted, KeyRefused
+from holdfast.server.syncing import Asker
 
 _EVENT_SCHEMA = {
     "type": "object",
@@ -61,7 +63,7 @@ def build_app(engine: Engine, settings: ServerSettings) -> Starlette:
     budget = Budget(settings.max_bytes_in_flight)
     metrics = HttpMetrics(budget)
     closing = Closing()
-    api = Api(engine, settings, access, metrics)
+    api = Api(engine, settings, access, metrics, Asker(engine, settings))
     guard = SessionGuard(access)
     app = Starlette(
         routes=[
@@ -176,6 +178,7 @@ OPERATIONS = tuple(
             *rest_flow.OPERATIONS,
             *rest_time.OPERATIONS,
             *rest_apps.OPERATIONS,
+            *gql.OPERATIONS,
             *_REFERENCE,
         ),
         key=lambda operation: _GROUPS.index(operation.group),
