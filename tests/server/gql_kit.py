@@ -53,16 +53,16 @@ TS_EXAMPLE = """query($runID:String!){ run(runID:$runID){ trace(preview:true){ n
   childrenSpans{ name stepType attempts outputID status childrenSpans{ name stepType attempts outputID status } } } } }"""
 
 
-async def gql(server: Running, query: str, **variables: Any) -> dict[str, Any]:
+async def gql(server: Running, question: str, /, **variables: Any) -> dict[str, Any]:
     """The data of an answer without errors."""
-    response = await server.http.post("/v0/gql", json={"query": query, "variables": variables})
+    response = await server.http.post("/v0/gql", json={"query": question, "variables": variables})
     body = response.json()
     assert response.status_code == 200, body
     assert "errors" not in body, body
     return body["data"]
 
 
-async def errors(server: Running, query: str, **variables: Any) -> list[str]:
+async def errors(server: Running, question: str, /, **variables: Any) -> list[str]:
     """The messages of an answer with errors."""
-    response = await server.http.post("/v0/gql", json={"query": query, "variables": variables})
+    response = await server.http.post("/v0/gql", json={"query": question, "variables": variables})
     return [error["message"] for error in response.json()["errors"]]
