@@ -15,7 +15,7 @@ from holdfast.base.errors import HoldfastError
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.routes import routes as dashboard_routes
 from holdfast.engine.engine import Engine
-from holdfast.server import rest_apps, rest_events, rest_flow, rest_runs, rest_time
+from holdfast.server import rest_apps, rest_events, rest_flow, rest_runs, rest_testing, rest_time, rest_v2
 from holdfast.server.access import Access, identity_of
 from holdfast.server.bodies import Budget
 from holdfast.server.errors import ApiError, api_error, error_response
@@ -167,7 +167,8 @@ _REFERENCE = (
     ),
 )
 _GROUPS = (
-    "Events", "Signals", "Runs", "Dead letters", "Functions", "Flow control", "Schedules", "Applications", "Server",
+    "Events", "Signals", "Runs", "Dead letters", "Functions", "Flow control", "Schedules", "Applications", "API version 2", "Server",
+    "Test mode",
 )  # fmt: skip
 OPERATIONS = tuple(
     sorted(
@@ -179,6 +180,8 @@ OPERATIONS = tuple(
             *rest_time.OPERATIONS,
             *rest_apps.OPERATIONS,
             *gql.OPERATIONS,
+            *rest_v2.OPERATIONS,
+            *rest_testing.OPERATIONS,
             *_REFERENCE,
         ),
         key=lambda operation: _GROUPS.index(operation.group),
