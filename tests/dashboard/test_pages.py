@@ -13,7 +13,7 @@ import pytest
 from dashboard_kit import BIG_NUMBER, EVIL, LONG_EVENT, Shop, shop
 from holdfast.base.ids import IdFactory, ulid_text
 
-PAGES = ("/", "/runs", "/events", "/events/send", "/functions", "/functions/shop-fulfil", "/dead-letters", "/crons", "/audit")
+PAGES = ("/", "/runs", "/events", "/events/send", "/functions", "/functions/shop-fulfil", "/dead-letters", "/crons", "/apps", "/audit")
 
 
 class Page(HTMLParser):

@@ -68,7 +68,7 @@ def build_app(engine: Engine, settings: ServerSettings) -> Starlette:
     app = Starlette(
         routes=[
             *_server_routes(api, guard, EventsApi(engine, settings, access, budget)),
-            *dashboard_routes(engine, guard),
+            *dashboard_routes(engine, guard, asker=api.asker),
         ],
         middleware=[
             Middleware(Gate, settings=settings, access=access, budget=budget, metrics=metrics, closing=closing)

@@ -326,7 +326,7 @@ OPERATIONS = (
                _APP, _FUNCTION, _STATUS, *_PAGE, errors=_NONE),
     _operation("GET", "/runs", "listRuns", list_runs, "List runs, newest first", _STATUS, *_PAGE),
     _operation("GET", "/runs/{run_id}", "getRun", get_run, "Read a run", _RUN, errors=_NONE),
-    _operation("GET", "/runs/{run_id}/trace", "getRunTrace", get_trace, "Read the steps and attempts of a run as a tree", _RUN, errors=_NONE),
+    _operation("GET", "/runs/{run_id}/trace", "getRunTrace", get_trace, "Read a run as a tree of steps", _RUN, errors=_NONE),
     _operation("POST", "/runs/{run_id}/rerun", "rerunRun", rerun, "Run the same event again", _RUN, errors=_NONE),
     _operation("POST", "/runs/{run_id}/cancel", "cancelRun", cancel, "Cancel a run", _RUN, errors={**_NONE, 409: "It has ended."}),
     _operation("POST", "/events", "sendEvent", send_event, "Send an event", errors={400: "It is not acceptable."},
