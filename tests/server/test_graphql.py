@@ -239,6 +239,7 @@ class TestRuns:
                     "event.data.n != null": made[3:],
                     "event.data.idx > 5\noutput.num < 13": made[6:7],
                     "event.data.idx == 1\nerror.message == 'fail'": [],
+                    "output.other == null\nevent.data.idx < 2": made[:2],
                 }
                 for query, expected in cases.items():
                     ids, found = await runs(server, query=query)
@@ -462,6 +463,27 @@ class TestMutations:
             assert "is no run" in (await errors(server, "mutation($id:ULID!){ cancelRun(runID:$id){ id } }", id=UNKNOWN))[0]
 
 
+    async def test_a_dead_letter_of_an_application_goes_on_where_it_failed(self, start: Start):
+        healed = False
+
+        def flaky(call: dict[str, Any], step: str) -> Any:
+            if step_hash("one") not in call["steps"]:
+                return [op("StepRun", "one", data=1)]
+            if not healed:
+                raise Failed({"name": "Error", "message": "not yet"})
+            return call["steps"][step_hash("one")]["data"] + 1
+
+        async with start() as server:
+            with scripted_sdk("remote", {"flaky": flaky}) as sdk:
+                await registered(server, sdk)
+                run_id = await sent(server, "remote/flaky")
+                await ended(server, run_id)
+                healed = True
+                again = (await server.http.post(f"/v1/runs/{run_id}/redrive")).json()["data"]["run_id"]
+                await ended(server, again)
+                assert (await gql(server, PY_RUN, run_id=again))["run"] == {"output": "2", "status": "COMPLETED"}
+
+
 class TestTransport:
     @pytest.mark.parametrize("body", ["", "x", "[]", "{}", '{"query":1}'])
     async def test_no_question(self, start: Start, body):
@@ -481,6 +503,14 @@ class TestTransport:
     async def test_what_can_not_be_answered(self, start: Start, query, said):
         async with start() as server:
             assert said in (await errors(server, query))[0]
+
+    async def test_what_goes_round_in_circles_ends(self, start: Start):
+        async with start() as server:
+            circles = "app{ functions{ " * 10 + "id" + " } }" * 10
+            assert "more than 16 deep" in (await errors(server, f"query{{ functions{{ {circles} }} }}"))[0]
+            names = " ".join(f"n{n}: name" for n in range(400))
+            wide = "app{ functions{ " * 3 + names + " } }" * 3
+            assert await errors(server, f"query{{ functions{{ {wide} }} }}") == ["the answer has more than 50,000 fields; ask for less at once"]
 
     async def test_an_unknown_run_is_null_and_its_output_an_error(self, start: Start):
         async with start() as server:

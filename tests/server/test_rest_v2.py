@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from server_kit import PRODUCTION, SIGNING_KEY, EVENT_KEY, Start, bearer
+from scripted_sdk import scripted_sdk
+from server_kit import EVENT_KEY, PRODUCTION, SIGNING_KEY, Start, bearer
 
 pytestmark = pytest.mark.anyio
 UNKNOWN = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -55,6 +56,23 @@ class TestInvoke:
             answer = await server.http.post(INVOKE, json={"data": ORDER})
             assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "run_refused")
 
+
+    @pytest.mark.parametrize(
+        ("rule", "statuses", "code"),
+        [
+            ({"rateLimit": {"limit": 1, "period": "1h"}}, [200, 422], "run_refused"),
+            ({"debounce": {"period": "1h"}}, [422, 422], "run_delayed"),
+            ({"batchEvents": {"maxSize": 3, "timeout": "60s"}}, [422, 422], "run_delayed"),
+        ],
+    )
+    async def test_what_rules_do_not_let_start(self, start: Start, rule, statuses, code):
+        async with start() as server:
+            with scripted_sdk("remote", {"one": lambda _call, _step: 1}) as sdk:
+                registered = await server.http.post("/fn/register", json=sdk.document(one=rule))
+                assert registered.status_code == 200, registered.text
+                answers = [await server.http.post("/api/v2/apps/remote/functions/one/invoke", json={"data": {}}) for _ in range(2)]
+                assert [answer.status_code for answer in answers] == statuses
+                assert answers[1].json()["errors"][0]["code"] == code
 
     async def test_an_event_that_does_not_fit_its_class(self, start: Start):
         async with start() as server:

@@ -10,8 +10,14 @@ import msgspec
 from graphql import (
     DocumentNode,
     ExecutionResult,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
     GraphQLError,
+    InlineFragmentNode,
+    OperationDefinitionNode,
     OperationType,
+    SelectionSetNode,
     execute,
     get_operation_ast,
     parse,
@@ -23,7 +29,7 @@ from starlette.responses import Response
 from holdfast.base.errors import HoldfastError
 from holdfast.server.errors import ApiError, ErrorBody
 from holdfast.server.gql.mutation import Mutation
-from holdfast.server.gql.objects import Asked
+from holdfast.server.gql.objects import MAX_FIELDS, Asked
 from holdfast.server.gql.query import Query
 from holdfast.server.gql.schema import schema
 from holdfast.server.operation import Answer, Api, Operation, json_response
@@ -31,6 +37,8 @@ from holdfast.server.operation import Answer, Api, Operation, json_response
 _log = logging.getLogger("holdfast.server")
 MAX_TOKENS = 5_000
 """Words and signs of a document."""
+MAX_DEPTH = 16
+"""Enough for the schema's own description, which nests deepest."""
 
 
 class GraphQLRequest(msgspec.Struct, frozen=True, rename="camel"):
@@ -70,10 +78,35 @@ async def _answer(asked: GraphQLRequest, context: Asked) -> ExecutionResult:
         document = parse(asked.query, max_tokens=MAX_TOKENS)
     except GraphQLError as error:
         return ExecutionResult(None, [error])
-    problems = validate(schema(), document, max_errors=10)
+    problems = validate(schema(), document, max_errors=10) or too_deep(document)
     if problems:
         return ExecutionResult(None, problems)
-    return await _execute(document, asked, context)
+    result = await _execute(document, asked, context)
+    if context.exhausted:
+        # every field that came too late has an error of its own: one says it all
+        return ExecutionResult(None, [GraphQLError(f"the answer has more than {MAX_FIELDS:,} fields; ask for less at once")])
+    return result
+
+
+def too_deep(document: DocumentNode) -> list[GraphQLError]:
+    """An error if fields are nested deeper than any tool nests them: objects refer to each other in circles."""
+    fragments = {one.name.value: one for one in document.definitions if isinstance(one, FragmentDefinitionNode)}
+
+    def depth(selections: SelectionSetNode | None) -> int:
+        deepest = 0
+        for one in selections.selections if selections is not None else ():
+            if isinstance(one, FieldNode):
+                deepest = max(deepest, 1 + depth(one.selection_set))
+            elif isinstance(one, InlineFragmentNode):
+                deepest = max(deepest, depth(one.selection_set))
+            elif isinstance(one, FragmentSpreadNode):
+                deepest = max(deepest, depth(fragments[one.name.value].selection_set))
+        return deepest
+
+    operations = [one for one in document.definitions if isinstance(one, OperationDefinitionNode)]
+    if all(depth(one.selection_set) <= MAX_DEPTH for one in operations):
+        return []
+    return [GraphQLError(f"fields are nested more than {MAX_DEPTH} deep")]
 
 
 async def _execute(document: DocumentNode, asked: GraphQLRequest, context: Asked) -> ExecutionResult:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from graphql import GraphQLError
 
 from holdfast.base.ids import name_uuid, ulid_bytes
 from holdfast.server.operation import Api
@@ -13,6 +14,8 @@ from holdfast.server.traces import Span, legacy_tree, preview_tree, run_output
 from holdfast.store.reads import EventView, FunctionView, RunDetail, RunView
 from holdfast.store.sqlite.registry import AppRecord
 
+MAX_FIELDS = 50_000
+"""Fields of one answer: what could go round in circles ends."""
 _METHODS = {"ping": "SERVE", "connect": "CONNECT"}
 
 
@@ -30,6 +33,22 @@ class Asked:
         self.audit = audit
         self._details: dict[str, RunDetail | None] = {}
         self._functions: Sequence[FunctionView] | None = None
+        self._fields_left = MAX_FIELDS
+
+    def count_field(self) -> None:
+        """A field is resolved.
+
+        Raises:
+            GraphQLError: the answer grows too large.
+        """
+        self._fields_left -= 1
+        if self.exhausted:
+            raise GraphQLError("the answer grows too large")
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether more was asked for than is answered at once."""
+        return self._fields_left < 0
 
     async def detail(self, run_id: str) -> RunDetail | None:
         """Everything of a run; None when there is none."""
@@ -39,16 +58,16 @@ class Asked:
 
     async def functions(self) -> Sequence[FunctionView]:
         """The functions of the apps' code."""
+        return [one for one in await self._every_function() if not one.archived]
+
+    async def _every_function(self) -> Sequence[FunctionView]:
         if self._functions is None:
-            self._functions = [one for one in await self.reader.functions() if not one.archived]
+            self._functions = await self.reader.functions()
         return self._functions
 
     async def function(self, function_id: int) -> FunctionView | None:
         """A function by its number in the store, archived ones too."""
-        for one in await self.reader.functions():
-            if one.id == function_id:
-                return one
-        return None
+        return next((one for one in await self._every_function() if one.id == function_id), None)
 
     def records(self) -> dict[str, AppRecord]:
         """The applications that are called over HTTP."""

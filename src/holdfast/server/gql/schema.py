@@ -33,6 +33,7 @@ def attribute(name: str) -> str:
 
 def resolve(source: Any, info: Any, **arguments: Any) -> Any:
     """The value of a field: an attribute of its object, called with the field's arguments where it is a method."""
+    info.context.count_field()
     value = getattr(source, attribute(info.field_name))
     return value(info, **arguments) if callable(value) else value
 
