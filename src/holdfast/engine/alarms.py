@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
 from holdfast.base.errors import HoldfastError
 from holdfast.base.ids import ulid_text
@@ -19,6 +21,7 @@ from holdfast.engine.timers import Timers
 _log = logging.getLogger("holdfast")
 _AT_ONCE = 500
 _RETRY_MS = 1000
+_FAILED: Final = Refused("it could not be decided")
 
 
 class Alarms:
@@ -65,18 +68,28 @@ class Alarms:
             while True:
                 self._again = False
                 now = host.clock.now()
-                plans = [self._cancelling(alarm) for alarm in host.store.due_alarms(now, _AT_ONCE)]
-                plans += [self._firing(gather) for gather in host.store.due_gathers(now, _AT_ONCE)]
-                answers = await asyncio.gather(*plans)
+                due = [partial(self._cancelling, alarm) for alarm in host.store.due_alarms(now, _AT_ONCE)]
+                due += [partial(fire, host, gather) for gather in host.store.due_gathers(now, _AT_ONCE)]
+                answers = await asyncio.gather(*(self._decide(one) for one in due))
+                if _FAILED in answers:
+                    self._timers.arm(host.clock.now() + _RETRY_MS)
+                    return
                 if not any(answers) and not self._again:
                     break
             self._timers.arm(host.store.next_alarm())
         except HoldfastError as error:
             _log.warning("timeouts, cancellations and debounces wait: %s", error)
             self._timers.arm(host.clock.now() + _RETRY_MS)
-        except Exception:  # what one of them does wrong must not keep the others from ever being decided
-            _log.exception("a timeout, cancellation, debounce or batch could not be decided")
-            self._timers.arm(host.clock.now() + _RETRY_MS)
+
+    async def _decide(self, submit: Callable[[], asyncio.Future[Any]]) -> Any:
+        """One of them; what it does wrong must not keep the others from being decided."""
+        try:
+            return await submit()
+        except HoldfastError:
+            raise
+        except Exception:
+            _log.exception("a timeout, cancellation, debounce or batch could not be decided, and is tried again")
+            return _FAILED
 
     def _cancelling(self, alarm: AlarmRow) -> asyncio.Future[Any]:
         host = self._host
@@ -89,9 +102,6 @@ class Alarms:
         plan = Cancel(alarm.run_id, events, alarm=AlarmKind(alarm.kind))
         plan.then = lambda accepted: host.run_cancelled(run, accepted)
         return host.submit(plan)
-
-    def _firing(self, gather: GatherRow) -> asyncio.Future[Any]:
-        return fire(self._host, gather)
 
 
 def fire(host: Host, gather: GatherRow, *, flush: bool = False) -> asyncio.Future[Accepted | Refused]:

@@ -22,8 +22,11 @@ def kill(engine: Engine) -> None:
         app.unbind(engine)
     engine.crons.stop()
     engine.timers.cancel()
+    engine.bulks.kill()
     for watch in engine._watches:
         watch.stop()
+    for mirror in engine.mirrors:
+        mirror.kill()
     for live in list(engine.live.values()):
         live.abandon()
         if live.root is not None and live.root.done():
@@ -41,10 +44,13 @@ async def reap(engine: Engine, seconds: float = 10.0) -> None:
     """
     async with asyncio.timeout(seconds):
         await engine.dispatch.emptied()
+        await engine.bulks.stop()
         if engine._pruning is not None:
             await asyncio.wait({engine._pruning})
         for threads in (engine.threads, engine.function_threads):
             await threads.ended()
+    for mirror in engine.mirrors:
+        await mirror.disconnect()
     engine._retention.cancel()
     engine._factory.remove()
     engine._interpreter.restore()

@@ -34,6 +34,7 @@ from holdfast.core.signals import Given, GiveSignal
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.alerting import Alerting
 from holdfast.engine.applications import Applications
+from holdfast.engine.bulk import Bulks
 from holdfast.engine.children import Children
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
@@ -47,6 +48,7 @@ from holdfast.engine.interpreter import Interpreter
 from holdfast.engine.lifecycle import Lifecycle, invoked_data
 from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
+from holdfast.engine.mirroring import Mirror
 from holdfast.engine.notices import Notice, Notices
 from holdfast.engine.tasks import TaskFactory
 from holdfast.engine.threads import Threads
@@ -89,6 +91,8 @@ class EngineOptions:
     tune_interpreter: bool = True
     """Whether the interpreter's cycle collector looks less often while the engine runs, and its threads change places sooner
     once something else computes beside it."""
+    keep_inputs: bool = True
+    """Whether what a step's body was called with is kept when it fails, to be looked at and edited; at most 64 KiB."""
     retry_interval_ms: int | None = None
     """A constant delay between the attempts of functions that are called over HTTP, instead of their backoff."""
     alert_every_ms: int = 1000
@@ -133,6 +137,7 @@ class Engine:
         self.loop: asyncio.AbstractEventLoop
         self.linger_ms = self.options.linger_ms
         self.capacity = self.options.capacity
+        self.keep_inputs = self.options.keep_inputs
         self._slugs: dict[int, str] = {}
         self.executable: frozenset[int] = frozenset()
         """Functions whose runs may be executed here now: those of this node that are not held."""
@@ -166,6 +171,10 @@ class Engine:
         self.discard = self.control.discard
         self.run_cron = self.control.run_cron
         self.audit = self.control.audit
+        self.mirrors = [Mirror(self, app.id, sink) for app in apps for sink in app.sinks]
+        self.bulks = Bulks(self, self.control)
+        self.bulk_info = self.bulks.info
+        self.cancel_bulk = self.bulks.cancel
         self._unsent = 0
         self._lifespans: list[Any] = []
         self._interpreter = Interpreter()
@@ -211,12 +220,16 @@ class Engine:
         self.timers.arm(self.store.next_timer())
         self.alarms.start()
         self.alerting.start(self._by_id)
+        for mirror in self.mirrors:
+            self.notices.attach(mirror)
+            mirror.start()
         self._retention = Timers(self.clock, self._prune)
         self._retention.arm(self.clock.now() + self.options.prune_every_ms)
         self._watches = (LoopWatch(self.loop), RunWatch(self.loop, self.clock.now, lambda: list(self.live.values())))
         for watch in self._watches:
             watch.start()
         refuse_after_fork(self.store.group)
+        self.bulks.boot()
         self.claim()
 
     async def _register(self) -> None:
@@ -313,6 +326,7 @@ class Engine:
         self.alarms.stop()
         self.alerting.stop()
         self.timers.cancel()
+        await self.bulks.stop()
         for watch in self._watches:
             watch.stop()
         if self._pruning is not None:
@@ -321,6 +335,8 @@ class Engine:
         for live in list(self.live.values()):
             live.check()
         await self._drained(self.options.drain_seconds if drain_seconds is None else drain_seconds)
+        for mirror in self.mirrors:
+            await mirror.stop()
         self.running = False
         self._factory.remove()
         self._interpreter.restore()
@@ -397,7 +413,7 @@ class Engine:
 
     def call_ended(self) -> None:
         """A call to an application is over: there is room for another."""
-        if self.running and not self.draining and self.store.backlog():
+        if self.running and not self.draining and self.dispatch.wanted:
             self.claim()
         self.dispatch.tell_if_empty()
 
@@ -503,10 +519,16 @@ class Engine:
             raise NotRunningError("send_sync would block the loop it waits for; use `await app.send(...)` here")
         return asyncio.run_coroutine_threadsafe(self.send(events), self.loop).result()
 
+    async def bulk(self, action: str, where: Mapping[str, Any], *, rate: str | None = None) -> str:
+        """See `Control.bulk`."""
+        return ulid_text((await self.bulks.start(action, where, rate=rate)).id)
+
     def accepted(self, accepted: Accepted | Refused) -> None:
         """After the commit: start what was leased, tell runs in memory what was resolved."""
         if isinstance(accepted, Refused):
             return
+        for mirror in self.mirrors:
+            mirror.note(map(ulid_text, accepted.runs))
         if accepted.leased:
             self.launch(accepted.leased)
         if accepted.due is not None:
@@ -616,8 +638,10 @@ class Engine:
             not self.store.group.busy
             and not self.driver.in_flight
             and not self.dispatch.claiming
+            and not self.bulks.busy
             and not self.alarms.ringing
             and not self.alerting.looking
+            and not any(mirror.writing for mirror in self.mirrors)
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())
         )
@@ -626,7 +650,7 @@ class Engine:
     def next_due(self) -> int | None:
         """When the first run goes on by itself, as the store has it. Schedules and housekeeping are not counted."""
         moments = [live.next_due for live in self.live.values()]
-        stored = (self.store.next_timer(), self.store.next_alarm())
+        stored = (self.store.next_timer(), self.store.next_alarm(), self.bulks.next_due)
         return min((due for due in (*stored, *moments) if due is not None), default=None)
 
     async def idle(self) -> None:

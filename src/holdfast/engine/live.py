@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -15,6 +15,7 @@ from holdfast.base.ids import ulid_text
 from holdfast.core.ending import End, Ending
 from holdfast.core.flow import GateKind
 from holdfast.core.machine import FailAttempt, Lease, Park
+from holdfast.core.overrides import input_of
 from holdfast.core.plan import STALE, Refused
 from holdfast.core.queue import Leased
 from holdfast.core.rows import AttemptRow, EventRow, NoteRow, RunStatus, StepKind, StepRow, StepState
@@ -29,6 +30,7 @@ from holdfast.engine.tasks import current_run, current_step
 from holdfast.engine.threads import Bridge
 from holdfast.sdk.calls import StepCall
 from holdfast.sdk.context import Context, SyncContext
+from holdfast.sdk.triggers import Trigger
 
 _log = logging.getLogger("holdfast")
 _runs_log = logging.getLogger("holdfast.runs")
@@ -83,6 +85,11 @@ class LiveRun(Residence):
     @property
     def attempt(self) -> int:
         return self.run.attempt
+
+    @property
+    def triggers(self) -> Sequence[Trigger]:
+        """See `StepDriver.triggers`."""
+        return self.fn.function.triggers
 
     @property
     def function_slug(self) -> str:
@@ -211,7 +218,7 @@ class LiveRun(Residence):
         if self.abandoned:
             self.gone()
         elif self.unwinding:
-            if _only_suspended(error):
+            if _only_suspended(error) or isinstance(error, asyncio.CancelledError):
                 self._park()
             else:
                 self._swallowed(f"it raised {type(error).__name__}: {failures.message_of(error)}")
@@ -313,6 +320,9 @@ class LiveRun(Residence):
         if unreached:
             names = ", ".join(repr(key) for key in sorted(unreached)[:10])
             self.notes.append(f"recorded but no longer reached by the function's code: {names}")
+        for row in self.recorded.values():
+            if row.state == StepState.PENDING and input_of(row) is not None:
+                self.notes.append(f"the edited input of step {row.key!r} was not used: the function did not come by it")
 
     def note(self, text: str) -> None:
         """Say something on the run's page, once."""

@@ -29,6 +29,8 @@ from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
 from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
 from holdfast.sdk.settings import FunctionSettings, function_options
 from holdfast.sdk.signals import signal_json
+from holdfast.sdk.status import StatusSink
+from holdfast.sdk.steering import Steering
 from holdfast.sdk.triggers import Cron, On, Trigger, normalise
 
 __all__ = ["App", "FunctionSettings", "RunHandle", "nearest"]
@@ -79,7 +81,7 @@ class RunHandle(Generic[R]):
         return f"<RunHandle {self.id}>"
 
 
-class App(FlowSwitching):
+class App(FlowSwitching, Steering):
     """An application: a name, event schemas and durable functions.
 
     Args:
@@ -91,12 +93,14 @@ class App(FlowSwitching):
         middleware: Code around all functions, steps and sends of the app.
         lifespan: An async context manager around the time the app runs; what it yields is `ctx.resources`.
         alerts: Default thresholds of its functions.
+        sinks: Where the statuses of its runs are mirrored to, such as `holdfast.sinks.RedisStatus`.
     """
 
     def __init__(
         self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,
         backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
         middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None, alerts: Alerts | None = None,
+        sinks: Sequence[StatusSink] = (),
     ) -> None:
         if not id or not id.isascii() or not all(c.isalnum() or c in "._-" for c in id):
             raise ConfigurationError(f"app id {id!r} may have letters, digits, '.', '_' and '-' only")
@@ -110,6 +114,7 @@ class App(FlowSwitching):
         self.middleware = tuple(middleware)
         self.lifespan = lifespan
         self.alerts = alerts
+        self.sinks = tuple(sinks)
         self._senders: list[Sender] = []
         self._send_wrappers = [m for m in self.middleware if overrides(m, "around_send")]
         try:
@@ -346,13 +351,6 @@ class App(FlowSwitching):
         """Runs, newest first: `async for run in app.runs(status="FAILED")`."""
         slug = function.slug if isinstance(function, Function) else function
         return self._control().list_runs(status=status, function=slug, limit=limit)
-
-    async def cancel(self, run_id: str) -> bool:
-        """Cancel a run; False when it had ended already.
-
-        Its code gets a CancelledError, in which it can clean up. A body in a thread goes on, and its result is dropped.
-        """
-        return await self._control().cancel(run_id)
 
     def _payload(self, function: Function[Any, Any], data: Mapping[str, Any], event_id: str | None) -> Outgoing:
         trigger = next((t for t in function.triggers if t.event and not t.event.endswith("*")), None)

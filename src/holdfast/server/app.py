@@ -15,7 +15,16 @@ from holdfast.base.errors import HoldfastError
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.routes import routes as dashboard_routes
 from holdfast.engine.engine import Engine
-from holdfast.server import rest_apps, rest_events, rest_flow, rest_runs, rest_testing, rest_time, rest_v2
+from holdfast.server import (
+    rest_apps,
+    rest_bulk,
+    rest_events,
+    rest_flow,
+    rest_runs,
+    rest_testing,
+    rest_time,
+    rest_v2,
+)
 from holdfast.server.access import Access, identity_of
 from holdfast.server.bodies import Budget
 from holdfast.server.errors import ApiError, api_error, error_response
@@ -167,8 +176,8 @@ _REFERENCE = (
     ),
 )
 _GROUPS = (
-    "Events", "Signals", "Runs", "Dead letters", "Functions", "Flow control", "Schedules", "Applications", "API version 2", "Server",
-    "Test mode",
+    "Events", "Signals", "Runs", "Dead letters", "Many at once", "Functions", "Flow control", "Schedules", "Applications",
+    "API version 2", "Server", "Test mode",
 )  # fmt: skip
 OPERATIONS = tuple(
     sorted(
@@ -176,6 +185,7 @@ OPERATIONS = tuple(
             _SEND,
             *rest_events.OPERATIONS,
             *rest_runs.OPERATIONS,
+            *rest_bulk.OPERATIONS,
             *rest_flow.OPERATIONS,
             *rest_time.OPERATIONS,
             *rest_apps.OPERATIONS,

@@ -217,7 +217,7 @@ class GroupCommit:
             for plan in group:
                 wanted.extend(plan.reads())
             backend.load(tx, wanted)
-            tx.size = len(group) + 64
+            tx.size = sum(plan.parts for plan in group) + 64
             complete(tx, backend.load)
             broken = _decide(group, tx)
             if broken is not None:

@@ -20,6 +20,7 @@ _EVENTS = (
 )
 _OLD_IDS = "SELECT function_id, key FROM dedupe WHERE expires < ? LIMIT ?"
 _OLD_FIRES = "DELETE FROM cron_fires WHERE at < ?"
+_OLD_BULKS = "DELETE FROM bulk_operations WHERE ended_at < ?"
 _OLD_WINDOWS = "DELETE FROM windows WHERE expires < ?"
 _OLD_THROTTLES = "DELETE FROM throttles WHERE tat < ?"
 _SINGLETONS = (
@@ -55,6 +56,7 @@ class Pruner:
             more = more or self._events(horizon)
             more = self._ids(now) or more
             conn.execute(_OLD_FIRES, (horizon,))
+            conn.execute(_OLD_BULKS, (horizon,))
             conn.execute(_OLD_WINDOWS, (now,))
             conn.execute(_OLD_THROTTLES, (now * 1000 - _THROTTLE_MEMORY_US,))
             more = self._singletons() or more
@@ -105,5 +107,5 @@ class Pruner:
 
 
 def _floor(ms: int) -> bytes:
-    """The smallest id of a moment."""
-    return max(ms, 0).to_bytes(6, "big") + bytes(10)
+    """The smallest id of a moment; of times out of range, the least or the last there can be."""
+    return max(0, min(ms, (1 << 48) - 1)).to_bytes(6, "big") + bytes(10)

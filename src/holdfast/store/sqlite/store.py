@@ -28,6 +28,7 @@ from holdfast.core.plan import (
 from holdfast.core.rows import (
     AlarmRow,
     AlertRow,
+    BulkRow,
     CronRow,
     GatherRow,
     ItemRow,
@@ -59,7 +60,6 @@ from holdfast.store.sqlite.registry import (
     app_records,
     current,
     delete_app,
-    forget_throttles,
     put_app,
     register,
     register_app,
@@ -217,10 +217,6 @@ class SqliteStore:
         """Record whether a function is paused, and the limits that were changed while it runs."""
         await self.group.between_groups(lambda: set_state(self._conn, function_id, paused, limits))
 
-    async def forget_throttles(self, prefix: str) -> None:
-        """Let the throttles whose gates begin so start anew: how far ahead they are was counted at another pace."""
-        await self.group.between_groups(lambda: forget_throttles(self._conn, prefix))
-
     def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""
         return register(self._conn, registrations, self.clock.now())
@@ -260,6 +256,10 @@ class SqliteStore:
     def cron_rows(self) -> list[CronRow]:
         """All schedules."""
         return [CronRow(*row) for row in self._conn.execute(sql.ALL_CRONS)]
+
+    def running_bulks(self) -> list[BulkRow]:
+        """Bulk operations that have not come to their end, oldest first."""
+        return [BulkRow(*row) for row in self._conn.execute(sql.RUNNING_BULKS)]
 
     def alert_rows(self) -> list[AlertRow]:
         """The alerts that are on, oldest first."""
