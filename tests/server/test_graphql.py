@@ -463,6 +463,17 @@ class TestMutations:
             assert "is no run" in (await errors(server, "mutation($id:ULID!){ cancelRun(runID:$id){ id } }", id=UNKNOWN))[0]
 
 
+    async def test_a_run_starts_again_at_a_step(self, start: Start):
+        rerun = "mutation($id:ULID!,$step:String!,$input:Bytes){ rerun(runID:$id, fromStep:{stepID:$step, input:$input}) }"
+        async with start() as server:
+            run_id = await sent(server, "shop/order.paid", order_id="o1", amount=5)
+            await ended(server, run_id)
+            again = (await gql(server, rerun, id=run_id, step="charge"))["rerun"]
+            detail = await ended(server, again)
+            assert (again != run_id, detail.run.status, detail.run.parent_id) == (True, "COMPLETED", run_id)
+            assert "nothing" in (await errors(server, rerun, id=run_id, step="nothing"))[0]
+            assert "must be JSON" in (await errors(server, rerun, id=run_id, step="charge", input="{"))[0]
+
     async def test_a_dead_letter_of_an_application_goes_on_where_it_failed(self, start: Start):
         healed = False
 

@@ -9,7 +9,7 @@ from graphql import GraphQLError
 
 from holdfast.base.findings import Level
 from holdfast.base.ids import name_uuid
-from holdfast.sdk.sender import Outgoing
+from holdfast.sdk.sender import Edit, Outgoing
 from holdfast.server.gql.objects import AppNode, Asked, RunNode
 from holdfast.server.gql.query import app_named
 
@@ -48,12 +48,10 @@ class Mutation:
         return RunNode(view)
 
     async def rerun(self, info: Any, run_id: str, from_step: dict[str, Any] | None = None) -> str:
+        edit = None
         if from_step is not None:
-            raise GraphQLError(
-                "a run can't be started again at a step here; without fromStep it starts from the beginning, and a dead "
-                f"letter goes on where it failed with POST /v1/runs/{run_id}/redrive"
-            )
-        made: str = await info.context.api.engine.rerun(run_id)
+            edit = Edit(from_step=from_step["step_id"], input=_input(from_step.get("input")))
+        made: str = await info.context.api.engine.rerun(run_id, edit)
         await info.context.audit("run.rerun", run_id, made)
         return made
 
@@ -69,6 +67,16 @@ class Mutation:
         _, made = await asked.api.engine.control.start_event(function_slug, event)
         await asked.audit("function.invoke", function_slug, made)
         return True
+
+
+def _input(text: str | None) -> Any:
+    """The arguments of a step, from JSON."""
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise GraphQLError(f"input must be JSON: {error}") from error
 
 
 async def _sync(asked: Asked, url: str) -> AppNode:
