@@ -18,7 +18,7 @@ LATE = "test_duplicates.py::test_a_result_under_an_old_lease_is_refused"
 TWICE = "test_duplicates.py::test_two_results_of_one_step_are_one_record"
 CAPS = "../core/test_flow_gates.py::test_caps[by key]"
 IDS = "../core/test_flow_admission.py::test_event_ids"
-RINGS = "../core/test_flow_edges.py::test_a_run_that_starts_in_the_group_in_which_its_timeout_rings_is_not_cancelled"
+RINGS = "../core/test_flow_edges.py::test_a_start_timeout_that_is_taken_out_leaves_no_alarm"
 POWER = "test_power_cut.py::test_power_cuts_lose_nothing_that_was_promised"
 
 MUTATIONS = {
@@ -66,7 +66,7 @@ MUTATIONS = {
     ),
     "the row of an event id": (
         "core/ingest.py",
-        r"tx\.put\(DedupeRow\(match\.function_id, event\.key, match\.run_id, now \+ EVENT_ID_WINDOW_MS\)\)",
+        r"tx\.put\(DedupeRow\(match\.function_id, event\.key, standing, now \+ EVENT_ID_WINDOW_MS\)\)",
         "pass",
         IDS,
         "AssertionError",
