@@ -9,5 +9,9 @@ from examples.common.command import serve
 from .main import create_api
 from .settings import Settings
 
+def main() -> int:
+    return serve("inbox", "The inbox", Settings.from_environment, create_api)
+
+
 if __name__ == "__main__":
-    sys.exit(serve("inbox", "The inbox", Settings.from_environment, create_api))
+    sys.exit(main())
