@@ -9,6 +9,7 @@ from examples.common.command import serve
 from .main import create_api
 from .settings import Settings
 
+
 def main() -> int:
     return serve("studio", "The studio", Settings.from_environment, create_api)
 
