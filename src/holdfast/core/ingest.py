@@ -53,6 +53,18 @@ class Incoming(msgspec.Struct, gc=False):
     seeded: bool = False
     """Its internal id is the client's choice, so it may be here already."""
 
+    @property
+    def event_name(self) -> str:
+        return self.event.name
+
+    def route_by(self, paths: set[str]) -> bool:
+        """See `Arrival.route_by`."""
+        lookups = lookups_of(self.event, sorted(paths)) if paths else ()
+        if set(lookups) <= set(self.lookups):
+            return False
+        self.lookups = lookups
+        return True
+
 
 class Resolved(msgspec.Struct, gc=False):
     """A step that got its result from outside while its run was in memory."""
@@ -88,6 +100,9 @@ class Ingest(Plan[Accepted]):
         self.then = None
         self.incoming = incoming
         self.size = size  # type: ignore[misc]
+
+    def arrivals(self) -> Sequence[Incoming]:
+        return self.incoming
 
     def reads(self) -> Iterable[Read]:
         return reads_of(self.incoming)
@@ -239,3 +254,28 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
         else:
             line_up(tx, item)
             tx.put(run)
+
+
+def lookups_of(event: EventRow, paths: Iterable[str]) -> tuple[str, ...]:
+    """The lookups under which waits for an event would be registered, given the paths in use for its name."""
+    out = []
+    data = None
+    for path in paths:
+        if not path:
+            out.append(event.name)
+            continue
+        if data is None:
+            data = msgspec.json.decode(event.data)
+        value = data
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None or isinstance(value, str | int | float | bool):
+            out.append(wait_lookup(event.name, path, value))
+    return tuple(out)
+
+
+def wait_lookup(name: str, path: str, value: object) -> str:
+    """The lookup of a wait for an event whose data has a value at a path. 1 and 1.0 are the same value."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"{name}\0{path}\0{msgspec.json.encode(value).decode()}"

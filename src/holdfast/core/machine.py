@@ -93,6 +93,9 @@ class RecordSend(Plan[Accepted]):
     def reads(self) -> Iterable[Read]:
         return (*self.record.reads(), *reads_of(self.incoming))
 
+    def arrivals(self) -> Sequence[Incoming]:
+        return self.incoming
+
     def decide(self, tx: Tx) -> Accepted | Refused:
         recorded = self.record.decide(tx)
         if isinstance(recorded, Refused):

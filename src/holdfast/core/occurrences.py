@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -32,6 +32,9 @@ class FireCron(Plan[Accepted]):
             (CronRow, (self.function_id, self.schedule)),
             (CronFireRow, (self.function_id, self.schedule, self.due)),
         )
+
+    def arrivals(self) -> Sequence[Incoming]:
+        return (self.incoming,)
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         row = tx.get(CronRow, (self.function_id, self.schedule))

@@ -121,6 +121,15 @@ class Recover(Plan[int]):
         return [(ItemRow, item.id) for item in self.items]
 
     def decide(self, tx: Tx) -> int:
+        recovered = 0
         for item in self.items:
-            line_up(tx, replace(item, crashes=item.crashes + 1))
-        return len(self.items)
+            current = tx.get(ItemRow, item.id)
+            # where several nodes recover, or the executor lives after all, it may have moved on
+            if current is not None and (current.state, current.owner, current.epoch) == (
+                ItemState.LEASED,
+                item.owner,
+                item.epoch,
+            ):
+                line_up(tx, replace(current, crashes=current.crashes + 1))
+                recovered += 1
+        return recovered

@@ -12,10 +12,9 @@ from holdfast.base.codec import decode_json
 from holdfast.base.errors import EventInvalidError
 from holdfast.base.ids import IdFactory, ulid_text
 from holdfast.base.limits import MAX_EVENT_BYTES, MAX_EVENT_TS, MAX_EVENTS_PER_REQUEST, MIN_EVENT_TS
-from holdfast.core.ingest import Incoming, Match
+from holdfast.core.ingest import Incoming, Match, lookups_of
 from holdfast.core.routing import Router, admits
 from holdfast.core.rows import EventRow
-from holdfast.core.waiting import lookups_of
 from holdfast.sdk.sender import Outgoing
 from holdfast.store.sqlite import SqliteStore
 

@@ -22,11 +22,11 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import ulid_text
 from holdfast.core.expressions import field_equals
-from holdfast.core.ingest import Accepted
+from holdfast.core.ingest import Accepted, wait_lookup
 from holdfast.core.machine import FailAttempt, Record, RecordSend
 from holdfast.core.plan import EventsSince, Refused
 from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState, WaitRow
-from holdfast.core.waiting import CHILD_LOOKUP, Register, TimeOut, wait_lookup
+from holdfast.core.waiting import CHILD_LOOKUP, Register, TimeOut
 from holdfast.engine import failures
 from holdfast.engine.host import Run
 from holdfast.engine.tasks import current_step

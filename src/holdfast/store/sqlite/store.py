@@ -33,7 +33,7 @@ from holdfast.core.rows import (
     RunRow,
     WaitRow,
 )
-from holdfast.store.group import GroupCommit
+from holdfast.store.group import Attempt, GroupCommit, attempt_here
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
 from holdfast.store.sqlite.connection import (
@@ -280,7 +280,10 @@ class SqliteStore:
             if self._conn.in_transaction:
                 self._conn.execute("ROLLBACK")
 
-    def commit(self, done: Callable[[BaseException | None], None]) -> None:
+    def attempt(self, group: list[Plan[Any]], then: Callable[[Attempt], None], *, hold: bool) -> None:
+        then(attempt_here(self, group))
+
+    def commit(self, attempt: Attempt, done: Callable[[BaseException | None], None]) -> None:
         self._commits.put(lambda: self._commit_now(done))
 
     def _commit_now(self, done: Callable[[BaseException | None], None]) -> None:
@@ -360,6 +363,14 @@ class SqliteStore:
         return StoreError(f"{self.path}: {error}")
 
     # -- reading outside groups --------------------------------------------------------------------------------------
+
+    async def read(self, reads: Sequence[Read]) -> Tx:
+        """Committed rows, for the engine's own use between groups."""
+        return self.fetch(reads)
+
+    def fetch_then(self, reads: Sequence[Read], then: Callable[[Tx], None]) -> None:
+        """Read committed rows, and call back with them on the loop: here at once."""
+        then(self.fetch(reads))
 
     def fetch(self, read: Sequence[Read]) -> Tx:
         """Committed rows, for the engine's own use between groups: what a run needs when it enters memory."""

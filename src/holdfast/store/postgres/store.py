@@ -1,0 +1,441 @@
+"""The PostgreSQL store: any number of equal nodes on one database, each with one writing connection in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+
+from holdfast.base.clock import Clock, FollowingClock
+from holdfast.base.errors import StoreError
+from holdfast.core.plan import Change, Plan, Read, Tx
+from holdfast.core.rows import SUSPECT_LANE, CronRow, ItemRow, ItemState, LaneRow, RunRow
+from holdfast.store.group import Attempt, GroupCommit
+from holdfast.store.postgres import statements as sql
+from holdfast.store.postgres.connection import Connection, connect, discard, parse_url, settle, translate
+from holdfast.store.postgres.groups import GroupThread, GroupTx
+from holdfast.store.postgres.loading import Loader
+from holdfast.store.postgres.migrating import migrate_postgres
+from holdfast.store.postgres.nodes import Listener, Membership, Signal, bury, enrol, retire
+from holdfast.store.postgres.registry import bind, current, register, slugs
+from holdfast.store.postgres.retention import Pruner
+from holdfast.store.postgres.statements import Statements
+from holdfast.store.postgres.threads import DatabaseThread, tell
+from holdfast.store.postgres.values import from_text
+from holdfast.store.sqlite.registry import Registration
+
+T = TypeVar("T")
+_log = logging.getLogger("holdfast")
+_NO_PATHS: frozenset[str] = frozenset()
+_RECOVERED_AT_ONCE = 500
+_RETRY_SECONDS = 0.25
+
+
+class PostgresStore:
+    """All state of a holdfast in one schema of a PostgreSQL database, shared by any number of nodes.
+
+    Args:
+        url: `postgresql://user:password@host/database?schema=holdfast`; see `connection.parse_url`.
+        clock: Where `now` comes from; None follows the database's time.
+        apps: Ids of the applications that open it; the schema stays bound to them.
+
+    Raises:
+        StoreError: the server can't be reached or refuses, or the schema is newer than this holdfast or somebody else's.
+        ConfigurationError: the URL is not understood.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None, apps: tuple[str, ...] = ()) -> None:
+        self.settings = parse_url(url)
+        self.url = self.settings.shown
+        self._followed = FollowingClock() if clock is None else None
+        self.clock: Clock = clock or self._followed  # type: ignore[assignment]
+        self._sql = Statements(self.settings.schema)
+        self._items: dict[bytes, ItemRow] = {}
+        self._runs: dict[bytes, RunRow] = {}
+        self._lanes: dict[str, LaneRow] = {}
+        self._wait_paths: dict[str, set[str]] = {}
+        self._stored_paths: set[tuple[str, str]] = set()
+        self._next_timer: int | None = None
+        self._room: Callable[[], int] = lambda: 0
+        self._functions: frozenset[int] = frozenset()
+        self._signalled: Callable[[Signal], None] | None = None
+        self._looked: Callable[[], None] | None = None
+        self._pruner = Pruner(self._sql)
+        self._closed = False
+        self.boot = 0
+        conn = connect(self.settings, "groups")
+        try:
+            self._open(conn, apps)
+        except psycopg.Error as error:
+            discard(conn)
+            raise translate(error, self.settings, conn) from error
+        except BaseException:
+            discard(conn)
+            raise
+        self._groups = GroupThread(self.settings, conn, self._sql, self, self, self._rejoin)
+        self._reads = DatabaseThread(self.settings, "reads")
+        self._listener = Listener(self.settings, lambda: self.boot, self._heard)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.group: GroupCommit
+
+    def _open(self, conn: Connection, apps: tuple[str, ...]) -> None:
+        migrate_postgres(conn, self.settings, self.clock.now())
+        settle(conn, self.settings)
+        bind(conn, self._sql, self.settings, apps)
+        bury(conn, self._sql)
+        self.boot = enrol(conn, self._sql, self.settings)
+        self.membership = Membership(
+            self.settings, self._sql, self.boot, looked=self._on_look, fenced=self._on_fenced, timed=self._timed
+        )
+        self.membership.look(conn)
+        lanes = self._sql[LaneRow]
+        for row in lanes.rows(conn.execute(self._sql.sql(sql.ALL_LANES.replace("{lanes}", lanes.columns))).fetchall()):
+            self._lanes[row.lane] = row
+        for name, path in conn.execute(self._sql.sql(sql.ALL_PATHS)):
+            self._know_path(from_text(name), from_text(path))
+        self._next_timer = self._read_timer(conn)
+
+    def _timed(self, ms: float, at: float) -> None:
+        if self._followed is not None:
+            self._followed.set(ms, at)
+
+    def _read_timer(self, conn: Connection) -> int | None:
+        row = conn.execute(self._sql.sql(sql.NEXT_TIMER)).fetchone()
+        return None if row is None else row[0]
+
+    # -- life --------------------------------------------------------------------------------------------------------------
+
+    def start(self, room: Callable[[], int], functions: frozenset[int]) -> None:
+        """Begin to take plans on the running loop.
+
+        Args:
+            room: How many more runs this node can execute now.
+            functions: Ids of the functions it can execute.
+        """
+        self._functions = functions
+        self._room = room
+        self._loop = asyncio.get_running_loop()
+        self.group = GroupCommit(self)
+        self._groups.start()
+        self._reads.start()
+        self.membership.start()
+        if not self.settings.pooled:
+            self._listener.start()
+
+    def follow(self, signalled: Callable[[Signal], None], looked: Callable[[], None]) -> None:
+        """Be told, on the loop, what other nodes say, and when this one has looked how things stand."""
+        self._signalled = signalled
+        self._looked = looked
+
+    def submit(self, plan: Plan[Any]) -> asyncio.Future[Any]:
+        """Queue a plan for the next group."""
+        return self.group.submit(plan)
+
+    async def close(self) -> None:
+        """Finish what was submitted, and leave the other nodes what is not."""
+        await self.group.drain()
+        self.group.close()
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """Leave; what is not committed is lost, and what this node still leases is recovered by others at once."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.to_thread(self._leave)
+
+    def _leave(self) -> None:
+        self._listener.stop()
+        self.membership.stop()
+        self._reads.stop()
+        if self._loop is None:
+            self._retire()
+        else:
+            self._groups.put(self._retire)
+        self._groups.stop()
+
+    def _retire(self) -> None:
+        try:
+            retire(self._groups.connection(), self._sql, self.boot)
+        except (psycopg.Error, StoreError) as error:
+            _log.warning("node %d leaves without a word, its lease runs out: %s", self.boot, error)
+
+    # -- before it starts, and seldom --------------------------------------------------------------------------------------
+
+    def leased_by_others(self) -> list[ItemRow]:
+        """Items that dead nodes left leased. Blocks; for the start."""
+        return self._now(lambda conn: self._left_behind(conn, b""))
+
+    async def left_behind(self) -> list[ItemRow]:
+        """Some of the items that dead nodes left leased."""
+        return await self._reads.run(lambda conn: self._left_behind(conn, b"", _RECOVERED_AT_ONCE))
+
+    def _left_behind(self, conn: Connection, after: bytes, limit: int = 1_000_000) -> list[ItemRow]:
+        table = self._sql[ItemRow]
+        statement = table.where(sql.LEASED_BY_DEAD).decode()
+        cursor = conn.cursor(binary=True).execute(self._sql.sql(statement), (after, limit))
+        return table.rows(cursor.fetchall())
+
+    def next_timer(self) -> int | None:
+        """When the earliest TIMED item is due, as far as this node knows; a claim finds out."""
+        return self._next_timer
+
+    def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
+        """Record the functions of this process; their ids and versions by slug. Before `start`."""
+        return self._now(lambda conn: register(conn, self._sql, registrations, self.clock.now()))
+
+    def current_functions(self) -> list[tuple[int, int, bytes]]:
+        """Id, version and registration document of every function that is not archived. Before `start`."""
+        return self._now(lambda conn: current(conn, self._sql))
+
+    def slugs(self) -> dict[int, str]:
+        """The slug of every function there ever was. Before `start`."""
+        return self._now(lambda conn: slugs(conn, self._sql))
+
+    def cron_rows(self) -> list[CronRow]:
+        """All schedules. Blocks; for the start."""
+        table = self._sql[CronRow]
+        return self._now(lambda conn: table.rows(conn.cursor(binary=True).execute(table.where("TRUE")).fetchall()))
+
+    def _now(self, job: Callable[[Connection], T]) -> T:
+        """Do something with a connection of its own, and wait for it: only while the node starts."""
+        conn = connect(self.settings, "start")
+        try:
+            return job(conn)
+        except psycopg.Error as error:
+            raise translate(error, self.settings, conn) from error
+        finally:
+            discard(conn)
+
+    async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
+        """Go through one slice of what is old, if that is this node's duty; whether there is more to go through."""
+        if not self.membership.leads:
+            return False
+        now = self.clock.now()
+        return await self._reads.run(lambda conn: self._pruner.prune(conn, now, runs_ms, dead_letters_ms))
+
+    # -- what is in memory -------------------------------------------------------------------------------------------------
+
+    def cached_item(self, item_id: bytes) -> ItemRow | None:
+        """An item leased by this process, as last seen."""
+        return self._items.get(item_id)
+
+    def cached_run(self, run_id: bytes) -> RunRow | None:
+        """A run leased by this process."""
+        return self._runs.get(run_id)
+
+    leased_item = cached_item
+    leased_run = cached_run
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the database from being written to, if something does that may pass."""
+        hindered = self.group.hindered
+        return None if hindered is None else str(hindered)
+
+    @property
+    def lanes(self) -> dict[str, LaneRow]:
+        """Lanes that have items waiting, as far as this node knows."""
+        return self._lanes
+
+    def backlog(self) -> bool:
+        """Whether items that could run here wait for a place."""
+        return bool(self._lanes) and any(
+            lane != SUSPECT_LANE and int(lane.partition("/")[0]) in self._functions for lane in self._lanes
+        )
+
+    def wait_paths(self, event_name: str) -> frozenset[str] | set[str]:
+        """The data paths by which runs may wait for this event, "" for any, as far as this node knows."""
+        return self._wait_paths.get(event_name, _NO_PATHS)
+
+    known = wait_paths
+
+    def missing(self, name: str, path: str) -> bool:
+        """Whether the database may not know yet that runs wait for this event by this path."""
+        return (name, path) not in self._stored_paths
+
+    def expect(self, lookup: str) -> None:
+        """From now on somebody may wait under this lookup."""
+        name, _, rest = lookup.partition("\0")
+        self._wait_paths.setdefault(name, set()).add(rest.partition("\0")[0])
+
+    def _know_path(self, name: str, path: str) -> None:
+        self._stored_paths.add((name, path))
+        self._wait_paths.setdefault(name, set()).add(path)
+
+    # -- group commit ------------------------------------------------------------------------------------------------------
+
+    def attempt(self, group: list[Plan[Any]], then: Callable[[Attempt], None], *, hold: bool) -> None:
+        loop = self._loop
+        assert loop is not None
+        room, backlog, functions = self._room(), self.backlog(), self._functions
+
+        def overlay() -> GroupTx:
+            return GroupTx(self.clock.now(), self.boot, room, backlog, functions)
+
+        def work() -> None:
+            tell(loop, then, self._groups.attempt(group, overlay, hold=hold))
+
+        self._groups.put(work)
+
+    def rollback(self) -> None:
+        self._groups.put(self._groups.rollback)
+
+    def commit(self, attempt: Attempt, done: Callable[[BaseException | None], None]) -> None:
+        loop = self._loop
+        assert loop is not None
+        self._groups.put(lambda: tell(loop, done, self._groups.commit(attempt.token)))
+
+    def committed(self, tx: Tx) -> None:
+        assert isinstance(tx, GroupTx)
+        changes = tx.changes()
+        signal = Signal()
+        if tx.loaded.lanes is not None:
+            self._lanes = {lane.lane: lane for lane in tx.loaded.lanes}
+        for lane, change in changes.get(LaneRow, {}).items():
+            if change is Change.DELETE:
+                self._lanes.pop(lane, None)
+            else:
+                self._lanes[lane] = tx.row(LaneRow, lane)
+                signal.work = True
+        for key in {*tx.loaded.woken, *changes.get(ItemRow, ())}:
+            self._remember(tx, key, signal)
+        for run_id in changes.get(RunRow, ()):
+            row = tx.row(RunRow, run_id)
+            if row is None or row.ended_at is not None:
+                self._runs.pop(run_id, None)
+                signal.ended = True
+        for path in tx.paths:
+            self._know_path(*path)
+        if tx.timers:
+            self._next_timer = tx.next_timer
+        if signal.says_something:
+            self.membership.tell(signal)
+
+    def _remember(self, tx: GroupTx, key: bytes, signal: Signal) -> None:
+        """Keep an item that is leased here, with its run; forget what is not any more."""
+        item = tx.get(ItemRow, key)
+        known = self._items.get(key)
+        if item is not None and item.state == ItemState.LEASED:
+            if item.owner == tx.owner or (known is not None and known.owner == item.owner):
+                self._items[key] = item
+                run = tx.get(RunRow, item.run_id)
+                if run is not None:
+                    self._runs[item.run_id] = run
+                return
+            if item.woken != tx.loaded.woken.get(key, item.woken):
+                signal.woken.add(item.owner)
+        self._items.pop(key, None)
+        self._runs.pop(key[:16], None)
+        if item is not None and item.state == ItemState.TIMED:
+            due = self._next_timer
+            if due is None or item.due < due:
+                self._next_timer = item.due
+                signal.work = True
+
+    def translate(self, error: BaseException) -> BaseException:
+        return translate(error, self.settings)
+
+    # -- reading outside groups --------------------------------------------------------------------------------------------
+
+    async def read(self, reads: Sequence[Read]) -> Tx:
+        """Committed rows, for the engine's own use between groups."""
+        return await self._reads.run(lambda conn: self._committed_rows(conn, reads))
+
+    def fetch_then(self, reads: Sequence[Read], then: Callable[[Tx], None]) -> None:
+        """Read committed rows, and call back with them on the loop, however long the server is away."""
+        loop = self._loop
+        assert loop is not None
+
+        def work() -> None:
+            while True:
+                try:
+                    tx = self._committed_rows(self._reads.connection(), reads)
+                except (psycopg.Error, StoreError) as error:
+                    gone = self._reads.failed(error)
+                    _log.warning("reading runs back failed and is tried again: %s", translate(error, self.settings))
+                    if self._reads.stopping.wait(_RETRY_SECONDS if gone else 4 * _RETRY_SECONDS):
+                        return
+                else:
+                    tell(loop, then, tx)
+                    return
+
+        self._reads.put(work)
+
+    def _committed_rows(self, conn: Connection, reads: Sequence[Read]) -> Tx:
+        tx = Tx(self.clock.now(), self.boot)
+        Loader(self._sql, tx, lock=False).load(conn, reads)
+        return tx
+
+    async def changed_elsewhere(self, run_ids: Sequence[bytes]) -> list[bytes]:
+        """Which of these runs, leased here, have been woken or taken away by other nodes since this one last looked."""
+        if not run_ids:
+            return []
+        known = {run_id: self._items.get(run_id) for run_id in run_ids}
+        wanted: list[Read] = [(ItemRow, run_id) for run_id in run_ids]
+        tx = await self.read(wanted)
+        changed = []
+        for run_id, before in known.items():
+            item: Any = tx.get(ItemRow, run_id)
+            if before is not None and self._items.get(run_id) is before and not _same_lease(item, before):
+                changed.append(run_id)
+        return changed
+
+    async def ended(self, run_ids: Sequence[bytes]) -> list[bytes]:
+        """Which of these runs have ended."""
+        if not run_ids:
+            return []
+        tx = await self.read([(RunRow, run_id) for run_id in run_ids])
+        return [run_id for run_id in run_ids if (run := tx.get(RunRow, run_id)) is None or run.ended_at is not None]
+
+    # -- other nodes -------------------------------------------------------------------------------------------------------
+
+    @property
+    def leads(self) -> bool:
+        """Whether the background duties are this node's."""
+        return self.membership.leads
+
+    @property
+    def dead_nodes(self) -> int:
+        """Nodes declared dead that may have left something."""
+        return self.membership.dead
+
+    def _rejoin(self, conn: Connection) -> None:
+        _log.warning(
+            "node %d did not renew its lease in time and was declared dead: what it executed is recovered by others; it goes on "
+            "as a new node",
+            self.boot,
+        )
+        self.boot = self.membership.node = enrol(conn, self._sql, self.settings)
+
+    def _on_fenced(self) -> None:
+        if self._loop is not None:
+            self._groups.put(self._rejoin_if_dead)
+
+    def _rejoin_if_dead(self) -> None:
+        try:
+            conn = self._groups.connection()
+            row = conn.execute(self._sql.sql(sql.CHECK_NODE), [self.boot]).fetchone()
+            if row is None or not row[0]:
+                self._rejoin(conn)
+        except (psycopg.Error, StoreError) as error:
+            self._groups.failed(error)
+
+    def _on_look(self) -> None:
+        if self._loop is not None and self._looked is not None:
+            tell(self._loop, self._looked)
+
+    def _heard(self, signal: Signal) -> None:
+        if self._loop is not None and self._signalled is not None:
+            tell(self._loop, self._signalled, signal)
+
+
+def _same_lease(item: ItemRow | None, before: ItemRow) -> bool:
+    return item is not None and (item.state, item.owner, item.epoch, item.woken) == (
+        ItemState.LEASED,
+        before.owner,
+        before.epoch,
+        before.woken,
+    )
