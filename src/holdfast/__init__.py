@@ -13,6 +13,7 @@ from holdfast.base.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    RunRefusedError,
     StepError,
     StepTimeoutError,
     StepUsageError,
@@ -31,6 +32,17 @@ from holdfast.base.version import __version__
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
+from holdfast.sdk.flow import (
+    Batch,
+    CancelOn,
+    Concurrency,
+    Debounce,
+    Idempotency,
+    RateLimit,
+    Singleton,
+    Throttle,
+    Timeouts,
+)
 from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.sender import RunInfo, Sent
@@ -40,10 +52,14 @@ from holdfast.sdk.triggers import Cron, On
 __all__ = [
     "App",
     "Backoff",
+    "Batch",
+    "CancelOn",
+    "Concurrency",
     "ConfigurationError",
     "Context",
     "Cron",
     "CronTick",
+    "Debounce",
     "Event",
     "EventInvalidError",
     "Function",
@@ -51,6 +67,7 @@ __all__ = [
     "FunctionRef",
     "FunctionSettings",
     "HoldfastError",
+    "Idempotency",
     "InvokeTimeoutError",
     "Middleware",
     "NonRetriableError",
@@ -58,6 +75,7 @@ __all__ = [
     "NotSerializableError",
     "On",
     "OverloadedError",
+    "RateLimit",
     "ReceivedEvent",
     "RetryAfterError",
     "RetryPolicy",
@@ -67,7 +85,9 @@ __all__ = [
     "RunHandle",
     "RunInfo",
     "RunNotFoundError",
+    "RunRefusedError",
     "Sent",
+    "Singleton",
     "Step",
     "StepCall",
     "StepError",
@@ -83,6 +103,8 @@ __all__ = [
     "Suspended",
     "SyncContext",
     "SyncStep",
+    "Throttle",
+    "Timeouts",
     "UnknownEventError",
     "__version__",
     "call_with_retry",

@@ -29,7 +29,7 @@ def test_a_migration_interrupted_at_any_statement_is_run_again(tmp_path, monkeyp
 
         class Interrupted(sqlite3.Connection):
             def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
-                if "CREATE " in sql and "IF NOT EXISTS" not in sql:
+                if sql.lstrip().startswith(("CREATE ", "ALTER ", "-- phase")) and "IF NOT EXISTS" not in sql:
                     if left[0] == 0:
                         raise KeyboardInterrupt
                     left[0] -= 1

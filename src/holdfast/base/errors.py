@@ -121,6 +121,20 @@ class RunCancelledError(HoldfastError):
     code = "run_cancelled"
 
 
+class RunRefusedError(HoldfastError):
+    """A function that was asked to start did not, because a rule of its flow control says so."""
+
+    code = "run_refused"
+
+    def __init__(self, function: str, reason: str, run_id: str | None = None) -> None:
+        instead = f"; run {run_id} stands in its place" if run_id else ""
+        super().__init__(f"no run of {function!r} was started: {reason}{instead}")
+        self.function = function
+        self.reason = reason
+        self.run_id = run_id
+        """The run that stands in its place, where there is one."""
+
+
 class NonRetriableError(Exception):
     """Raise it in a step or function to fail at once, whatever retries are left.
 

@@ -7,16 +7,23 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.base.codec import decode_json
+from holdfast.base.duration import duration_text
 from holdfast.base.ids import ulid_text
 from holdfast.base.limits import EVENT_ID_WINDOW_MS
+from holdfast.core.admission import Admission, Decision, admission_reads, decide
 from holdfast.core.expressions import compile_expression
+from holdfast.core.flow import key_of_lane
+from holdfast.core.gates import NO_GATES, gate_reads, shut, take
 from holdfast.core.plan import Plan, Read, Tx, WaitsFor
-from holdfast.core.queue import Leased, lease, line_up
+from holdfast.core.queue import Leased, goes_at_once, lease, line_up, set_alarms
 from holdfast.core.rows import (
+    AlarmKind,
+    AlarmRow,
     DedupeRow,
     EventRow,
     ItemRow,
     ItemState,
+    LaneRow,
     RunRow,
     RunStatus,
     SkipRow,
@@ -26,6 +33,9 @@ from holdfast.core.rows import (
 )
 
 replace = msgspec.structs.replace
+
+CANCEL_KEY = "\x01cancel:"
+"""Begins the key of a wait that cancels its run instead of resolving a step; step ids don't begin so."""
 
 
 class Match(msgspec.Struct, gc=False):
@@ -39,6 +49,12 @@ class Match(msgspec.Struct, gc=False):
     origin: int = 0
     parent_id: bytes | None = None
     parent_step: str | None = None
+    admission: Admission | None = None
+    """What the function's flow control says about the event; None where it has none."""
+
+    def watched(self) -> list[str]:
+        """The lookups under which the run waits for events that cancel it."""
+        return [] if self.admission is None else [watch.lookup for watch in self.admission.watches]
 
 
 class Incoming(msgspec.Struct, gc=False):
@@ -84,6 +100,10 @@ class Accepted(msgspec.Struct, gc=False):
 
     due: int | None = None
     """When the earliest of the runs that are to start later is due."""
+    alarm: int | None = None
+    """When the earliest alarm or gather is due; a moment that is past for what is to happen at once."""
+    refused: list[str] = msgspec.field(default_factory=list)
+    """Why runs were not started, in words."""
 
     @classmethod
     def empty(cls) -> Accepted:
@@ -104,6 +124,9 @@ class Ingest(Plan[Accepted]):
     def arrivals(self) -> Sequence[Incoming]:
         return self.incoming
 
+    def awaits(self) -> Sequence[str]:
+        return watched(self.incoming)
+
     def reads(self) -> Iterable[Read]:
         return reads_of(self.incoming)
 
@@ -121,10 +144,30 @@ def reads_of(incoming: Sequence[Incoming]) -> list[Read]:
         event = one.event
         if event.key is not None:
             reads.extend((DedupeRow, (match.function_id, event.key)) for match in one.matches)
+        for match in one.matches:
+            reads.append((LaneRow, match.lane))
+            if match.admission is not None:
+                reads.extend(match_reads(match, event.received_at))
         if one.seeded:
             reads.append((EventRow, event.id))
         if one.lookups:
             reads.append(WaitsFor(one.lookups))
+    return reads
+
+
+def watched(incoming: Iterable[Incoming]) -> list[str]:
+    """The lookups under which runs that these events start wait for events that cancel them."""
+    return [lookup for one in incoming for match in one.matches for lookup in match.watched()]
+
+
+def match_reads(match: Match, now: int) -> list[Read]:
+    """The rows that the flow control of a match looks at."""
+    admission = match.admission
+    if admission is None:
+        return [(LaneRow, match.lane)]
+    reads = admission_reads(match.function_id, admission, now)
+    reads.extend(gate_reads(admission.gates))
+    reads.append((LaneRow, match.lane))
     return reads
 
 
@@ -139,11 +182,11 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
     else:
         tx.append(event)
     now = tx.now
-    due = event.ts if event.ts > now else 0
-    if due and incoming.matches and (out.due is None or due < out.due):
-        out.due = due
     deduplicated = 0
     for match in incoming.matches:
+        if tx.paused and tx.paused.get(match.function_id) == "skip":
+            _skip_run(tx, match, event, "paused", "the function is paused", None, out)
+            continue
         if event.key is not None:
             known = tx.get(DedupeRow, (match.function_id, event.key))
             if known is not None and known.expires > now:
@@ -152,8 +195,7 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
                 deduplicated += 1
                 continue
             tx.put(DedupeRow(match.function_id, event.key, match.run_id, now + EVENT_ID_WINDOW_MS))
-        start_run(tx, match, event, due, out.leased)
-        out.runs.append(match.run_id)
+        admit(tx, match, event, out)
     for function_id in incoming.filtered:
         tx.put(SkipRow(event.id, function_id, "trigger expression did not hold", None, now))
     out.duplicates.append(deduplicated > 0 and deduplicated == len(incoming.matches))
@@ -161,14 +203,114 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
         _resolve_waits(tx, event, incoming.lookups, out)
 
 
-def start_run(tx: Tx, match: Match, event: EventRow, due: int, leased: list[Leased]) -> RunRow:
-    """Make a run and its item; leased at once where there is room."""
+def admit(tx: Tx, match: Match, event: EventRow, out: Accepted) -> None:
+    """Start a run for an event, unless the function's rules put it off or refuse it."""
+    due = event.ts if event.ts > tx.now else 0
+    admission = match.admission
+    if admission is None:
+        if due and (out.due is None or due < out.due):
+            out.due = due
+        start_run(tx, match, event, due, out.leased)
+        out.runs.append(match.run_id)
+        return
+    invoked = match.origin == 1
+    decision = decide(tx, match.function_id, match.run_id, event, due, admission, invoked=invoked)
+    if decision.start:
+        _start_admitted(tx, match, event, decision, out)
+    elif decision.refused is None:
+        out.alarm = decision.due if out.alarm is None else min(out.alarm, decision.due)
+    else:
+        out.refused.append(decision.refused)
+        if admission.singleton is not None and admission.recorded:
+            _skip_run(tx, match, event, "", decision.refused, decision.run_id, out)
+            return
+    if decision.run_id is not None:
+        out.runs.append(decision.run_id)
+
+
+def admit_gathered(tx: Tx, match: Match, event: EventRow, batch: int, out: Accepted) -> None:
+    """Start the run of a debounce or a batch: what asks about single events has been asked."""
+    admission = match.admission
+    assert admission is not None
+    admission.restarted = True
+    decision = decide(tx, match.function_id, match.run_id, event, 0, admission)
+    if decision.start:
+        decision.batch = batch
+        _start_admitted(tx, match, event, decision, out)
+        out.runs.append(match.run_id)
+    else:
+        _skip_run(tx, match, event, "", decision.refused or "", decision.run_id, out)
+
+
+def _start_admitted(tx: Tx, match: Match, event: EventRow, decision: Decision, out: Accepted) -> None:
+    if decision.run_id is not None and decision.run_id != match.run_id:
+        match = replace(match, run_id=decision.run_id)
+    if decision.invoked:
+        match = replace(match, origin=1)
+    due = decision.due
+    if due > tx.now and (out.due is None or due < out.due):
+        out.due = due
+    run = start_run(
+        tx, match, event, due, out.leased, event_id=decision.event_id, batch=decision.batch, after=decision.after
+    )
+    if run.batch:
+        for one in out.leased:
+            if one.run.id == run.id:
+                one.event = None
+    if decision.after:
+        out.alarm = 0
+
+
+def _skip_run(
+    tx: Tx, match: Match, event: EventRow, reason: str, words: str, standing: bytes | None, out: Accepted
+) -> None:
+    """A run that is skipped is there to be seen (protocol section 2.5)."""
     now = tx.now
-    direct = due <= now and tx.room > 0 and not tx.backlog and match.function_id in tx.functions
+    if reason:
+        tx.put(SkipRow(event.id, match.function_id, reason, match.run_id, now))
+        out.refused.append(words)
+    tx.append(
+        RunRow(
+            match.run_id, match.function_id, event.id, RunStatus.SKIPPED, now, None, now, match.lane, match.priority,
+            match.version, match.parent_id, match.parent_step, match.origin, reason=words,
+        )
+    )  # fmt: skip
+    out.runs.append(match.run_id if standing is None else standing)
+
+
+def start_run(
+    tx: Tx,
+    match: Match,
+    event: EventRow,
+    due: int,
+    leased: list[Leased],
+    *,
+    event_id: bytes | None = None,
+    batch: int = 0,
+    after: bool = False,
+) -> RunRow:
+    """Make a run and its item; leased at once where there is room.
+
+    Args:
+        tx: The overlay.
+        match: The function, and the run's id.
+        event: The event that came.
+        due: When it is to start; the past for now.
+        leased: Where it is added, if it is leased.
+        event_id: The run's event, where it isn't that one.
+        batch: How many events it has, if it is a batch.
+        after: Whether it has to wait until the run before it has been cancelled.
+    """
+    now = tx.now
+    admission = match.admission
+    gates = NO_GATES if admission is None else admission.gates
+    direct = due <= now and tx.room > 0 and not tx.backlog and match.function_id in tx.functions and not after
+    if direct and gates:
+        direct = tx.get(LaneRow, match.lane) is None and shut(tx, gates) is None
     run = RunRow(
         match.run_id,
         match.function_id,
-        event.id,
+        event.id if event_id is None else event_id,
         RunStatus.RUNNING if direct else RunStatus.QUEUED,
         now,
         now if direct else None,
@@ -184,16 +326,37 @@ def start_run(tx: Tx, match: Match, event: EventRow, due: int, leased: list[Leas
     if direct:
         # the insert is the claim
         tx.room -= 1
-        item = ItemRow(run.id, run.id, ItemState.LEASED, match.lane, rank, due, tx.owner, 1)
+        held = take(tx, gates) if gates else ""
+        item = ItemRow(run.id, run.id, ItemState.LEASED, match.lane, rank, due, tx.owner, 1, held=held)
         leased.append(Leased(run, item, event))
         tx.insert(item)
     else:
-        item = ItemRow(run.id, run.id, ItemState.TIMED if due > now else ItemState.READY, match.lane, rank, due)
+        state = ItemState.PARKED if after else ItemState.TIMED if due > now else ItemState.READY
+        item = ItemRow(run.id, run.id, state, match.lane, rank, due)
         tx.insert(item)
-        if due <= now:
-            line_up(tx, item)
+        if state == ItemState.READY:
+            line_up(tx, item, run)
+    if admission is not None:
+        run.batch = batch
+        run.key = key_of_lane(match.lane)
+        _watch_over(tx, run, admission, direct=direct)
     tx.insert(run)
     return run
+
+
+def _watch_over(tx: Tx, run: RunRow, admission: Admission, *, direct: bool) -> None:
+    """What may cancel the run: events, and its timeouts."""
+    now = tx.now
+    for number, watch in enumerate(admission.watches):
+        expires = None if watch.timeout is None else now + watch.timeout
+        key = f"{CANCEL_KEY}{number}"
+        tx.insert(WaitRow(run.id, key, watch.lookup, expires, watch.expression, watch.context, now))
+    flow = admission.flow
+    if direct:
+        set_alarms(tx, run)
+    elif flow.start_timeout is not None:
+        reason = f"timed out: it did not start within {duration_text(flow.start_timeout)}"
+        tx.put(AlarmRow(run.id, AlarmKind.START, now + flow.start_timeout, reason))
 
 
 def event_json(event: EventRow) -> bytes:
@@ -209,8 +372,23 @@ def _resolve_waits(tx: Tx, event: EventRow, lookups: tuple[str, ...], out: Accep
         if wait.expires is not None and wait.expires <= tx.now:
             continue
         body = body or event_json(event)
-        if matches(wait, body):
+        if not matches(wait, body):
+            continue
+        if wait.key.startswith(CANCEL_KEY):
+            _cancel_soon(tx, wait, event, out)
+        else:
             resolve(tx, wait, body, None, out)
+
+
+def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow, out: Accepted) -> None:
+    """An event cancels a run: not the one it has just started (protocol section 2.5)."""
+    run = tx.get(RunRow, wait.run_id)
+    if run is None or run.ended_at is not None or run.event_id == event.id:
+        return
+    tx.delete(WaitRow, (wait.run_id, wait.key))
+    reason = f"cancelled by event {event.name} ({event.key or ulid_text(event.id)})"
+    tx.put(AlarmRow(run.id, AlarmKind.CANCEL, tx.now, reason))
+    out.alarm = 0
 
 
 def matches(wait: WaitRow, body: bytes) -> bool:
@@ -249,10 +427,10 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
         out.resolved.append(Resolved(run.id, done))
     elif item.state != ItemState.READY:
         item = replace(item, rank=tx.now - run.priority * 1000, due=0)
-        if tx.room > 0 and not tx.backlog and not item.crashes and run.function_id in tx.functions:
+        if goes_at_once(tx, run, item):
             lease(tx, run, item, out.leased)
         else:
-            line_up(tx, item)
+            line_up(tx, item, run)
             tx.put(run)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from holdfast.core.ingest import Accepted, Incoming, accept, reads_of
+from holdfast.core.flow import Gate
+from holdfast.core.gates import gate_reads, release, release_one, shut, take
+from holdfast.core.ingest import Accepted, Incoming, accept, reads_of, watched
 from holdfast.core.plan import (
     STALE,
     Plan,
@@ -95,6 +97,9 @@ class RecordSend(Plan[Accepted]):
 
     def arrivals(self) -> Sequence[Incoming]:
         return self.incoming
+
+    def awaits(self) -> Sequence[str]:
+        return watched(self.incoming)
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         recorded = self.record.decide(tx)
@@ -185,8 +190,57 @@ class Park(Plan[bool]):
         tx.put(run)
         state = ItemState.PARKED if self.due is None else ItemState.TIMED
         due = self.due or 0
-        tx.put(replace(item, state=state, owner=0, woken=0, crashes=0, due=due, rank=due))
+        held = release(tx, item.held, ended=False)
+        tx.put(replace(item, state=state, owner=0, woken=0, crashes=0, due=due, rank=due, held=held))
         return True
+
+
+class Widen(Plan[bool]):
+    """A step body is to run beside another of its run: it needs a place of its own. False: there is none."""
+
+    __slots__ = ("gates", "lease")
+
+    def __init__(self, lease: Lease, gates: Sequence[Gate]) -> None:
+        self.then = None
+        self.lease = lease
+        self.gates = gates
+
+    def reads(self) -> Iterable[Read]:
+        return ((ItemRow, self.lease.item_id), (RunRow, self.lease.run_id), *gate_reads(self.gates))
+
+    def decide(self, tx: Tx) -> bool | Refused:
+        item = holds(tx, self.lease)
+        if item is None:
+            return STALE
+        if tx.backlog or shut(tx, self.gates) is not None:
+            return False
+        tx.put(replace(item, held=take(tx, self.gates, item.held)))
+        return True
+
+
+class Narrow(Plan[None]):
+    """Bodies that ran beside another are done: their places go back."""
+
+    __slots__ = ("count", "gates", "lease")
+
+    def __init__(self, lease: Lease, gates: Sequence[Gate], count: int) -> None:
+        self.then = None
+        self.lease = lease
+        self.gates = gates
+        self.count = count
+
+    def reads(self) -> Iterable[Read]:
+        return ((ItemRow, self.lease.item_id), (RunRow, self.lease.run_id), *gate_reads(self.gates))
+
+    def decide(self, tx: Tx) -> Refused | None:
+        item = holds(tx, self.lease)
+        if item is None:
+            return STALE
+        held = item.held
+        for _ in range(self.count):
+            held = release_one(tx, held, self.gates)
+        tx.put(replace(item, held=held))
+        return None
 
 
 def headline(error: bytes) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from holdfast.core.ingest import Accepted, Incoming, accept
+from holdfast.core.ingest import Accepted, Incoming, accept, reads_of, watched
 from holdfast.core.plan import Plan, Read, Refused, Tx
 from holdfast.core.rows import CronFireRow, CronRow
 
@@ -31,10 +31,14 @@ class FireCron(Plan[Accepted]):
         return (
             (CronRow, (self.function_id, self.schedule)),
             (CronFireRow, (self.function_id, self.schedule, self.due)),
+            *reads_of([self.incoming]),
         )
 
     def arrivals(self) -> Sequence[Incoming]:
         return (self.incoming,)
+
+    def awaits(self) -> Sequence[str]:
+        return watched([self.incoming])
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         row = tx.get(CronRow, (self.function_id, self.schedule))

@@ -6,13 +6,14 @@ overlay, so that plans of a group see each other, and writes the outcome once (d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from holdfast.core.rows import KEYS, EventRow, ItemRow, ItemState, Row, StepRow, WaitRow
+from holdfast.core.flow import Flow
+from holdfast.core.rows import KEYS, BatchEventRow, EventRow, ItemRow, ItemState, LaneRow, Row, StepRow, WaitRow
 
 A = TypeVar("A")
 R = TypeVar("R", bound=Row)
@@ -56,6 +57,18 @@ class EventsSince(Find, frozen=True, gc=False):
     since: int
 
 
+class LanesAt(Find, frozen=True, gc=False):
+    """Lanes that wait at a gate (LaneRow): of many those that have waited longest, at least as many as the group has plans."""
+
+    gate: str
+
+
+class EventsOfBatch(Find, frozen=True, gc=False):
+    """The events of a batch in their order (BatchEventRow)."""
+
+    run_id: bytes
+
+
 class DueTimers(Find, frozen=True, gc=False):
     """TIMED items that are due (ItemRow), at most `limit`, oldest first."""
 
@@ -72,6 +85,8 @@ class ReadyItems(Find, frozen=True, gc=False):
 
 
 Read: TypeAlias = Get | Find
+_NO_FLOWS: Mapping[int, Flow] = {}
+_NO_PAUSED: Mapping[int, str] = {}
 
 
 class Change(IntEnum):
@@ -139,20 +154,47 @@ class Plan(Generic[A]):
 class Tx:
     """The overlay that the plans of one group share."""
 
-    __slots__ = ("_appended", "_dirty", "_found", "_rows", "backlog", "functions", "now", "owner", "room", "scanned")
+    __slots__ = (
+        "_appended",
+        "_dirty",
+        "_found",
+        "_rows",
+        "backlog",
+        "flows",
+        "functions",
+        "now",
+        "owner",
+        "paused",
+        "room",
+        "scanned",
+        "size",
+    )
 
     def __init__(
-        self, now: int, owner: int, room: int = 0, backlog: bool = False, functions: frozenset[int] = frozenset()
+        self,
+        now: int,
+        owner: int,
+        room: int = 0,
+        backlog: bool = False,
+        functions: frozenset[int] = frozenset(),
+        flows: Mapping[int, Flow] = _NO_FLOWS,
+        paused: Mapping[int, str] = _NO_PAUSED,
     ) -> None:
         self.now = now
         self.functions = functions
-        """Ids of the functions that can run on this node."""
+        """Ids of the functions whose runs may be executed on this node now."""
+        self.flows = flows
+        """The flow control of the functions that have any."""
+        self.paused = paused
+        """Functions that start no runs, and what becomes of their events: `skip` or `hold`."""
         self.owner = owner
         """The boot generation or node that decides."""
         self.room = room
         """How many more runs this node can take."""
         self.backlog = backlog
         """Whether ready items wait, so that new ones have to queue behind them."""
+        self.size = 64
+        """How many lanes at a gate are looked at: more than this group can give places back."""
         self.scanned: dict[str, bool] = {}
         """Lanes that a ReadyItems looked into, and whether they may hold more than was read."""
         self._rows: dict[type[Row], dict[Any, Any]] = {cls: {} for cls in KEYS}
@@ -166,6 +208,10 @@ class Tx:
         """A row that was named in `reads`, with what earlier plans of the group made of it."""
         row: R | None = self._rows[cls].get(key)
         return row
+
+    def loaded(self, cls: type[R]) -> list[R]:
+        """The rows of a table that were read or written so far."""
+        return [row for row in self._rows[cls].values() if row is not None]
 
     def find(self, read: Find) -> list[Any]:
         """The rows of a find, with what earlier plans of the group made of them."""
@@ -271,6 +317,8 @@ _MATCHES: dict[type[Find], tuple[type[Row], Callable[[Any, Any, int], bool]]] = 
     WaitsOf: (WaitRow, lambda read, row, now: row.run_id == read.run_id),
     StepsOf: (StepRow, lambda read, row, now: row.run_id == read.run_id),
     ItemsOf: (ItemRow, lambda read, row, now: row.run_id == read.run_id),
+    LanesAt: (LaneRow, lambda read, row, now: row.blocked == 1 and row.gate == read.gate),
+    EventsOfBatch: (BatchEventRow, lambda read, row, now: row.run_id == read.run_id),
     DueTimers: (ItemRow, lambda read, row, now: row.state == ItemState.TIMED and row.due <= now),
     ReadyItems: (ItemRow, lambda read, row, now: row.state == ItemState.READY),
     EventsSince: (EventRow, lambda read, row, now: row.name == read.name and row.received_at >= read.since),

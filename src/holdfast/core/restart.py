@@ -6,15 +6,14 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from holdfast.core.ingest import Match, start_run
-from holdfast.core.plan import Plan, Read, Refused, StepsOf, Tx
-from holdfast.core.queue import Leased
+from holdfast.core.ingest import Accepted, Match, admit, match_reads
+from holdfast.core.plan import EventsOfBatch, Plan, Read, Refused, StepsOf, Tx
 from holdfast.core.rows import DeadLetterRow, EventRow, RunRow, StepKind, StepState
 
 replace = msgspec.structs.replace
 
 
-class Restart(Plan[tuple[bytes, list[Leased]]]):
+class Restart(Plan[tuple[bytes, Accepted]]):
     """Make a new run of an old one: afresh (rerun), or going on after its finished steps (redrive).
 
     The old run isn't altered. A dead letter is redriven once: a second redrive answers with the first one's run.
@@ -30,32 +29,46 @@ class Restart(Plan[tuple[bytes, list[Leased]]]):
         self.redrive = redrive
 
     def reads(self) -> Iterable[Read]:
-        reads: list[Read] = [(RunRow, self.run_id)]
+        reads: list[Read] = [(RunRow, self.run_id), *match_reads(self.match, 0)]
         if self.redrive:
             reads += [(DeadLetterRow, self.run_id), StepsOf(self.run_id)]
+        reads.append(EventsOfBatch(self.run_id))
         return reads
 
-    def decide(self, tx: Tx) -> tuple[bytes, list[Leased]] | Refused:
+    def awaits(self) -> Sequence[str]:
+        return self.match.watched()
+
+    def decide(self, tx: Tx) -> tuple[bytes, Accepted] | Refused:
         old = tx.get(RunRow, self.run_id)
         if old is None:
             return Refused("there is no such run")
         if old.ended_at is None:
             return Refused("the run has not ended yet")
-        leased: list[Leased] = []
+        letter = tx.get(DeadLetterRow, self.run_id) if self.redrive else None
         if self.redrive:
-            letter = tx.get(DeadLetterRow, self.run_id)
             if letter is None:
                 return Refused("the run is not a dead letter")
             if letter.redriven_as is not None:
-                return letter.redriven_as, leased
+                return letter.redriven_as, Accepted.empty()
+        out = Accepted.empty()
+        admit(tx, self.match, EventRow(old.event_id, "", 0, 0, b""), out)
+        if out.refused:
+            return Refused(out.refused[0])
+        if self.redrive and letter is not None:
             tx.put(replace(letter, state=1, redriven_as=self.match.run_id, resolved_at=tx.now))
-        event = EventRow(old.event_id, "", 0, 0, b"")
-        start_run(tx, self.match, event, 0, leased)
-        for one in leased:
+        run = tx.get(RunRow, self.match.run_id)
+        if run is not None and old.batch:
+            self._copy_batch(tx, run, old)
+        for one in out.leased:
             one.event = None
         if self.redrive:
             self._copy_steps(tx)
-        return self.match.run_id, leased
+        return self.match.run_id, out
+
+    def _copy_batch(self, tx: Tx, run: RunRow, old: RunRow) -> None:
+        run.batch = old.batch
+        for one in tx.find(EventsOfBatch(old.id)):
+            tx.append(replace(one, run_id=run.id))
 
     def _copy_steps(self, tx: Tx) -> None:
         run = tx.get(RunRow, self.match.run_id)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import msgspec
 
 from holdfast.core.expressions import Expression, compile_expression
@@ -51,8 +48,3 @@ def patterns(name: str) -> list[str]:
         parts = name.split(separator)
         out.extend(separator.join(parts[:count]) + separator + "*" for count in range(1, len(parts)))
     return out
-
-
-def admits(route: Route, event: Callable[[], dict[str, Any]]) -> bool:
-    """Whether a route's expression holds for an event, which is decoded only if there is one."""
-    return route.expression is None or route.expression.matches(event=event())

@@ -124,6 +124,10 @@ class RunRow(Row):
     """Class name and first line of the last error, for lists."""
     key: str | None = None
     """The concurrency or idempotency key value shown in lists."""
+    batch: int = 0
+    """How many events it has, if it is the run of a batch; they are in `batch_events`."""
+    reason: str | None = None
+    """Why it was cancelled or skipped, where a rule did it."""
 
 
 class ItemRow(Row):
@@ -148,6 +152,8 @@ class ItemRow(Row):
     """How often in a row its executor died without recording progress."""
     woken: int = 0
     """How much has resolved since it was leased, so that a release that doesn't know of all of it is refused."""
+    held: str = ""
+    """Ids of the gates it holds places of, a line each: those of its lease, and those of its run from start to end."""
 
 
 class StepRow(Row):
@@ -226,6 +232,8 @@ class SkipRow(Row):
     run_id: bytes | None
     """The run that stands in its place, where there is one."""
     at: int
+    detail: str = ""
+    """The rule with its figures and key."""
 
 
 class LaneRow(Row):
@@ -236,8 +244,115 @@ class LaneRow(Row):
     turn: int
     """Lanes are served by rising turn; a served lane goes to the back."""
     blocked: int = 0
-    """0 ready, 1 waits for a slot, 2 waits until `until`."""
+    """0 ready, 1 waits for a place at `gate`, 2 waits until `until`."""
     until: int = 0
+    gate: str = ""
+    """The gate it waits at."""
+
+
+class LeaseCountRow(Row):
+    """Places of a concurrency limit that leases hold. A store whose leases don't outlive the process need not write it."""
+
+    TABLE: ClassVar[str] = "lease_counts"
+    gate: str
+    used: int
+
+
+class RunCountRow(Row):
+    """Places of a run concurrency limit, held by runs from their start to their end."""
+
+    TABLE: ClassVar[str] = "run_counts"
+    gate: str
+    used: int
+
+
+class ThrottleRow(Row):
+    """Where a throttle stands (GCRA)."""
+
+    TABLE: ClassVar[str] = "throttles"
+    gate: str
+    tat: int
+    """The theoretical arrival time of the next start, in microseconds since 1970."""
+
+
+class WindowRow(Row):
+    """What a rate limit has let pass within its period."""
+
+    TABLE: ClassVar[str] = "windows"
+    gate: str
+    moments: bytes
+    """JSON `[[moment, count], ...]`, oldest first."""
+    expires: int
+
+
+class SingletonRow(Row):
+    """The live run of a singleton key. A run that has ended holds nothing, whatever stands here."""
+
+    TABLE: ClassVar[str] = "singletons"
+    function_id: int
+    key: str
+    run_id: bytes
+
+
+class GatherKind(IntEnum):
+    """Why events wait before they start a run."""
+
+    DEBOUNCE = 0
+    BATCH = 1
+
+
+class GatherRow(Row):
+    """Events that wait to become one run: debounced, or gathered to a batch."""
+
+    TABLE: ClassVar[str] = "gathers"
+    function_id: int
+    kind: int
+    key: str
+    run_id: bytes
+    """The id its run will have."""
+    event_id: bytes
+    """Debounce: the event that is to start the run. Batch: the first."""
+    ts: int
+    """That event's time: an older one doesn't take its place."""
+    first_at: int
+    due: int
+    """When the run starts unless something comes before."""
+    count: int
+    bytes: int
+    invoked: int = 0
+    """Whether other runs wait for its result."""
+
+
+class BatchEventRow(Row):
+    """An event's place in a batch."""
+
+    TABLE: ClassVar[str] = "batch_events"
+    run_id: bytes
+    position: int
+    event_id: bytes
+
+
+class AlarmKind(IntEnum):
+    """What is to happen to a run at a moment."""
+
+    START = 0
+    """It is cancelled unless it has started."""
+    FINISH = 1
+    """It is cancelled unless it has ended."""
+    CANCEL = 2
+    """It is cancelled: an event or a newer run said so."""
+
+
+class AlarmRow(Row):
+    """A moment at which a run is cancelled, by a timeout or by what has come in."""
+
+    TABLE: ClassVar[str] = "alarms"
+    run_id: bytes
+    kind: int
+    at: int
+    reason: str
+    by: bytes | None = None
+    """The run that may start once this one is cancelled."""
 
 
 class DeadLetterRow(Row):
@@ -335,4 +450,12 @@ KEYS: dict[type[Row], Callable[[Any], Any]] = {
     LogRow: lambda r: (r.run_id, r.seq),
     NoteRow: lambda r: (r.run_id, r.seq),
     AuditRow: lambda r: r.id,
+    LeaseCountRow: lambda r: r.gate,
+    RunCountRow: lambda r: r.gate,
+    ThrottleRow: lambda r: r.gate,
+    WindowRow: lambda r: r.gate,
+    SingletonRow: lambda r: (r.function_id, r.key),
+    GatherRow: lambda r: (r.function_id, r.kind, r.key),
+    BatchEventRow: lambda r: (r.run_id, r.position),
+    AlarmRow: lambda r: (r.run_id, r.kind),
 }

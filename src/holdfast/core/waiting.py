@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from holdfast.core.ingest import Accepted, Incoming, event_json, lookups_of, matches, reads_of, resolve, start_run
+import msgspec
+
+from holdfast.core.ingest import Accepted, Incoming, admit, event_json, lookups_of, matches, reads_of, resolve, watched
 from holdfast.core.machine import Lease, holds
 from holdfast.core.plan import STALE, EventsSince, Plan, Read, Refused, Tx
 from holdfast.core.rows import ItemRow, LogRow, RunRow, StepRow, StepState, WaitRow
+
+replace = msgspec.structs.replace
 
 CHILD_LOOKUP = "inngest/function.finished\0run\0"
 """Prefix of the lookup under which an invoking step waits for its run; followed by the run's id in hex."""
@@ -47,8 +51,9 @@ class Register(Plan[Accepted]):
         return reads
 
     def awaits(self) -> Sequence[str]:
-        # a child that is started by the same plan can't be over before it
-        return (self.wait.lookup,) if self.wait is not None and self.child is None else ()
+        if self.child is not None:  # it can't be over before the plan that starts it
+            return watched([self.child])
+        return () if self.wait is None else (self.wait.lookup,)
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         if holds(tx, self.lease) is None:
@@ -57,14 +62,23 @@ class Register(Plan[Accepted]):
         tx.insert(self.step)
         for line in self.logs:
             tx.put(line)
-        if self.wait is not None:
+        if self.wait is not None and self.child is not None:
+            self._invoke(tx, self.wait, self.child, out)
+        elif self.wait is not None:
             tx.insert(self.wait)
             if self.lookback is not None:
                 self._look_back(tx, self.wait, self.lookback, out)
-        if self.child is not None:
-            tx.insert(self.child.event)
-            start_run(tx, self.child.matches[0], self.child.event, 0, out.leased)
         return out
+
+    def _invoke(self, tx: Tx, wait: WaitRow, child: Incoming, out: Accepted) -> None:
+        tx.insert(child.event)
+        admit(tx, child.matches[0], child.event, out)
+        if out.refused:
+            tx.insert(wait)
+            resolve(tx, wait, None, refusal(out.refused[0]), out)
+            return
+        # a batch or a debounce has an id for its run already
+        tx.insert(replace(wait, lookup=CHILD_LOOKUP + out.runs[-1].hex()))
 
     def _look_back(self, tx: Tx, wait: WaitRow, lookback: EventsSince, out: Accepted) -> None:
         run = tx.get(RunRow, wait.run_id)
@@ -75,6 +89,17 @@ class Register(Plan[Accepted]):
                 body = event_json(event)
                 if matches(wait, body) and resolve(tx, wait, body, None, out):
                     return
+
+
+def refusal(words: str) -> bytes:
+    """The error of an invoking step whose callee's rules let no run start (protocol section 2.6)."""
+    return msgspec.json.encode(
+        {
+            "name": "InvokeRefusedError",
+            "message": f"invoked function is not started: {words}" if words != "rate limited" else "invoked function is rate limited",
+            "chain": ["holdfast.base.errors.StepError"],
+        }
+    )
 
 
 class TimeOut(Plan[StepRow]):

@@ -14,15 +14,16 @@ from holdfast.base.errors import (
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
+    RunRefusedError,
 )
 from holdfast.base.ids import ulid_bytes, ulid_text
 from holdfast.core.ending import Cancel, Ending
 from holdfast.core.ingest import Accepted, Ingest, Match
 from holdfast.core.plan import Refused
-from holdfast.core.queue import Leased
 from holdfast.core.restart import Discard, Restart, Write
 from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepRow
 from holdfast.engine.crons import tick
+from holdfast.engine.functions import Registered
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.sdk.sender import Outgoing, RunInfo
@@ -58,13 +59,15 @@ class RunControl:
             )
         now = self._host.clock.now()
         incoming = self._host.intake.prepare([event])[0]
-        incoming.matches = [Match(self._host.ids.new(now + 1), fn.id, fn.version, str(fn.id))]
+        incoming.matches = [self._host.intake.match(incoming.event, self._host.ids.new(now + 1), fn.id, fn.version)]
         incoming.filtered = ()
         plan = Ingest([incoming], len(event.data) + 256)
         plan.then = self._host.accepted
         accepted = await self._host.submit(plan)
         if isinstance(accepted, Refused):
             raise HoldfastError(f"the run of {function!r} could not be started: {accepted.reason}")
+        if accepted.refused:
+            raise RunRefusedError(function, accepted.refused[0], ulid_text(accepted.runs[0]) if accepted.runs else None)
         return ulid_text(accepted.runs[0])
 
     async def result(self, run_id: str, timeout: float | None) -> bytes:
@@ -75,7 +78,7 @@ class RunControl:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    outcome = self._outcome(raw)
+                    outcome = await self._outcome(raw)
                     if outcome is not None:
                         return outcome
                     await waiter
@@ -89,9 +92,11 @@ class RunControl:
                 if not waiting:
                     del self._waiters[raw]
 
-    def _outcome(self, raw: bytes) -> bytes | None:
-        rows = self._host.store.fetch([(RunRow, raw), (StepRow, (raw, ""))])
+    async def _outcome(self, raw: bytes) -> bytes | None:
+        rows = await self._host.store.read([(RunRow, raw), (StepRow, (raw, ""))])
         run = rows.get(RunRow, raw)
+        if run is None and await self._host.store.gather_of(raw) is not None:
+            return None
         if run is None:
             raise RunNotFoundError(f"there is no run {ulid_text(raw)}; it may have been removed by retention")
         if run.ended_at is None:
@@ -100,7 +105,9 @@ class RunControl:
         if run.status == RunStatus.COMPLETED:
             return (end.data if end is not None else None) or b"null"
         if run.status == RunStatus.CANCELLED:
-            raise RunCancelledError(f"run {ulid_text(raw)} was cancelled")
+            raise RunCancelledError(f"run {ulid_text(raw)} was cancelled" + (f": {run.reason}" if run.reason else ""))
+        if run.status == RunStatus.SKIPPED:
+            raise RunCancelledError(f"run {ulid_text(raw)} was skipped: {run.reason}")
         error = msgspec.json.decode(end.error) if end is not None and end.error else {}
         raise RunFailedError(ulid_text(raw), error.get("name", "Error"), error.get("message", ""), error.get("stack"))
 
@@ -129,23 +136,26 @@ class RunControl:
     async def cancel(self, run_id: str) -> bool:
         """See `Control.cancel`."""
         raw = _run_key(run_id)
-        rows = self._host.store.fetch([(RunRow, raw)])
+        rows = await self._host.store.read([(RunRow, raw)])
         run = rows.get(RunRow, raw)
         if run is None:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        event = self._host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
+        event = (await self._host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
         plan = Cancel(raw, self._host.end_events(run, event, Ending(RunStatus.CANCELLED)))
-        plan.then = lambda answer: self._cancelled(run, answer)
+        plan.then = lambda answer: self.cancelled(run, answer)
         return await self._host.submit(plan) is not None
 
-    def _cancelled(self, run: RunRow, accepted: Accepted | None) -> None:
+    def cancelled(self, run: RunRow | None, accepted: Accepted | None) -> None:
+        """After the commit of a cancellation: its code ends, and whoever waits for it hears of it."""
         if accepted is None:
             return
-        live = self._host.run_in_memory(run.id)
-        if live is not None:
-            live.abandon()
+        if run is not None and run.ended_at is None:
+            live = self._host.run_in_memory(run.id)
+            if live is not None:
+                live.abandon()
         self._host.accepted(accepted)
-        self._host.ended(run, RunStatus.CANCELLED)
+        if run is not None and run.ended_at is None:
+            self._host.ended(run, RunStatus.CANCELLED)
 
     async def rerun(self, run_id: str) -> str:
         """A new run of the same function for the same event, from the beginning.
@@ -162,7 +172,7 @@ class RunControl:
 
     async def _restart(self, run_id: str, *, redrive: bool) -> str:
         raw = _run_key(run_id)
-        run = self._host.store.fetch([(RunRow, raw)]).get(RunRow, raw)
+        run = (await self._host.store.read([(RunRow, raw)])).get(RunRow, raw)
         if run is None:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
         fn = self._host.function_by_id(run.function_id)
@@ -170,10 +180,7 @@ class RunControl:
             raise ConfigurationError(
                 f"function {self._host.slug_of(run.function_id)!r} is not part of the running app; start the app that has it"
             )
-        origin = 3 if redrive else 2
-        match = Match(
-            self._host.ids.new(self._host.clock.now() + 1), fn.id, fn.version, str(fn.id), origin=origin, parent_id=raw
-        )
+        match = await self._match_again(run, fn, origin=3 if redrive else 2)
         plan = Restart(raw, match, redrive=redrive)
         plan.then = self._restarted
         answer = await self._host.submit(plan)
@@ -183,11 +190,21 @@ class RunControl:
             self._host.notices.publish(Notice("dead", run_id, run.function_id))
         return ulid_text(answer[0])
 
-    def _restarted(self, answer: tuple[bytes, list[Leased]] | Refused) -> None:
+    async def _match_again(self, run: RunRow, fn: Registered, *, origin: int) -> Match:
+        host = self._host
+        event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
+        if event is None:
+            raise ConfigurationError(f"the event of run {ulid_text(run.id)} is no longer stored")
+        run_id = host.ids.new(host.clock.now() + 1)
+        match = host.intake.match(event, run_id, fn.id, fn.version, origin=origin, parent_id=run.id)
+        if match.admission is not None:
+            match.admission.restarted = True
+            match.admission.recorded = False
+        return match
+
+    def _restarted(self, answer: tuple[bytes, Accepted] | Refused) -> None:
         if not isinstance(answer, Refused):
-            self._host.launch(answer[1])
-            if self._host.store.backlog():
-                self._host.claim()
+            self._host.accepted(answer[1])
 
     async def discard(self, run_id: str) -> bool:
         """Set a dead letter aside for good; False when there is none."""
@@ -210,6 +227,8 @@ class RunControl:
         accepted = await self._host.submit(plan)
         if isinstance(accepted, Refused):
             raise HoldfastError(f"{slug!r} could not be started: {accepted.reason}")
+        if accepted.refused:
+            raise RunRefusedError(slug, accepted.refused[0], ulid_text(accepted.runs[0]) if accepted.runs else None)
         return ulid_text(accepted.runs[0])
 
     async def audit(self, actor: str, action: str, target: str, detail: str = "") -> None:

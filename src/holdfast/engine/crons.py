@@ -6,7 +6,7 @@ import msgspec
 
 from holdfast.base.clock import iso
 from holdfast.core.cron import Schedule
-from holdfast.core.ingest import Incoming, Match
+from holdfast.core.ingest import Incoming
 from holdfast.core.occurrences import FireCron, SetCron
 from holdfast.core.rows import EventRow
 from holdfast.engine.functions import Registered
@@ -69,4 +69,4 @@ def tick(host: Host, fn: Registered, schedule: str, occurrence: int) -> Incoming
     now = host.clock.now()
     data = {"cron": schedule, "scheduledAt": iso(occurrence), "fireAt": iso(now)}
     row = EventRow(host.ids.new(now), "inngest/scheduled.timer", now, now, msgspec.json.encode(data))
-    return Incoming(row, [Match(host.ids.new(now + 1), fn.id, fn.version, str(fn.id), origin=4)])
+    return Incoming(row, [host.intake.match(row, host.ids.new(now + 1), fn.id, fn.version, origin=4)])

@@ -12,7 +12,7 @@ from holdfast.base.codec import encode_json
 from holdfast.base.errors import HoldfastError
 from holdfast.core.ending import End, Ending
 from holdfast.core.machine import Lease
-from holdfast.core.plan import StepsOf
+from holdfast.core.plan import EventsOfBatch, StepsOf, Tx
 from holdfast.core.queue import Claim, Leased
 from holdfast.core.rows import EventRow, RunStatus, StepKind
 from holdfast.engine import failures
@@ -43,6 +43,8 @@ class Dispatch:
         self.live: dict[bytes, LiveRun] = {}
         self.functions: dict[int, Registered] = {}
         self.claiming = False
+        self.loading = 0
+        """Runs leased to this node whose records are being read."""
         self._again = False
         self._suspects: set[bytes] = set()
         self._empty: list[asyncio.Future[None]] = []
@@ -67,17 +69,38 @@ class Dispatch:
 
     def _enter(self, leased: Leased) -> LiveRun:
         live = LiveRun(self._host, self.functions[leased.run.function_id], leased, {})
+        live.batch = leased.batch
         self.live[leased.run.id] = live
         return live
 
     def _load(self, leased: Sequence[Leased], then: Any) -> None:
-        """Read the events and steps of runs that come from the store."""
+        """Read the events and steps of runs that come from the store. Until they are here, the runs take their room."""
+        if not leased:
+            return
         reads: list[Any] = [(EventRow, one.run.event_id) for one in leased]
         reads += [StepsOf(one.run.id) for one in leased]
-        rows = self._host.store.fetch(reads)
+        reads += [EventsOfBatch(one.run.id) for one in leased if one.run.batch]
+        self.loading += len(leased)
+        self._host.store.fetch_then(reads, partial(self._loaded, leased, then))
+
+    def _loaded(self, leased: Sequence[Leased], then: Any, rows: Tx) -> None:
+        places = {one.run.id: rows.find(EventsOfBatch(one.run.id)) for one in leased if one.run.batch}
+        wanted: list[Any] = [(EventRow, place.event_id) for found in places.values() for place in found]
+        if wanted:
+            self._host.store.fetch_then(wanted, partial(self._complete, leased, then, rows, places))
+        else:
+            self._complete(leased, then, rows, places, rows)
+
+    def _complete(
+        self, leased: Sequence[Leased], then: Any, rows: Tx, places: dict[bytes, list[Any]], batches: Tx
+    ) -> None:
+        self.loading -= len(leased)
         for one in leased:
             one.event = rows.get(EventRow, one.run.event_id)
+            found = [batches.get(EventRow, place.event_id) for place in places.get(one.run.id, ())]
+            one.batch = [event for event in found if event is not None]
             then(one, [step for step in rows.find(StepsOf(one.run.id)) if step.kind != StepKind.END])
+        self._tell_empty()
 
     def claim(self) -> None:
         """Take from the store what is due, as much as fits."""
@@ -89,7 +112,7 @@ class Dispatch:
         if not host.running or room <= 0:
             return
         self.claiming = True
-        plan = Claim(min(room, self._claim_batch), frozenset(self.functions), suspect=not self._suspects)
+        plan = Claim(min(room, self._claim_batch), self._host.executable, suspect=not self._suspects)
         plan.then = self._claimed
         try:
             host.submit(plan).add_done_callback(self._claim_done)
@@ -152,9 +175,12 @@ class Dispatch:
         if live.run.id in self._suspects:
             self._suspects.discard(live.run.id)
             self.claim()
-        elif self._host.store.lanes and self._host.store.backlog():
+        elif self._host.store.backlog():
             self.claim()
-        if not self.live and self._empty:
+        self._tell_empty()
+
+    def _tell_empty(self) -> None:
+        if not self.live and not self.loading and self._empty:
             waiters, self._empty = self._empty, []
             for waiter in waiters:
                 if not waiter.done():
@@ -162,7 +188,7 @@ class Dispatch:
 
     async def emptied(self) -> None:
         """Wait until no run is in memory."""
-        while self.live:
+        while self.live or self.loading:
             waiter: asyncio.Future[None] = self._host.loop.create_future()
             self._empty.append(waiter)
             await waiter

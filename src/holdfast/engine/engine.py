@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -22,14 +22,17 @@ from holdfast.base.errors import (
 from holdfast.base.ids import IdFactory, derived_id, ulid_text
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
 from holdfast.core.ending import Ending
-from holdfast.core.ingest import Accepted, Incoming, Ingest, Match
+from holdfast.core.flow_config import FlowReader
+from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Recover
 from holdfast.core.rows import EventRow, RunRow, RunStatus
+from holdfast.engine.alarms import Alarms
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
+from holdfast.engine.flow_control import FlowControl
 from holdfast.engine.functions import Callables, Registered
 from holdfast.engine.host import Run
 from holdfast.engine.intake import Intake
@@ -46,8 +49,8 @@ from holdfast.sdk.app import App
 from holdfast.sdk.outgoing import payload
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
+from holdfast.store.api import Store
 from holdfast.store.reads import Reader
-from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.registry import Registration
 
 _log = logging.getLogger("holdfast")
@@ -89,7 +92,7 @@ class Engine:
     def __init__(
         self,
         apps: Sequence[App],
-        store: SqliteStore,
+        store: Store,
         reader: Reader,
         *,
         clock: Clock | None = None,
@@ -120,6 +123,8 @@ class Engine:
         self.linger_ms = self.options.linger_ms
         self.capacity = self.options.capacity
         self._slugs: dict[int, str] = {}
+        self.executable: frozenset[int] = frozenset()
+        """Functions whose runs may be executed here now: those of this node that are not held."""
         self.dispatch = Dispatch(
             self, self.metrics, claim_batch=self.options.claim_batch, max_crashes=self.options.max_crashes
         )
@@ -135,6 +140,7 @@ class Engine:
         self.run_info = self.control.run_info
         self.list_runs = self.control.list_runs
         self.cancel = self.control.cancel
+        self.flow_control = FlowControl(self)
         self.rerun = self.control.rerun
         self.redrive = self.control.redrive
         self.discard = self.control.discard
@@ -164,7 +170,8 @@ class Engine:
             await self.store.abandon()
             raise
         self.timers = Timers(self.clock, self.claim)
-        self.store.start(self.room, frozenset(self._by_id))
+        self.store.start(self.room, self.executable)
+        self.store.on_lanes = self.lanes_changed
         self._factory.install()
         if self.options.tune_interpreter:
             self._interpreter.relax_collector()
@@ -179,6 +186,8 @@ class Engine:
         for app in self.apps.values():
             app.bind(self)
         self.timers.arm(self.store.next_timer())
+        self.alarms = Alarms(self)
+        self.alarms.start()
         self._retention = Timers(self.clock, self._prune)
         self._retention.arm(self.clock.now() + self.options.prune_every_ms)
         self._watches = (LoopWatch(self.loop), RunWatch(self.loop, self.clock.now, lambda: list(self.live.values())))
@@ -205,9 +214,13 @@ class Engine:
             for trigger in function.triggers:
                 if trigger.event is not None:
                     self.intake.router.add(trigger.event, function_id, version, trigger.expression)
+            if fn.flow is not None:
+                self.intake.control(fn.flow, fn.model_of)
         if self.app_errors:
             self._route_absent()
         self._slugs = self.store.slugs()
+        self.executable = frozenset(self._by_id)
+        self._restore_states()
 
     def _route_absent(self) -> None:
         """Events for functions of apps that can't be loaded now still start runs; they wait in the store for the app."""
@@ -216,6 +229,29 @@ class Engine:
                 for trigger in msgspec.json.decode(config)["triggers"]:
                     if "event" in trigger:
                         self.intake.router.add(trigger["event"], function_id, version, trigger.get("expression"))
+                self._control_absent(function_id, config)
+
+    def _control_absent(self, function_id: int, config: bytes) -> None:
+        flow = FlowReader(msgspec.json.decode(config), function_id).read()
+        if not flow.empty:
+            self.intake.control(flow, lambda row: msgspec.json.decode(row.data))
+
+    def _restore_states(self) -> None:
+        """Functions that were paused, and limits that were changed, are so still."""
+        self.store.flows = self.intake.flows
+        for function_id, (paused, limits) in self.store.function_states().items():
+            self.set_state(function_id, paused, limits)
+
+    def set_state(self, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None:
+        """Put a function's pause and changed limits into force on this node."""
+        self.store.paused.pop(function_id, None)
+        if paused is not None:
+            self.store.paused[function_id] = paused
+        held = {function for function, how in self.store.paused.items() if how == "hold"}
+        self.executable = self.store.functions = frozenset(self._by_id) - held
+        flow = self.intake.flows.get(function_id)
+        if flow is not None:
+            flow.change_limits(limits)
 
     async def _enter(self, app: App) -> Any:
         if app.lifespan is None:
@@ -237,6 +273,7 @@ class Engine:
         for app in self.apps.values():
             app.unbind(self)
         self.crons.stop()
+        self.alarms.stop()
         self.timers.cancel()
         for watch in self._watches:
             watch.stop()
@@ -300,7 +337,7 @@ class Engine:
 
     def room(self) -> int:
         """How many more runs fit into memory."""
-        return 0 if self.draining else self.capacity - len(self.live)
+        return 0 if self.draining else self.capacity - len(self.live) - self.dispatch.loading
 
     @property
     def problem(self) -> str | None:
@@ -329,6 +366,16 @@ class Engine:
     def slug_of(self, function_id: int) -> str:
         """The slug of any function."""
         return self._slugs.get(function_id, str(function_id))
+
+    @property
+    def slugs(self) -> Mapping[int, str]:
+        """The slug of every function, by its id."""
+        return self._slugs
+
+    def version_of(self, function_id: int) -> int:
+        """The version of a function's configuration that is in force."""
+        fn = self._by_id.get(function_id)
+        return 1 if fn is None else fn.version
 
     def codec(self, annotation: Any) -> ResultCodec:
         """The codec of a return annotation."""
@@ -395,18 +442,26 @@ class Engine:
             self.launch(accepted.leased)
         if accepted.due is not None:
             self.timers.arm(accepted.due)
+        if accepted.alarm is not None:
+            self.alarms.arm(accepted.alarm)
         for resolved in accepted.resolved:
             live = self.live.get(resolved.run_id)
             if live is not None:
                 live.resolved(resolved.step)
-        if accepted.runs and self.room() > 0 and self.store.backlog():
+
+    def lanes_changed(self) -> None:
+        """After a commit that changed lanes: claim what is ready, or wake up when something will be."""
+        if not self.running:
+            return
+        if self.room() > 0 and self.store.backlog():
             self.claim()
+        self.timers.arm(self.store.lanes.next_until())
 
     # -- executing ---------------------------------------------------------------------------------------------------
 
     def may_linger(self, now: int, due: int | None, *, threaded: bool) -> bool:
         """Whether a run that only waits may stay in memory for now."""
-        if len(self.live) * 2 > self.capacity or self.store.lanes:
+        if len(self.live) * 2 > self.capacity or self.store.backlog():
             return False
         limit = min(self.linger_ms, 1000) if threaded else self.linger_ms
         return due is None and limit > 0 if due is None else due - now <= limit
@@ -427,6 +482,10 @@ class Engine:
         if not isinstance(accepted, Refused):
             self.accepted(accepted)
             self.ended(run.run, ending.status)
+
+    def run_cancelled(self, run: RunRow | None, accepted: Accepted) -> None:
+        """After the commit of a cancellation."""
+        self.control.cancelled(run, accepted)
 
     def ended(self, run: RunRow, status: int) -> None:
         """Count an end and tell those who wait for it."""
@@ -452,8 +511,8 @@ class Engine:
         outgoing = payload(call.payload)
         row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, outgoing, None, None, live.run.id)
         run_id = derived_id(now + 1, live.run.id, call.key)
-        match = Match(
-            run_id, target.id, target.version, str(target.id), origin=1, parent_id=live.run.id, parent_step=call.key
+        match = self.intake.match(
+            row, run_id, target.id, target.version, origin=1, parent_id=live.run.id, parent_step=call.key
         )
         return Incoming(row, [match])
 
@@ -463,6 +522,8 @@ class Engine:
         return (
             not self.store.group.busy
             and not self.dispatch.claiming
+            and not self.dispatch.loading
+            and not self.alarms.ringing
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())
         )
@@ -471,11 +532,12 @@ class Engine:
     def next_due(self) -> int | None:
         """When the first run goes on by itself, as the store has it. Schedules and housekeeping are not counted."""
         moments = [live.next_due for live in self.live.values()]
-        return min((due for due in (self.store.next_timer(), *moments) if due is not None), default=None)
+        stored = (self.store.next_timer(), self.store.next_alarm())
+        return min((due for due in (*stored, *moments) if due is not None), default=None)
 
     async def idle(self) -> None:
         """Wait until no run is in memory and nothing is being written; for tests and scripts."""
-        while self.live or self.store.group.busy or self.dispatch.claiming:
+        while self.live or self.store.group.busy or self.dispatch.claiming or self.dispatch.loading:
             await self.dispatch.emptied()
             await self.store.group.drain()
             await asyncio.sleep(0)

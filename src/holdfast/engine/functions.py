@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from holdfast.base.codec import ResultCodec, decode_json
 from holdfast.base.errors import NonRetriableError
+from holdfast.core.flow import Flow
+from holdfast.core.flow_config import FlowReader
 from holdfast.core.ingest import event_json
 from holdfast.core.rows import EventRow
 from holdfast.sdk.app import App
@@ -23,7 +25,7 @@ from holdfast.sdk.middleware import Middleware, overrides
 class Registered:
     """A function in force on this node."""
 
-    __slots__ = ("app", "codec", "function", "id", "models", "resources", "step_wrappers", "version", "wrappers")
+    __slots__ = ("app", "codec", "flow", "function", "id", "models", "resources", "step_wrappers", "version", "wrappers")
 
     def __init__(self, app: App, function: Function[Any, Any], function_id: int, version: int, resources: Any) -> None:
         self.app = app
@@ -32,6 +34,9 @@ class Registered:
         self.version = version
         self.resources = resources
         self.codec = ResultCodec.of(function.result_type)
+        flow = FlowReader(function.options.extra, function_id, function.options.keys).read()
+        self.flow: Flow | None = None if flow.empty else flow
+        """Its flow control, if it has any."""
         self.models: dict[str, type[Event]] = {
             trigger.event or CronTick.__holdfast_event__: trigger.model
             for trigger in function.triggers
@@ -52,6 +57,10 @@ class Registered:
             NonRetriableError: the stored data no longer fits the model.
         """
         return ReceivedEvent(event.key or event.id, event.name, event.ts, self._data(event.name, event.data))
+
+    def model_of(self, event: EventRow) -> Any:
+        """The event's data as keys that are functions get it. Errors as for `received`."""
+        return self._data(event.name, event.data)
 
     def _data(self, name: str, data: bytes) -> Any:
         model = self.models.get(name)

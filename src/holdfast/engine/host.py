@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from holdfast.base.clock import Clock
@@ -18,11 +18,12 @@ from holdfast.core.rows import EventRow, RunRow, StepRow
 from holdfast.engine.functions import Callables, Registered
 from holdfast.engine.intake import Intake
 from holdfast.engine.notices import Notices
+from holdfast.engine.places import Places
 from holdfast.engine.threads import Bridge, Threads
 from holdfast.engine.timers import Timers
 from holdfast.sdk.calls import InvokeCall, StepCall
+from holdfast.store.api import Store
 from holdfast.store.reads import Reader
-from holdfast.store.sqlite import SqliteStore
 
 A = TypeVar("A")
 
@@ -46,6 +47,7 @@ class Run(Protocol):
     unwinding: bool
     abandoned: bool
     has_waits: bool
+    places: Places | None
 
     @property
     def run_id(self) -> str: ...
@@ -73,7 +75,7 @@ class Host(Protocol):
     clock: Clock
     loop: asyncio.AbstractEventLoop
     ids: IdFactory
-    store: SqliteStore
+    store: Store
     reader: Reader
     intake: Intake
     notices: Notices
@@ -82,6 +84,7 @@ class Host(Protocol):
     function_threads: Threads
     timers: Timers
     functions: dict[str, Registered]
+    executable: frozenset[int]
     draining: bool
     running: bool
     linger_ms: int
@@ -109,4 +112,9 @@ class Host(Protocol):
     def check_size(self, data: bytes, key: str) -> None: ...
     def function_by_id(self, function_id: int) -> Registered | None: ...
     def slug_of(self, function_id: int) -> str: ...
+    @property
+    def slugs(self) -> Mapping[int, str]: ...
+    def version_of(self, function_id: int) -> int: ...
+    def set_state(self, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None: ...
+    def run_cancelled(self, run: RunRow | None, accepted: Accepted) -> None: ...
     def run_in_memory(self, run_id: bytes) -> Run | None: ...

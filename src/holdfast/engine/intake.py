@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,23 +12,74 @@ from holdfast.base.codec import decode_json
 from holdfast.base.errors import EventInvalidError
 from holdfast.base.ids import IdFactory, ulid_text
 from holdfast.base.limits import MAX_EVENT_BYTES, MAX_EVENT_TS, MAX_EVENTS_PER_REQUEST, MIN_EVENT_TS
-from holdfast.core.ingest import Incoming, Match, lookups_of
-from holdfast.core.routing import Router, admits
+from holdfast.core.admission import Watch, priority_of, work_out
+from holdfast.core.flow import CancelRule, Flow
+from holdfast.core.ingest import Incoming, Match, event_json, lookups_of, wait_lookup
+from holdfast.core.routing import Router
 from holdfast.core.rows import EventRow
 from holdfast.sdk.sender import Outgoing
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.api import Store
 
 
 class Intake:
     """Makes `Incoming` of events: assigns ids, checks bounds, asks the routing index."""
 
-    __slots__ = ("_clock", "_ids", "_store", "router")
+    __slots__ = ("_clock", "_ids", "_models", "_store", "flows", "router")
 
-    def __init__(self, clock: Clock, ids: IdFactory, store: SqliteStore) -> None:
+    def __init__(self, clock: Clock, ids: IdFactory, store: Store) -> None:
         self._clock = clock
         self._ids = ids
         self._store = store
         self.router = Router()
+        self.flows: dict[int, Flow] = {}
+        """The flow control of the functions that have any."""
+        self._models: dict[int, Callable[[EventRow], Any]] = {}
+
+    def control(self, flow: Flow, model: Callable[[EventRow], Any]) -> None:
+        """From now on the runs of a function go by these rules.
+
+        Args:
+            flow: Its rules.
+            model: Decodes an event as the function's keys see it, where they are functions.
+        """
+        self.flows[flow.function_id] = flow
+        self._models[flow.function_id] = model
+
+    def match(
+        self,
+        row: EventRow,
+        run_id: bytes,
+        function_id: int,
+        version: int,
+        *,
+        origin: int = 0,
+        parent_id: bytes | None = None,
+        parent_step: str | None = None,
+        seen: EventSubject | None = None,
+    ) -> Match:
+        """A run that an event is to start, with everything that the function's rules say about the event."""
+        flow = self.flows.get(function_id)
+        if flow is None:
+            return Match(run_id, function_id, version, str(function_id), 0, origin, parent_id, parent_step)
+        subject = EventSubject(row, self._models[function_id], seen)
+        lane = flow.lane(subject)
+        watches = [self._watch(rule, row, subject) for rule in flow.cancel]
+        admission = work_out(flow, lane, subject, watches)
+        priority = priority_of(flow, subject)
+        return Match(run_id, function_id, version, lane, priority, origin, parent_id, parent_step, admission)
+
+    def _watch(self, rule: CancelRule, row: EventRow, subject: EventSubject) -> Watch:
+        lookup, expression, context = rule.event, rule.expression, None
+        if rule.path is not None:
+            value = subject.cel["data"]
+            for part in rule.path.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if value is None or isinstance(value, str | int | float | bool):
+                lookup, expression = wait_lookup(rule.event, rule.path, value), None
+        if expression is not None and "event." in expression:
+            context = event_json(row)
+        self._store.expect(lookup)
+        return Watch(lookup, expression, context, rule.timeout)
 
     def prepare(self, events: Sequence[Outgoing], source: bytes | None = None) -> list[Incoming]:
         """Events, ready for a plan.
@@ -66,11 +117,15 @@ class Intake:
         """What an event row would start and wake."""
         matches: list[Match] = []
         filtered: list[int] = []
+        seen: EventSubject | None = None
         for route in self.router.candidates(row.name):
-            if route.expression is None or admits(route, lambda: _event(row)):
+            if route.expression is not None or route.function_id in self.flows:
+                seen = seen or EventSubject(row, _no_model)
+            if seen is None or route.expression is None or route.expression.matches(event=seen.cel):
                 if all(match.function_id != route.function_id for match in matches):
                     # a run's id is at least a millisecond younger than its event (protocol section 6)
-                    matches.append(Match(self._ids.new(now + 1), route.function_id, route.version, route.lane))
+                    run_id = self._ids.new(now + 1)
+                    matches.append(self.match(row, run_id, route.function_id, route.version, seen=seen))
             else:
                 filtered.append(route.function_id)
         if filtered and matches:
@@ -80,8 +135,40 @@ class Intake:
         return Incoming(row, matches, filtered, lookups_of(row, paths) if paths else (), seeded)
 
 
-def _event(row: EventRow) -> dict[str, Any]:
-    return {"name": row.name, "data": decode_json(row.data), "id": row.key or ulid_text(row.id), "ts": row.ts}
+class EventSubject:
+    """An event as rules ask about it; decoded once for all rules of all functions that see it as JSON."""
+
+    __slots__ = ("_cel", "_decode", "_model", "_row", "_seen")
+
+    def __init__(self, row: EventRow, model: Callable[[EventRow], Any], seen: EventSubject | None = None) -> None:
+        self._row = row
+        self._decode = model
+        self._seen = seen
+        self._cel: dict[str, Any] | None = None
+        self._model: Any = None
+
+    @property
+    def cel(self) -> dict[str, Any]:
+        """As expressions see it."""
+        if self._seen is not None:
+            return self._seen.cel
+        if self._cel is None:
+            row = self._row
+            self._cel = {
+                "name": row.name, "data": decode_json(row.data), "id": row.key or ulid_text(row.id), "ts": row.ts,
+            }  # fmt: skip
+        return self._cel
+
+    @property
+    def model(self) -> Any:
+        """As the function's model, decoded once."""
+        if self._model is None:
+            self._model = self._decode(self._row)
+        return self._model
+
+
+def _no_model(row: EventRow) -> Any:
+    return decode_json(row.data)
 
 
 def _check_ts(ts: int) -> None:

@@ -13,15 +13,17 @@ from zlib import crc32
 from holdfast.base.errors import HoldfastError, NonRetriableError, StepError, StepUsageError, Suspended
 from holdfast.base.ids import ulid_text
 from holdfast.core.ending import End, Ending
+from holdfast.core.flow import GateKind
 from holdfast.core.machine import FailAttempt, Lease, Park
 from holdfast.core.plan import STALE, Refused
 from holdfast.core.queue import Leased
-from holdfast.core.rows import AttemptRow, NoteRow, RunStatus, StepKind, StepRow, StepState
+from holdfast.core.rows import AttemptRow, EventRow, NoteRow, RunStatus, StepKind, StepRow, StepState
 from holdfast.engine import failures
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Host
 from holdfast.engine.logs import RunLogger
 from holdfast.engine.perform import perform
+from holdfast.engine.places import Places
 from holdfast.engine.residence import Residence
 from holdfast.engine.tasks import current_run, current_step
 from holdfast.engine.threads import Bridge
@@ -38,6 +40,7 @@ class LiveRun(Residence):
     __slots__ = (
         "_logger",
         "_used",
+        "batch",
         "event_row",
         "fn",
         "has_waits",
@@ -55,9 +58,15 @@ class LiveRun(Residence):
         item = leased.item
         self.lease = Lease(item.id, item.run_id, item.owner, item.epoch)
         self.event_row = leased.event
+        self.batch: list[EventRow] = []
+        """The events of a batch, in their order."""
         self.recorded_at: dict[str, int] = {}
         self.notes: list[str] = []
-        self.has_waits = False
+        flow = fn.flow
+        self.has_waits = self.run.version != fn.version or (flow is not None and flow.watched)
+        if flow is not None and flow.caps:
+            gates = [gate for gate in flow.gates(self.run.lane, started=True) if gate.kind == GateKind.LEASE]
+            self.places = Places(host.submit, self.lease, gates)
         self.timed_out: dict[str, int] = {}
         """Bodies cancelled because they took longer than this many ms."""
         self._used: dict[str, int] = {}
@@ -112,7 +121,7 @@ class LiveRun(Residence):
         """Take up what earlier leases recorded."""
         self.recorded = {step.key: step for step in steps}
         self.recorded_at = {step.key: step.ended_at for step in steps if step.ended_at is not None}
-        self.has_waits = any(step.kind in _WAITING for step in steps)
+        self.has_waits = self.has_waits or any(step.kind in _WAITING for step in steps)
         if self.run.version != self.fn.version and steps:
             self.note(
                 f"the function's configuration changed since this run began (version {self.run.version}, now {self.fn.version})"
@@ -147,12 +156,13 @@ class LiveRun(Residence):
         if self.event_row is None:
             raise NonRetriableError("the event of this run is no longer stored")
         event = self.fn.received(self.event_row)
+        events = [self.fn.received(row) for row in self.batch] if self.batch else [event]
         if function.is_async:
-            context: Any = Context(self, event, [event])
+            context: Any = Context(self, event, events)
             if self.fn.wrappers:
                 return await self._wrapped(context, partial(function.fn, context))
             return await function.fn(context)
-        context = SyncContext(self, event, [event])
+        context = SyncContext(self, event, events)
         self.bridge = Bridge(self.host.loop)
         current_run.set(None)  # its steps come through the bridge; no task of theirs is the function's
         if self.fn.wrappers:

@@ -72,7 +72,7 @@ class Metrics(Collector):
         gauges = {
             "holdfast_runs_in_memory": ("Runs this node holds in memory.", host.in_flight),
             "holdfast_run_capacity": ("Runs this node may hold in memory.", host.capacity),
-            "holdfast_backlog_lanes": ("Lanes with items that wait for a place.", len(host.store.lanes)),
+            "holdfast_backlog_lanes": ("Lanes with items that wait for a place.", len(host.store.lanes.rows)),
             "holdfast_lost_threads": ("Threads still running for steps that timed out.", host.threads.lost),
             "holdfast_accepting": ("1 while the store takes writes.", int(host.problem is None)),
         }

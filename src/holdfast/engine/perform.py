@@ -130,6 +130,8 @@ async def _run(live: Run, call: RunCall[Any], row: StepRow | None) -> Any:
             await live.wait_durably(key, row.due)
     info = host.callables.of(call.fn)
     while True:
+        if live.places is not None:
+            await live.places.enter()
         started = host.clock.now()
         live.bodies[key] = started
         try:
@@ -146,6 +148,8 @@ async def _run(live: Run, call: RunCall[Any], row: StepRow | None) -> Any:
             failed = None
         finally:
             live.bodies.pop(key, None)
+            if live.places is not None:
+                live.places.leave()
         if live.abandoned:
             raise Suspended
         now = host.clock.now()

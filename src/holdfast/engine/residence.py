@@ -9,6 +9,7 @@ from typing import Any
 from holdfast.base.errors import Suspended
 from holdfast.core.rows import StepRow
 from holdfast.engine.host import Host
+from holdfast.engine.places import Places
 from holdfast.engine.tasks import is_blocked, waits_inside
 from holdfast.engine.threads import Bridge
 
@@ -34,6 +35,7 @@ class Residence:
         "host",
         "in_step",
         "multi",
+        "places",
         "recorded",
         "root",
         "tasks",
@@ -50,6 +52,8 @@ class Residence:
         """Whether its function has created tasks."""
         self.bridge: Bridge | None = None
         """The way into the thread of a plain `def` function."""
+        self.places: Places | None = None
+        """Its places, where its function has concurrency limits: it doesn't stay in memory to wait, as a lease holds one."""
         self.in_step: dict[asyncio.Task[Any], str] = {}
         self.bodies: dict[str, int] = {}
         """Bodies being executed, and since when."""
@@ -171,7 +175,7 @@ class Residence:
             self.suspend()
         elif due is not None and due <= now:
             self._fire()
-        elif self.host.may_linger(now, due, threaded=self.bridge is not None):
+        elif self.places is None and self.host.may_linger(now, due, threaded=self.bridge is not None):
             self._arm()
         else:
             self.suspend()

@@ -179,7 +179,7 @@ class App:
         where = source_of(fn)
         try:
             normal = [normalise(trigger) for trigger in triggers]
-            options = function_options(settings, self.retries, self.backoff)
+            options = function_options(settings, self.retries, self.backoff, normal)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from error
         function_id = settings.get("id") or fn.__name__.replace("_", "-")

@@ -46,6 +46,8 @@ class FunctionOptions:
     middleware: tuple[Middleware, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     """Flow control, in the protocol's registration form."""
+    keys: dict[str, Callable[[Any], object]] = field(default_factory=dict)
+    """The keys in it that are Python functions, by the name that stands for them."""
 
 
 class Function(Target[E, R]):

@@ -9,9 +9,25 @@ from holdfast.base.duration import Duration, duration_ms
 from holdfast.base.errors import ConfigurationError
 from holdfast.base.limits import MAX_RETRIES
 from holdfast.base.retry import RetryPolicy
+from holdfast.sdk.events import Event
+from holdfast.sdk.flow import (
+    Batch,
+    CancelOn,
+    Concurrency,
+    Debounce,
+    Idempotency,
+    Key,
+    KeyTable,
+    RateLimit,
+    Singleton,
+    Throttle,
+    Timeouts,
+    flow_config,
+)
 from holdfast.sdk.functions import FailureHandler, FunctionOptions
 from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.outgoing import nearest
+from holdfast.sdk.triggers import Trigger
 
 _DEFAULT_STEP_TIMEOUT = 2 * 3_600_000
 
@@ -35,9 +51,33 @@ class FunctionSettings(TypedDict, total=False):
     """A durable function that runs after this one has failed for good."""
     middleware: Sequence[Middleware]
     """Code around this function and its steps, inside the app's."""
+    concurrency: int | Concurrency | Sequence[int | Concurrency]
+    """How many steps may execute at once; up to two limits."""
+    run_concurrency: int | Concurrency
+    """How many runs may be in progress at once, asleep or not."""
+    throttle: Throttle
+    """How many runs start per period; the others wait."""
+    rate_limit: RateLimit
+    """How many runs start per period; events beyond start nothing."""
+    debounce: Debounce
+    """Start once it has been quiet, with the last event."""
+    batch: Batch
+    """Gather events for one run."""
+    priority: Key
+    """Seconds by which a run goes ahead of others in its queue, -43,200 to 43,200."""
+    singleton: Singleton
+    """One live run at a time."""
+    idempotency: Key | Idempotency
+    """One run per key: in 24 hours, or per bucket of time."""
+    cancel_on: CancelOn | type[Event] | str | Sequence[CancelOn | type[Event] | str]
+    """Events that cancel the run; up to five."""
+    timeouts: Timeouts
+    """How long a run may wait to start, and take."""
 
 
-def function_options(settings: FunctionSettings, retries: int, backoff: RetryPolicy) -> FunctionOptions:
+def function_options(
+    settings: FunctionSettings, retries: int, backoff: RetryPolicy, triggers: Sequence[Trigger] = ()
+) -> FunctionOptions:
     """The options of a function, from its settings and its app's defaults.
 
     Raises:
@@ -62,7 +102,10 @@ def function_options(settings: FunctionSettings, retries: int, backoff: RetryPol
     aliases = settings.get("aliases", ())
     if isinstance(aliases, str):
         raise ConfigurationError(f"aliases is a list of ids: aliases=[{aliases!r}]")
+    keys = KeyTable(triggers)
     return FunctionOptions(
+        extra=flow_config(settings, keys),
+        keys=keys.functions,
         retries=wanted,
         backoff=backoff,
         step_timeout_ms=_DEFAULT_STEP_TIMEOUT if timeout is None else duration_ms(timeout),

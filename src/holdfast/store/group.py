@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from holdfast.base.clock import monotonic
 from holdfast.base.errors import NotRunningError, OverloadedError, StoreBusyError, StoreFailedError, StoreFullError
+from holdfast.core.completion import complete
 from holdfast.core.plan import DUPLICATE, Plan, Read, Refused, Tx
 
 A = TypeVar("A")
@@ -84,6 +85,8 @@ def attempt_here(backend: LocalBackend, group: list[Plan[Any]]) -> Attempt:
         for plan in group:
             wanted.extend(plan.reads())
         backend.load(tx, wanted)
+        tx.size = len(group) + 64
+        complete(tx, backend.load)
         broken = decide_all(group, tx)
         if broken is not None:
             return Attempt(broken=broken)

@@ -10,6 +10,7 @@ from zlib import crc32
 import psycopg
 
 from holdfast.base.errors import StoreBusyError, StoreUnreachableError
+from holdfast.core.completion import complete
 from holdfast.core.plan import Arrival, DueTimers, Plan, Tx
 from holdfast.store.group import Attempt, decide_all
 from holdfast.store.postgres import statements as sql
@@ -43,9 +44,9 @@ class FencedError(Exception):
 class GroupTx(Tx):
     """The overlay of a group, with what the store has to remember of it after the commit."""
 
-    __slots__ = ("loaded", "next_timer", "paths", "timers")
+    __slots__ = ("loader", "next_timer", "paths", "timers")
 
-    loaded: Loader
+    loader: Loader
     next_timer: int | None
     timers: bool
     """Whether the group looked at timers, so that `next_timer` is known."""
@@ -133,7 +134,7 @@ class GroupThread(DatabaseThread):
 
     def _once(self, group: list[Plan[Any]], tx: GroupTx, *, hold: bool) -> Attempt:
         conn = self.connection()
-        tx.loaded = loader = Loader(self._sql, tx, self._cache)
+        tx.loader = loader = Loader(self._sql, tx, self._cache)
         tx.timers, tx.next_timer, tx.paths = False, None, set()
         self._load(conn, group, tx, loader)
         broken = decide_all(group, tx)
@@ -162,6 +163,8 @@ class GroupThread(DatabaseThread):
         late = [arrival for arrival in arrivals if arrival.route_by(self._all_paths(arrival.event_name, tx))]
         if late:
             loader.load(conn, [read for plan in group for read in plan.reads()])
+        tx.size = len(group) + 64
+        complete(tx, lambda _, reads: loader.load(conn, reads))
 
     def _all_paths(self, name: str, tx: GroupTx) -> set[str]:
         return {path for known, path in tx.paths if known == name} | set(self._paths.known(name))

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from holdfast.base.errors import StoreError
 from holdfast.core.plan import (
     DueTimers,
+    EventsOfBatch,
     EventsSince,
     Find,
     ItemsOf,
+    LanesAt,
     Read,
     ReadyItems,
     StepsOf,
@@ -25,6 +29,7 @@ from holdfast.core.plan import (
 from holdfast.core.rows import (
     KEYS,
     SUSPECT_LANE,
+    BatchEventRow,
     EventRow,
     ItemRow,
     ItemState,
@@ -38,6 +43,8 @@ from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import Connection, Cursor, Query, pipelined
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.postgres.values import Blobs, Texts
+
+replace = msgspec.structs.replace
 
 _LAST = b"\xff" * 24
 _COVERED: frozenset[type[Row]] = frozenset({RunRow, StepRow, WaitRow, EventRow})
@@ -60,6 +67,10 @@ class RunCache(Protocol):
 
     def leased_item(self, item_id: bytes) -> ItemRow | None: ...
     def leased_run(self, run_id: bytes) -> RunRow | None: ...
+    @property
+    def lanes_in_doubt(self) -> bool:
+        """Whether lanes may not be as remembered, so that a claim looks at all of them."""
+        ...
 
 
 class Round:
@@ -110,6 +121,8 @@ class Loader:
         """The wake-ups of each item as loaded: they rise in place, and are to be written when they have."""
         self.lanes: list[LaneRow] | None = None
         """All lanes, when a claim looked at them."""
+        self.claimed = False
+        """Whether it was looked for ready items."""
 
     def load(self, conn: Connection, reads: Iterable[Read], first: Round | None = None) -> None:
         """Provide the rows of these reads.
@@ -161,7 +174,6 @@ class Loader:
 
     def _select(self, step: Round, cls: type[Row], keys: list[Any]) -> None:
         table = self._sql[cls]
-        lock = self._lock and cls not in _COVERED
 
         def take(cursor: Cursor) -> None:
             rows = table.rows(cursor.fetchall())
@@ -176,9 +188,15 @@ class Loader:
             # a live run's step counter is not written with each step: it is the highest sequence number there is
             highest: dict[bytes, int] = {}
             step.add(self._sql.sql(sql.MAX_SEQ), [Blobs(keys)], lambda cursor: highest.update(cursor.fetchall()))
-            step.add(table.select(lock=False), table.keys(keys), lambda cursor: self._take_runs(cursor, keys, highest))
+            step.add(table.select(), table.keys(keys), lambda cursor: self._take_runs(cursor, keys, highest))
         else:
-            step.add(table.select(lock=lock), table.keys(keys), take)
+            step.add(table.select(self._lock_of(cls)), table.keys(keys), take)
+
+    def _lock_of(self, cls: type[Row]) -> str:
+        if not self._lock or cls in _COVERED:
+            return ""
+        # a lane is kept from being deleted by those who let items wait in it, and they don't keep others from it
+        return "KEY SHARE" if cls is LaneRow else "UPDATE"
 
     def _take_runs(self, cursor: Cursor, keys: list[bytes], highest: dict[bytes, int]) -> None:
         for row in self._sql[RunRow].rows(cursor.fetchall()):
@@ -191,7 +209,13 @@ class Loader:
     def _provide(self, cls: type[Row], key: Any, row: Any) -> None:
         if cls is ItemRow and key not in self.woken:
             self.woken[key] = row.woken
+        elif cls is LaneRow:
+            row = self._promoted(row)
         self._tx.provide(cls, key, row)
+
+    def _promoted(self, lane: LaneRow) -> LaneRow:
+        """A lane whose time has come is ready."""
+        return replace(lane, blocked=0) if lane.blocked == 2 and lane.until <= self._tx.now else lane
 
     # -- runs from memory --------------------------------------------------------------------------------------------------
 
@@ -267,6 +291,10 @@ class Loader:
             case EventsSince():
                 floor = find.since.to_bytes(6, "big") + bytes(10)
                 self._found(step, find, EventRow, "name = %s AND id >= %s ORDER BY id LIMIT 10000", [find.name, floor])
+            case EventsOfBatch():
+                self._found(step, find, BatchEventRow, "run_id = %s ORDER BY position", [find.run_id])
+            case LanesAt():
+                self._found(step, find, LaneRow, sql.LANES_AT, [find.gate, self._tx.size], lock=True)
             case DueTimers():
                 condition = "state = 1 AND due <= %s ORDER BY due LIMIT %s"
                 self._found(step, find, ItemRow, condition, [self._tx.now, find.limit], lock=True, skip=True)
@@ -287,7 +315,8 @@ class Loader:
         skip: bool = False,
     ) -> None:
         table = self._sql[cls]
-        locking = (" FOR UPDATE SKIP LOCKED" if skip else " FOR UPDATE") if lock and self._lock else ""
+        strength = "NO KEY UPDATE" if cls is LaneRow else "UPDATE"
+        locking = f" FOR {strength}{' SKIP LOCKED' if skip else ''}" if lock and self._lock else ""
 
         def take(cursor: Cursor) -> None:
             rows = table.rows(cursor.fetchall())
@@ -320,7 +349,7 @@ class Loader:
             counts: dict[str, int] = {}
             shares: dict[str, int] = {}
             for values in cursor.fetchall():
-                lane = lanes.row(values[:width])
+                lane = self._promoted(lanes.row(values[:width]))
                 self._tx.provide(LaneRow, lane.lane, lane)
                 shares[lane.lane] = values[width]
                 if values[width + 1] is not None:
@@ -331,8 +360,10 @@ class Loader:
             self._items(rows, implied=True)
             self._tx.provide_found(find, rows)
 
-        step.add(self._sql.sql(statement), [suspect, functions, sql.MAX_LANES, find.limit], take)
-        step.add(self._sql.sql(sql.ALL_LANES.replace("{lanes}", lanes.columns)), (), self._take_lanes)
+        step.add(self._sql.sql(statement), [self._tx.now, suspect, functions, sql.MAX_LANES, find.limit], take)
+        self.claimed = True
+        if self._cache is not None and self._cache.lanes_in_doubt:
+            step.add(self._sql.sql(sql.ALL_LANES.replace("{lanes}", lanes.columns)), (), self._take_lanes)
 
     def _take_lanes(self, cursor: Cursor) -> None:
         self.lanes = self._sql[LaneRow].rows(cursor.fetchall())

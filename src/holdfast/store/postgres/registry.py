@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from holdfast.base.errors import StoreInUseError
 from holdfast.store.postgres.connection import Connection, Settings
@@ -20,6 +20,9 @@ _CHANGE = "UPDATE {s}functions SET app = %s, name = %s, version = %s, config = %
 _ARCHIVE = "UPDATE {s}functions SET archived = 1 WHERE app = %s AND NOT id = ANY(%s::int8[])"
 _ALL = "SELECT id, slug FROM {s}functions"
 _CURRENT = "SELECT id, version, config FROM {s}functions WHERE archived = 0"
+_STATES = "SELECT id, paused, limits FROM {s}functions WHERE paused <> 0 OR limits <> '{}'"
+_SET_STATE = "UPDATE {s}functions SET paused = %s, limits = %s WHERE id = %s"
+_PAUSED = (None, "skip", "hold")
 _GET_META = "SELECT value FROM {s}meta WHERE key = %s FOR UPDATE"
 _SET_META = "INSERT INTO {s}meta (key, value) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _ALONE = "LOCK TABLE {s}functions IN SHARE ROW EXCLUSIVE MODE"
@@ -87,3 +90,15 @@ def current(conn: Connection, sql: Statements) -> list[tuple[int, int, bytes]]:
 def slugs(conn: Connection, sql: Statements) -> dict[int, str]:
     """The slug of every function there ever was."""
     return {row[0]: row[1] for row in conn.execute(sql.sql(_ALL))}
+
+
+def states(conn: Connection, sql: Statements) -> dict[int, tuple[str | None, dict[str, int]]]:
+    """How functions are paused, and which of their limits were changed, where anything is."""
+    return {row[0]: (_PAUSED[row[1]], json.loads(row[2])) for row in conn.execute(sql.sql(_STATES))}
+
+
+def set_state(
+    conn: Connection, sql: Statements, function_id: int, paused: str | None, limits: Mapping[str, int]
+) -> None:
+    """Record how a function is paused, and its changed limits."""
+    conn.execute(sql.sql(_SET_STATE), (_PAUSED.index(paused), json.dumps(dict(limits)), function_id))

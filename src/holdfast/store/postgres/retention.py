@@ -14,6 +14,8 @@ FROM {s}runs WHERE id > %s AND id < %s ORDER BY id LIMIT %s
 """
 _EVENTS = """
 SELECT id, NOT EXISTS (SELECT 1 FROM {s}runs WHERE runs.event_id = events.id)
+  AND NOT EXISTS (SELECT 1 FROM {s}batch_events b WHERE b.event_id = events.id)
+  AND NOT EXISTS (SELECT 1 FROM {s}gathers g WHERE g.event_id = events.id)
 FROM {s}events WHERE id > %s AND id < %s ORDER BY id LIMIT %s
 """
 _OLD_IDS = """
@@ -21,7 +23,19 @@ DELETE FROM {s}dedupe AS d USING (SELECT function_id, key FROM {s}dedupe WHERE e
 WHERE d.function_id = o.function_id AND d.key = o.key
 """
 _OLD_FIRES = "DELETE FROM {s}cron_fires WHERE at < %s"
-_OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters")
+_OLD_WINDOWS = "DELETE FROM {s}windows WHERE expires < %s"
+_OLD_THROTTLES = "DELETE FROM {s}throttles WHERE tat < %s"
+_SINGLETONS = """
+WITH slice AS (SELECT * FROM {s}singletons WHERE (function_id, key) > (%s, %s) ORDER BY function_id, key LIMIT %s),
+gone AS (
+  DELETE FROM {s}singletons s USING slice WHERE s.function_id = slice.function_id AND s.key = slice.key
+    AND s.run_id = slice.run_id AND NOT EXISTS (SELECT 1 FROM {s}runs r WHERE r.id = s.run_id AND r.ended_at IS NULL)
+)
+SELECT function_id, key FROM slice ORDER BY function_id, key
+"""
+_OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters", "batch_events")
+_THROTTLE_MEMORY_US = 7 * 86_400_000_000
+"""After this a throttle with any period and burst in use has nothing left to remember."""
 
 
 class Pruner:
@@ -31,6 +45,7 @@ class Pruner:
         self._sql = statements
         self._run = b""
         self._event = b""
+        self._singleton: tuple[int, str] = (0, "")
 
     def prune(self, conn: Connection, now: int, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice; whether there is more to go through now. The pass after the last begins anew.
@@ -48,7 +63,9 @@ class Pruner:
             more = more or self._events(conn, horizon)
             more = conn.execute(self._sql.sql(_OLD_IDS), (now, _SLICE)).rowcount == _SLICE or more
             conn.execute(self._sql.sql(_OLD_FIRES), (horizon,))
-        return more
+            conn.execute(self._sql.sql(_OLD_WINDOWS), (now,))
+            conn.execute(self._sql.sql(_OLD_THROTTLES), (now * 1000 - _THROTTLE_MEMORY_US,))
+            return self._singletons(conn) or more
 
     def _runs(self, conn: Connection, horizon: int, dead_horizon: int) -> bool:
         found = conn.execute(
@@ -67,6 +84,11 @@ class Pruner:
         self._delete(conn, "skips", "event_id", ids)
         self._delete(conn, "events", "id", ids)
         self._event = found[-1][0] if len(found) == _SLICE else b""
+        return len(found) == _SLICE
+
+    def _singletons(self, conn: Connection) -> bool:
+        found = conn.execute(self._sql.sql(_SINGLETONS), (*self._singleton, _SLICE)).fetchall()
+        self._singleton = (found[-1][0], found[-1][1]) if len(found) == _SLICE else (0, "")
         return len(found) == _SLICE
 
     def _delete(self, conn: Connection, table: str, column: str, ids: list[bytes]) -> None:

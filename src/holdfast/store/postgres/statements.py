@@ -9,30 +9,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from operator import attrgetter
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
-from holdfast.core.rows import KEYS, Row
+from holdfast.core.rows import KEYS, LeaseCountRow, Row
 from holdfast.store.postgres.values import Blobs, Column, Ints, Texts, from_text
-from holdfast.store.sqlite.statements import FIXED, PRIMARY_KEYS
+from holdfast.store.sqlite.statements import FIXED
+from holdfast.store.sqlite.statements import PRIMARY_KEYS as SHARED_KEYS
 
 astuple = msgspec.structs.astuple
 
-_COLUMN_OF: dict[Any, tuple[type[Column], str]] = {
-    int: (Ints, "int8[]"),
-    str: (Texts, "text[]"),
-    bytes: (Blobs, "bytea[]"),
+PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {**SHARED_KEYS, LeaseCountRow: ("gate",)}
+
+_COLUMN_OF: dict[str, tuple[type[Column], str]] = {
+    "int": (Ints, "int8[]"),
+    "str": (Texts, "text[]"),
+    "bytes": (Blobs, "bytea[]"),
 }
 
 
-def _types(cls: type[Row]) -> dict[str, Any]:
-    """The Python type of each column, without None."""
-    found = {}
-    for field in msgspec.structs.fields(cls):
-        options = [option for option in get_args(field.type) if option is not type(None)] or [field.type]
-        found[field.name] = options[0]
-    return found
+def _types(cls: type[Row]) -> dict[str, str]:
+    """The name of each column's type, without None: from the annotations as text, as a field may be called `bytes`."""
+    return {name: cls.__annotations__[name].partition(" | ")[0] for name in cls.__struct_fields__}
 
 
 def _names(names: Sequence[str], table: str = "") -> str:
@@ -56,7 +55,7 @@ class Table:
         self._changing = tuple(name for name in self._all if fixed is None or name not in fixed)
         self._changing_columns = [_COLUMN_OF[types[name]] for name in self._changing]
         self._changing_of = attrgetter(*self._changing)
-        self._text_positions = tuple(n for n, name in enumerate(self._all) if types[name] is str)
+        self._text_positions = tuple(n for n, name in enumerate(self._all) if types[name] == "str")
         self.columns = _names(self._all)
         self.update = None if fixed is None else self._update()
         self.insert = self._insert()
@@ -133,9 +132,9 @@ class Table:
         return " AND ".join(f't."{name}" = v."{name}"' for name in self._keys)
 
     @cache  # noqa: B019 - tables live as long as the process
-    def select(self, *, lock: bool) -> bytes:
+    def select(self, lock: str = "") -> bytes:
         """Read rows by primary key. Locked ones in the order of the key, so that no two nodes wait for each other."""
-        tail = f" ORDER BY {_names(self._keys, 't')} FOR UPDATE OF t" if lock else ""
+        tail = f" ORDER BY {_names(self._keys, 't')} FOR {lock} OF t" if lock else ""
         if len(self._keys) == 1:
             return (
                 f"SELECT {self.columns} FROM {self.name} AS t "
@@ -185,8 +184,8 @@ MAX_SEQ = "SELECT run_id, max(seq) FROM {s}steps WHERE run_id = ANY(%s::bytea[])
 READY = """
 WITH turn AS MATERIALIZED (
   SELECT {lanes} FROM {s}lanes
-  WHERE blocked = 0 AND (lane = %s OR split_part(lane, '/', 1) = ANY(%s::text[]))
-  ORDER BY turn LIMIT %s FOR UPDATE SKIP LOCKED
+  WHERE (blocked = 0 OR blocked = 2 AND until <= %s) AND (lane = %s OR split_part(lane, '/', 1) = ANY(%s::text[]))
+  ORDER BY turn LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
 ), share AS (SELECT greatest(1, %s / greatest(1, count(*)))::int8 + 1 AS size FROM turn)
 SELECT {turn}, share.size, {queue}
 FROM turn CROSS JOIN share LEFT JOIN LATERAL (
@@ -196,7 +195,18 @@ ORDER BY turn.turn, turn.lane, q.rank, q.id
 """
 MAX_LANES = 500
 ALL_LANES = "SELECT {lanes} FROM {s}lanes ORDER BY turn LIMIT 10000"
+LANES_AT = "blocked = 1 AND gate = %s ORDER BY turn, lane LIMIT %s"
+LOCK_LANES = "SELECT lane FROM {s}lanes WHERE lane = ANY(%s::text[]) ORDER BY lane FOR UPDATE"
+"""Before lanes are deleted: whoever lets an item wait in one holds it until that is committed."""
+DELETE_EMPTY_LANES = """
+DELETE FROM {s}lanes l WHERE lane = ANY(%s::text[])
+  AND NOT EXISTS (SELECT 1 FROM {s}queue q WHERE q.state = 0 AND q.lane = l.lane)
+"""
 NEXT_TIMER = "SELECT min(due) FROM {s}queue WHERE state = 1"
+DUE_ALARMS = "at <= %s ORDER BY at, run_id LIMIT %s"
+DUE_GATHERS = "due <= %s ORDER BY due LIMIT %s"
+GATHERS_OF = "function_id = %s ORDER BY due LIMIT %s"
+NEXT_ALARM = "SELECT least((SELECT min(at) FROM {s}alarms), (SELECT min(due) FROM {s}gathers))"
 TRANSACTION_ID = b"SELECT pg_current_xact_id()::text"
 OUTCOME = b"SELECT pg_xact_status(%s::xid8)"
 LEASED_BY_DEAD = "state = 2 AND id > %s AND NOT EXISTS (SELECT FROM {s}nodes n WHERE n.id = owner AND NOT n.dead) ORDER BY id LIMIT %s"

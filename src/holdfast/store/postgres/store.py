@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
 
 from holdfast.base.clock import Clock, FollowingClock
 from holdfast.base.errors import StoreError
+from holdfast.core.flow import Flow
 from holdfast.core.plan import Change, Plan, Read, Tx
-from holdfast.core.rows import SUSPECT_LANE, CronRow, ItemRow, ItemState, LaneRow, RunRow
+from holdfast.core.rows import AlarmRow, CronRow, GatherRow, ItemRow, ItemState, LaneRow, LeaseCountRow, Row, RunRow
 from holdfast.store.group import Attempt, GroupCommit
 from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import Connection, connect, discard, parse_url, settle, translate
@@ -20,11 +21,12 @@ from holdfast.store.postgres.groups import GroupThread, GroupTx
 from holdfast.store.postgres.loading import Loader
 from holdfast.store.postgres.migrating import migrate_postgres
 from holdfast.store.postgres.nodes import Listener, Membership, Signal, bury, enrol, retire
-from holdfast.store.postgres.registry import bind, current, register, slugs
+from holdfast.store.postgres.registry import bind, current, register, set_state, slugs, states
 from holdfast.store.postgres.retention import Pruner
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.postgres.threads import DatabaseThread, tell
 from holdfast.store.postgres.values import from_text
+from holdfast.store.sqlite.lanes import Lanes
 from holdfast.store.sqlite.registry import Registration
 
 T = TypeVar("T")
@@ -32,6 +34,7 @@ _log = logging.getLogger("holdfast")
 _NO_PATHS: frozenset[str] = frozenset()
 _RECOVERED_AT_ONCE = 500
 _RETRY_SECONDS = 0.25
+_CLAIM_AGAIN_SECONDS = 0.05
 
 
 class PostgresStore:
@@ -55,12 +58,23 @@ class PostgresStore:
         self._sql = Statements(self.settings.schema)
         self._items: dict[bytes, ItemRow] = {}
         self._runs: dict[bytes, RunRow] = {}
-        self._lanes: dict[str, LaneRow] = {}
+        self._lanes = Lanes(())
+        self.lanes_in_doubt = False
+        self._lease_counts: dict[str, int] = {}
+        self._claiming_again: asyncio.TimerHandle | None = None
+        self.flows: dict[int, Flow] = {}
+        """The flow control of the functions that have any."""
+        self.paused: dict[int, str] = {}
+        """Functions that are paused, and how."""
+        self.on_lanes: Callable[[], None] | None = None
+        """Called after a commit that changed lanes: something may be ready, or wait for a moment."""
         self._wait_paths: dict[str, set[str]] = {}
         self._stored_paths: set[tuple[str, str]] = set()
         self._next_timer: int | None = None
+        self._next_alarm: int | None = None
         self._room: Callable[[], int] = lambda: 0
-        self._functions: frozenset[int] = frozenset()
+        self.functions: frozenset[int] = frozenset()
+        """Ids of the functions whose runs may be executed here now."""
         self._signalled: Callable[[Signal], None] | None = None
         self._looked: Callable[[], None] | None = None
         self._pruner = Pruner(self._sql)
@@ -93,18 +107,15 @@ class PostgresStore:
         self.membership.look(conn)
         lanes = self._sql[LaneRow]
         for row in lanes.rows(conn.execute(self._sql.sql(sql.ALL_LANES.replace("{lanes}", lanes.columns))).fetchall()):
-            self._lanes[row.lane] = row
+            self._lanes.put(row)
         for name, path in conn.execute(self._sql.sql(sql.ALL_PATHS)):
             self._know_path(from_text(name), from_text(path))
-        self._next_timer = self._read_timer(conn)
+        self._next_timer = _value(conn.execute(self._sql.sql(sql.NEXT_TIMER)))
+        self._next_alarm = _value(conn.execute(self._sql.sql(sql.NEXT_ALARM)))
 
     def _timed(self, ms: float, at: float) -> None:
         if self._followed is not None:
             self._followed.set(ms, at)
-
-    def _read_timer(self, conn: Connection) -> int | None:
-        row = conn.execute(self._sql.sql(sql.NEXT_TIMER)).fetchone()
-        return None if row is None else row[0]
 
     # -- life --------------------------------------------------------------------------------------------------------------
 
@@ -113,9 +124,9 @@ class PostgresStore:
 
         Args:
             room: How many more runs this node can execute now.
-            functions: Ids of the functions it can execute.
+            functions: Ids of the functions it can execute now.
         """
-        self._functions = functions
+        self.functions = functions
         self._room = room
         self._loop = asyncio.get_running_loop()
         self.group = GroupCommit(self)
@@ -173,14 +184,61 @@ class PostgresStore:
         return await self._reads.run(lambda conn: self._left_behind(conn, b"", _RECOVERED_AT_ONCE))
 
     def _left_behind(self, conn: Connection, after: bytes, limit: int = 1_000_000) -> list[ItemRow]:
-        table = self._sql[ItemRow]
-        statement = table.where(sql.LEASED_BY_DEAD).decode()
-        cursor = conn.cursor(binary=True).execute(self._sql.sql(statement), (after, limit))
-        return table.rows(cursor.fetchall())
+        statement = self._sql.sql(sql.LEASED_BY_DEAD).decode()
+        return self._rows(conn, ItemRow, statement, after, limit)
 
     def next_timer(self) -> int | None:
-        """When the earliest TIMED item is due, as far as this node knows; a claim finds out."""
-        return self._next_timer
+        """When the earliest TIMED item, or lane that waits for a moment, is due, as far as this node knows; a claim finds out."""
+        due, until = self._next_timer, self._lanes.next_until()
+        return until if due is None or (until is not None and until < due) else due
+
+    def next_alarm(self) -> int | None:
+        """When the earliest alarm, debounce or batch is due, as far as this node knows; `due_alarms` finds out."""
+        return self._next_alarm
+
+    async def due_alarms(self, now: int, limit: int) -> list[AlarmRow]:
+        """Alarms that are due, oldest first."""
+        found, self._next_alarm = await self._reads.run(
+            lambda conn: (
+                self._rows(conn, AlarmRow, sql.DUE_ALARMS, now, limit),
+                _value(conn.execute(self._sql.sql(sql.NEXT_ALARM))),
+            )
+        )
+        return found
+
+    async def due_gathers(self, now: int, limit: int) -> list[GatherRow]:
+        """Debounces and batches whose time has come, oldest first."""
+        return await self._reads.run(lambda conn: self._rows(conn, GatherRow, sql.DUE_GATHERS, now, limit))
+
+    async def gathers_of(self, function_id: int, limit: int = 1000) -> list[GatherRow]:
+        """The debounces and batches of a function that wait."""
+        return await self._reads.run(lambda conn: self._rows(conn, GatherRow, sql.GATHERS_OF, function_id, limit))
+
+    async def gather_of(self, run_id: bytes) -> GatherRow | None:
+        """The debounce or batch that will be this run."""
+        found = await self._reads.run(lambda conn: self._rows(conn, GatherRow, "run_id = %s", run_id))
+        return found[0] if found else None
+
+    def _rows(self, conn: Connection, cls: type[Row], condition: str, *parameters: object) -> list[Any]:
+        table = self._sql[cls]
+        return table.rows(conn.cursor(binary=True).execute(table.where(condition), parameters).fetchall())
+
+    @property
+    def lease_counts(self) -> dict[str, int]:
+        """Places of concurrency limits that leases hold, by gate, as far as this node has seen."""
+        return self._lease_counts
+
+    async def set_function(self, function_id: int, *, paused: str | None, limits: Mapping[str, int]) -> None:
+        """Record whether a function is paused, and the limits that were changed while it runs."""
+        await self._reads.run(lambda conn: set_state(conn, self._sql, function_id, paused, limits))
+
+    def function_states(self) -> dict[int, tuple[str | None, dict[str, int]]]:
+        """How functions are paused, and which of their limits were changed, where anything is. Before `start`."""
+        return self._now(lambda conn: states(conn, self._sql))
+
+    async def function_states_now(self) -> dict[int, tuple[str | None, dict[str, int]]]:
+        """How functions are paused, and which of their limits were changed, where anything is."""
+        return await self._reads.run(lambda conn: states(conn, self._sql))
 
     def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""
@@ -196,8 +254,7 @@ class PostgresStore:
 
     def cron_rows(self) -> list[CronRow]:
         """All schedules. Blocks; for the start."""
-        table = self._sql[CronRow]
-        return self._now(lambda conn: table.rows(conn.cursor(binary=True).execute(table.where("TRUE")).fetchall()))
+        return self._now(lambda conn: self._rows(conn, CronRow, "TRUE"))
 
     def _now(self, job: Callable[[Connection], T]) -> T:
         """Do something with a connection of its own, and wait for it: only while the node starts."""
@@ -236,15 +293,13 @@ class PostgresStore:
         return None if hindered is None else str(hindered)
 
     @property
-    def lanes(self) -> dict[str, LaneRow]:
+    def lanes(self) -> Lanes:
         """Lanes that have items waiting, as far as this node knows."""
         return self._lanes
 
     def backlog(self) -> bool:
         """Whether items that could run here wait for a place."""
-        return bool(self._lanes) and any(
-            lane != SUSPECT_LANE and int(lane.partition("/")[0]) in self._functions for lane in self._lanes
-        )
+        return self._lanes.backlog(self.functions)
 
     def wait_paths(self, event_name: str) -> frozenset[str] | set[str]:
         """The data paths by which runs may wait for this event, "" for any, as far as this node knows."""
@@ -270,10 +325,11 @@ class PostgresStore:
     def attempt(self, group: list[Plan[Any]], then: Callable[[Attempt], None], *, hold: bool) -> None:
         loop = self._loop
         assert loop is not None
-        room, backlog, functions = self._room(), self.backlog(), self._functions
+        self._lanes.promote(self.clock.now())
+        room, backlog, functions, paused = self._room(), self.backlog(), self.functions, dict(self.paused)
 
         def overlay() -> GroupTx:
-            return GroupTx(self.clock.now(), self.boot, room, backlog, functions)
+            return GroupTx(self.clock.now(), self.boot, room, backlog, functions, self.flows, paused)
 
         def work() -> None:
             tell(loop, then, self._groups.attempt(group, overlay, hold=hold))
@@ -292,15 +348,14 @@ class PostgresStore:
         assert isinstance(tx, GroupTx)
         changes = tx.changes()
         signal = Signal()
-        if tx.loaded.lanes is not None:
-            self._lanes = {lane.lane: lane for lane in tx.loaded.lanes}
-        for lane, change in changes.get(LaneRow, {}).items():
+        self._apply_lanes(tx, changes.get(LaneRow, {}), signal)
+        for gate, change in changes.get(LeaseCountRow, {}).items():
             if change is Change.DELETE:
-                self._lanes.pop(lane, None)
+                self._lease_counts.pop(gate, None)
             else:
-                self._lanes[lane] = tx.row(LaneRow, lane)
-                signal.work = True
-        for key in {*tx.loaded.woken, *changes.get(ItemRow, ())}:
+                self._lease_counts[gate] = tx.row(LeaseCountRow, gate).used
+        self._note_alarms(tx, changes, signal)
+        for key in {*tx.loader.woken, *changes.get(ItemRow, ())}:
             self._remember(tx, key, signal)
         for run_id in changes.get(RunRow, ()):
             row = tx.row(RunRow, run_id)
@@ -314,6 +369,42 @@ class PostgresStore:
         if signal.says_something:
             self.membership.tell(signal)
 
+    def _apply_lanes(self, tx: GroupTx, changes: dict[Any, Change], signal: Signal) -> None:
+        if tx.loader.lanes is not None:
+            self.lanes_in_doubt = False
+            self._lanes = Lanes(())
+            for row in tx.loader.lanes:
+                self._lanes.put(row)
+        for lane, change in changes.items():
+            if change is Change.DELETE:
+                self._lanes.remove(lane)
+            else:
+                self._lanes.put(tx.row(LaneRow, lane))
+                signal.work = True
+        if changes or tx.loader.lanes is not None:
+            self._tell_lanes()
+        elif tx.loader.claimed and self.membership.others and self.backlog() and self._claiming_again is None:
+            # another node holds the lanes that could be served: it is done in a moment
+            assert self._loop is not None
+            self._claiming_again = self._loop.call_later(_CLAIM_AGAIN_SECONDS, self._tell_lanes)
+
+    def _tell_lanes(self) -> None:
+        if self._claiming_again is not None:
+            self._claiming_again.cancel()
+            self._claiming_again = None
+        if self.on_lanes is not None and self._loop is not None:
+            self._loop.call_soon(self.on_lanes)
+
+    def _note_alarms(self, tx: GroupTx, changes: dict[type[Row], dict[Any, Change]], signal: Signal) -> None:
+        for cls, field in ((AlarmRow, "at"), (GatherRow, "due")):
+            for key, change in changes.get(cls, {}).items():
+                if change is Change.DELETE:
+                    continue
+                at = getattr(tx.row(cls, key), field)
+                if self._next_alarm is None or at < self._next_alarm:
+                    self._next_alarm = at
+                    signal.work = True
+
     def _remember(self, tx: GroupTx, key: bytes, signal: Signal) -> None:
         """Keep an item that is leased here, with its run; forget what is not any more."""
         item = tx.get(ItemRow, key)
@@ -325,7 +416,7 @@ class PostgresStore:
                 if run is not None:
                     self._runs[item.run_id] = run
                 return
-            if item.woken != tx.loaded.woken.get(key, item.woken):
+            if item.woken != tx.loader.woken.get(key, item.woken):
                 signal.woken.add(item.owner)
         self._items.pop(key, None)
         self._runs.pop(key[:16], None)
@@ -430,6 +521,11 @@ class PostgresStore:
     def _heard(self, signal: Signal) -> None:
         if self._loop is not None and self._signalled is not None:
             tell(self._loop, self._signalled, signal)
+
+
+def _value(cursor: Any) -> Any:
+    row = cursor.fetchone()
+    return None if row is None else row[0]
 
 
 def _same_lease(item: ItemRow | None, before: ItemRow) -> bool:

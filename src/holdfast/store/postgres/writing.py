@@ -6,9 +6,11 @@ from typing import Any
 
 from holdfast.core.plan import Change, Tx
 from holdfast.core.rows import ItemRow, LaneRow, Row
+from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import Connection, Cursor
 from holdfast.store.postgres.loading import Loader, Round
 from holdfast.store.postgres.statements import Statements
+from holdfast.store.postgres.values import Texts
 
 
 class ConflictError(Exception):
@@ -80,7 +82,11 @@ class Writing:
             self._insert_first(step, cls, firsts)
         if puts:
             self._put(step, cls, puts)
-        if deletes:
+        if deletes and cls is LaneRow:
+            # items that another node has let wait meanwhile are seen by a statement that begins once the lane is locked
+            step.add(self._sql.sql(sql.LOCK_LANES), [Texts(deletes)])
+            step.add(self._sql.sql(sql.DELETE_EMPTY_LANES), [Texts(deletes)])
+        elif deletes:
             table = self._sql[cls]
             step.add(table.delete, table.keys(deletes))
 

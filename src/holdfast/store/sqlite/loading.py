@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from holdfast.base.errors import StoreError
 from holdfast.core.plan import (
     DueTimers,
+    EventsOfBatch,
     EventsSince,
     Find,
     ItemsOf,
+    LanesAt,
     Read,
     ReadyItems,
     StepsOf,
@@ -19,8 +21,20 @@ from holdfast.core.plan import (
     WaitsFor,
     WaitsOf,
 )
-from holdfast.core.rows import KEYS, SUSPECT_LANE, EventRow, ItemRow, LaneRow, Row, RunRow, StepRow, WaitRow
+from holdfast.core.rows import (
+    KEYS,
+    BatchEventRow,
+    EventRow,
+    ItemRow,
+    LaneRow,
+    LeaseCountRow,
+    Row,
+    RunRow,
+    StepRow,
+    WaitRow,
+)
 from holdfast.store.sqlite import statements as sql
+from holdfast.store.sqlite.lanes import Lanes
 
 _LAST = b"\xff" * 24
 MAX_ROWS = 500
@@ -31,7 +45,7 @@ class RowCache(Protocol):
     """Rows that are in memory as they are on disk."""
 
     @property
-    def lanes(self) -> dict[str, LaneRow]: ...
+    def lanes(self) -> Lanes: ...
     def cached(self, cls: type[Row], key: Any) -> Row | None: ...
 
 
@@ -80,7 +94,7 @@ class Loader:
             tx.provide_found(read, rows)
 
     def _select(self, tx: Tx, cls: type[Row], keys: list[Any]) -> None:
-        if cls is LaneRow:
+        if cls is LaneRow or cls is LeaseCountRow:
             for key in keys:
                 tx.provide(cls, key, None)
             return
@@ -120,6 +134,10 @@ class Loader:
             case EventsSince():
                 floor = read.since.to_bytes(6, "big") + bytes(10)
                 rows = [EventRow(*r) for r in execute(sql.EVENTS_SINCE, (read.name, floor))]
+            case LanesAt():
+                rows = self._cache.lanes.waiting(read.gate, tx.size)
+            case EventsOfBatch():
+                rows = [BatchEventRow(*r) for r in execute(sql.EVENTS_OF_BATCH, (read.run_id,))]
             case DueTimers():
                 rows = [ItemRow(*r) for r in execute(sql.DUE_TIMERS, (tx.now, read.limit))]
             case ReadyItems():
@@ -128,16 +146,15 @@ class Loader:
                 raise StoreError(f"no statement for {type(read).__name__}")
         tx.provide_found(read, rows)
         if isinstance(read, DueTimers | ReadyItems):
-            self.load(tx, [(RunRow, row.run_id) for row in rows])
-            self.load(tx, [(LaneRow, row.lane) for row in rows])
+            self.load(tx, [(RunRow, item.run_id) for item in cast("list[ItemRow]", rows)])
         elif isinstance(read, WaitsFor) and rows:
-            self.load(tx, [(cls, row.run_id) for row in rows for cls in (ItemRow, RunRow)])
-            self.load(tx, [(StepRow, KEYS[WaitRow](row)) for row in rows])
+            waits = cast("list[WaitRow]", rows)
+            self.load(tx, [(cls, wait.run_id) for wait in waits for cls in (ItemRow, RunRow)])
+            self.load(tx, [(StepRow, (wait.run_id, wait.key)) for wait in waits])
 
     def _ready(self, tx: Tx, read: ReadyItems) -> list[ItemRow]:
         rows: list[ItemRow] = []
-        lanes = sorted((lane for lane in self._cache.lanes.values() if not lane.blocked), key=lambda lane: lane.turn)
-        lanes = [lane for lane in lanes if _claimable(lane.lane, read)]
+        lanes = self._cache.lanes.ready(read.functions, suspect=read.suspect, count=read.limit + 1)
         share = max(1, read.limit // max(1, len(lanes))) + 1
         for lane in lanes:
             if len(rows) > read.limit:
@@ -147,10 +164,3 @@ class Loader:
             tx.provide(LaneRow, lane.lane, lane)
             tx.scanned[lane.lane] = len(found) == share
         return rows
-
-
-def _claimable(lane: str, read: ReadyItems) -> bool:
-    if lane == SUSPECT_LANE:
-        return read.suspect
-    function_id, _, _ = lane.partition("/")
-    return int(function_id) in read.functions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -26,6 +26,9 @@ _ADD = "INSERT INTO functions (app, slug, name, version, config, archived, pause
 _CHANGE = "UPDATE functions SET app = ?, name = ?, version = ?, config = ?, archived = 0 WHERE id = ?"
 _ARCHIVE = "UPDATE functions SET archived = 1 WHERE app = ? AND id NOT IN (SELECT value FROM json_each(?))"
 _ALL = "SELECT id, slug, app, name FROM functions"
+_STATES = "SELECT id, paused, limits FROM functions WHERE paused <> 0 OR limits <> '{}'"
+_SET_STATE = "UPDATE functions SET paused = ?, limits = ? WHERE id = ?"
+_PAUSED = (None, "skip", "hold")
 _CURRENT = "SELECT id, version, config FROM functions WHERE archived = 0"
 
 
@@ -74,3 +77,13 @@ def current(conn: sqlite3.Connection) -> list[tuple[int, int, bytes]]:
 def slugs(conn: sqlite3.Connection) -> dict[int, str]:
     """The slug of every function there ever was."""
     return {row[0]: row[1] for row in conn.execute(_ALL)}
+
+
+def states(conn: sqlite3.Connection) -> dict[int, tuple[str | None, dict[str, int]]]:
+    """How functions are paused, and which of their limits were changed, where anything is."""
+    return {row[0]: (_PAUSED[row[1]], msgspec.json.decode(row[2])) for row in conn.execute(_STATES)}
+
+
+def set_state(conn: sqlite3.Connection, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None:
+    """Record how a function is paused, and its changed limits."""
+    conn.execute(_SET_STATE, (_PAUSED.index(paused), msgspec.json.encode(limits).decode(), function_id))

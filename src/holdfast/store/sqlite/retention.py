@@ -5,18 +5,28 @@ from __future__ import annotations
 import sqlite3
 
 _SLICE = 500
+_THROTTLE_MEMORY_US = 7 * 86_400_000_000
+"""After this a throttle with any period and burst in use has nothing left to remember."""
 
 _RUNS = (
     "SELECT id, ended_at IS NOT NULL AND ended_at < ? AND NOT EXISTS "
     "(SELECT 1 FROM dead_letters d WHERE d.run_id = runs.id AND d.at >= ?) FROM runs WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
 )
 _EVENTS = (
-    "SELECT id, NOT EXISTS (SELECT 1 FROM runs WHERE runs.event_id = events.id) FROM events "
+    "SELECT id, NOT EXISTS (SELECT 1 FROM runs WHERE runs.event_id = events.id) "
+    "AND NOT EXISTS (SELECT 1 FROM batch_events b WHERE b.event_id = events.id) "
+    "AND NOT EXISTS (SELECT 1 FROM gathers g WHERE g.event_id = events.id) FROM events "
     "WHERE id > ? AND id < ? ORDER BY id LIMIT ?"
 )
 _OLD_IDS = "SELECT function_id, key FROM dedupe WHERE expires < ? LIMIT ?"
 _OLD_FIRES = "DELETE FROM cron_fires WHERE at < ?"
-_OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters")
+_OLD_WINDOWS = "DELETE FROM windows WHERE expires < ?"
+_OLD_THROTTLES = "DELETE FROM throttles WHERE tat < ?"
+_SINGLETONS = (
+    "SELECT function_id, key, EXISTS (SELECT 1 FROM runs WHERE runs.id = singletons.run_id AND runs.ended_at IS NULL) "
+    "FROM singletons WHERE (function_id, key) > (?, ?) ORDER BY function_id, key LIMIT ?"
+)
+_OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters", "batch_events")
 
 
 class Pruner:
@@ -26,6 +36,7 @@ class Pruner:
         self._conn = conn
         self._run = b""
         self._event = b""
+        self._singleton: tuple[int, str] = (0, "")
 
     def prune(self, now: int, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice; whether there is more to go through now. The pass after the last begins anew.
@@ -44,6 +55,9 @@ class Pruner:
             more = more or self._events(horizon)
             more = self._ids(now) or more
             conn.execute(_OLD_FIRES, (horizon,))
+            conn.execute(_OLD_WINDOWS, (now,))
+            conn.execute(_OLD_THROTTLES, (now * 1000 - _THROTTLE_MEMORY_US,))
+            more = self._singletons() or more
             conn.execute("COMMIT")
         except BaseException:
             conn.execute("ROLLBACK")
@@ -58,6 +72,14 @@ class Pruner:
         for function_id, keys in by_function.items():
             marks = ", ".join("?" * len(keys))
             self._conn.execute(f"DELETE FROM dedupe WHERE function_id = ? AND key IN ({marks})", (function_id, *keys))
+        return len(found) == _SLICE
+
+    def _singletons(self) -> bool:
+        found = self._conn.execute(_SINGLETONS, (*self._singleton, _SLICE)).fetchall()
+        for function_id, key, live in found:
+            if not live:
+                self._conn.execute("DELETE FROM singletons WHERE function_id = ? AND key = ?", (function_id, key))
+        self._singleton = found[-1][:2] if len(found) == _SLICE else (0, "")
         return len(found) == _SLICE
 
     def _runs(self, horizon: int, dead_horizon: int) -> bool:

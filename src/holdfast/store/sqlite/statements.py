@@ -7,22 +7,30 @@ from functools import cache
 from typing import Any
 
 from holdfast.core.rows import (
+    AlarmRow,
     AttemptRow,
     AuditRow,
+    BatchEventRow,
     CronFireRow,
     CronRow,
     DeadLetterRow,
     DedupeRow,
     EventRow,
+    GatherRow,
     ItemRow,
     LaneRow,
+    LeaseCountRow,
     LogRow,
     NoteRow,
     Row,
+    RunCountRow,
     RunRow,
+    SingletonRow,
     SkipRow,
     StepRow,
+    ThrottleRow,
     WaitRow,
+    WindowRow,
 )
 
 PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {
@@ -41,8 +49,17 @@ PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {
     LogRow: ("run_id", "seq"),
     NoteRow: ("run_id", "seq"),
     AuditRow: ("id",),
+    RunCountRow: ("gate",),
+    ThrottleRow: ("gate",),
+    WindowRow: ("gate",),
+    SingletonRow: ("function_id", "key"),
+    GatherRow: ("function_id", "kind", "key"),
+    BatchEventRow: ("run_id", "position"),
+    AlarmRow: ("run_id", "kind"),
 }
 
+IN_MEMORY: frozenset[type[Row]] = frozenset({LeaseCountRow})
+"""Rows that are not written: no lease outlives its process here, so that counts of leases begin anew with it."""
 
 FIXED: dict[type[Row], tuple[str, ...]] = {
     RunRow: (
@@ -55,6 +72,7 @@ FIXED: dict[type[Row], tuple[str, ...]] = {
         "parent_id",
         "parent_step",
         "origin",
+        "batch",
     ),
     ItemRow: ("run_id",),
 }
@@ -152,5 +170,11 @@ ALL_CRONS = select_where(CronRow, "TRUE")
 ALL_LANES = select_where(LaneRow, "TRUE")
 LEASED_BY_OTHERS = select_where(ItemRow, "state = 2 AND owner <> ?")
 NEXT_TIMER = "SELECT min(due) FROM queue WHERE state = 1"
+EVENTS_OF_BATCH = select_where(BatchEventRow, "run_id = ? ORDER BY position")
+DUE_ALARMS = select_where(AlarmRow, "at <= ? ORDER BY at, run_id LIMIT ?")
+DUE_GATHERS = select_where(GatherRow, "due <= ? ORDER BY due LIMIT ?")
+GATHERS_OF = select_where(GatherRow, "function_id = ? ORDER BY due LIMIT ?")
+GATHER_OF_RUN = select_where(GatherRow, "run_id = ?")
+NEXT_ALARM = "SELECT min(at) FROM (SELECT min(at) AS at FROM alarms UNION ALL SELECT min(due) FROM gathers)"
 MAX_SEQ = "SELECT run_id, max(seq) FROM steps WHERE run_id IN ({marks}) GROUP BY run_id"
 WAIT_LOOKUPS = "SELECT DISTINCT lookup FROM waits"

@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,6 +17,7 @@ import msgspec
 
 from holdfast.base.clock import Clock
 from holdfast.base.errors import StoreBusyError, StoreError, StoreFailedError, StoreFullError
+from holdfast.core.flow import Flow
 from holdfast.core.plan import (
     Change,
     Plan,
@@ -24,11 +25,13 @@ from holdfast.core.plan import (
     Tx,
 )
 from holdfast.core.rows import (
-    SUSPECT_LANE,
+    AlarmRow,
     CronRow,
+    GatherRow,
     ItemRow,
     ItemState,
     LaneRow,
+    LeaseCountRow,
     Row,
     RunRow,
     WaitRow,
@@ -44,8 +47,9 @@ from holdfast.store.sqlite.connection import (
     open_writer,
     prepare,
 )
+from holdfast.store.sqlite.lanes import Lanes
 from holdfast.store.sqlite.loading import MAX_ROWS, Loader
-from holdfast.store.sqlite.registry import Registration, current, register, slugs
+from holdfast.store.sqlite.registry import Registration, current, register, set_state, slugs, states
 from holdfast.store.sqlite.retention import Pruner
 
 astuple = msgspec.structs.astuple
@@ -85,7 +89,14 @@ class SqliteStore:
             raise
         self._items: dict[bytes, ItemRow] = {}
         self._runs: dict[bytes, RunRow] = {}
-        self._lanes: dict[str, LaneRow] = {row[0]: LaneRow(*row) for row in self._conn.execute(sql.ALL_LANES)}
+        self._lanes = Lanes(LaneRow(*row) for row in self._conn.execute(sql.ALL_LANES))
+        self._leases: dict[str, LeaseCountRow] = {}
+        self.flows: dict[int, Flow] = {}
+        """The flow control of the functions that have any."""
+        self.paused: dict[int, str] = {}
+        """Functions that are paused, and how."""
+        self.on_lanes: Callable[[], None] | None = None
+        """Called after a commit that changed lanes: something may be ready, or wait for a moment."""
         self._pruner = Pruner(self._conn)
         self._loader = Loader(self._conn, self)
         self._reading = Loader(self._committed, self)
@@ -93,7 +104,8 @@ class SqliteStore:
         for (lookup,) in self._conn.execute(sql.WAIT_LOOKUPS):
             self.expect(lookup)
         self._room: Callable[[], int] = lambda: 0
-        self._functions: frozenset[int] = frozenset()
+        self.functions: frozenset[int] = frozenset()
+        """Ids of the functions whose runs may be executed here now."""
         self._commits: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._commit_loop, name="holdfast-commit", daemon=True)
         self.checkpointer = Checkpointer(path, self._checkpoint_failed)
@@ -106,9 +118,9 @@ class SqliteStore:
 
         Args:
             room: How many more runs this node can execute now.
-            functions: Ids of the functions it can execute.
+            functions: Ids of the functions it can execute now.
         """
-        self._functions = functions
+        self.functions = functions
         self._loop = asyncio.get_running_loop()
         self._room = room
         self._thread.start()
@@ -146,9 +158,41 @@ class SqliteStore:
         return [ItemRow(*row) for row in self._conn.execute(sql.LEASED_BY_OTHERS, (self.boot,))]
 
     def next_timer(self) -> int | None:
-        """When the earliest TIMED item is due."""
+        """When the earliest TIMED item, or lane that waits for a moment, is due."""
         due: int | None = self._conn.execute(sql.NEXT_TIMER).fetchone()[0]
+        until = self._lanes.next_until()
+        return until if due is None or (until is not None and until < due) else due
+
+    def next_alarm(self) -> int | None:
+        """When the earliest alarm, debounce or batch is due."""
+        due: int | None = self._committed.execute(sql.NEXT_ALARM).fetchone()[0]
         return due
+
+    async def due_alarms(self, now: int, limit: int) -> list[AlarmRow]:
+        """Alarms that are due, oldest first."""
+        return [AlarmRow(*row) for row in self._committed.execute(sql.DUE_ALARMS, (now, limit))]
+
+    async def due_gathers(self, now: int, limit: int) -> list[GatherRow]:
+        """Debounces and batches whose time has come, oldest first."""
+        return [GatherRow(*row) for row in self._committed.execute(sql.DUE_GATHERS, (now, limit))]
+
+    async def gathers_of(self, function_id: int, limit: int = 1000) -> list[GatherRow]:
+        """The debounces and batches of a function that wait."""
+        return [GatherRow(*row) for row in self._committed.execute(sql.GATHERS_OF, (function_id, limit))]
+
+    async def gather_of(self, run_id: bytes) -> GatherRow | None:
+        """The debounce or batch that will be this run."""
+        row = self._committed.execute(sql.GATHER_OF_RUN, (run_id,)).fetchone()
+        return None if row is None else GatherRow(*row)
+
+    @property
+    def lease_counts(self) -> dict[str, int]:
+        """Places of concurrency limits that leases hold now, by gate."""
+        return {gate: row.used for gate, row in self._leases.items()}
+
+    async def set_function(self, function_id: int, *, paused: str | None, limits: Mapping[str, int]) -> None:
+        """Record whether a function is paused, and the limits that were changed while it runs."""
+        await self.group.between_groups(lambda: set_state(self._conn, function_id, paused, limits))
 
     def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""
@@ -157,6 +201,10 @@ class SqliteStore:
     def current_functions(self) -> list[tuple[int, int, bytes]]:
         """Id, version and registration document of every function that is not archived."""
         return current(self._conn)
+
+    def function_states(self) -> dict[int, tuple[str | None, dict[str, int]]]:
+        """How functions are paused, and which of their limits were changed, where anything is."""
+        return states(self._conn)
 
     def slugs(self) -> dict[int, str]:
         """The slug of every function there ever was."""
@@ -185,7 +233,7 @@ class SqliteStore:
         return str(hindered) if hindered is not None else self.checkpointer.problem
 
     @property
-    def lanes(self) -> dict[str, LaneRow]:
+    def lanes(self) -> Lanes:
         """Lanes that have items waiting."""
         return self._lanes
 
@@ -197,7 +245,9 @@ class SqliteStore:
 
     def begin(self) -> Tx:
         self._conn.execute("BEGIN IMMEDIATE")
-        return Tx(self.clock.now(), self.boot, self._room(), self.backlog(), self._functions)
+        now = self.clock.now()
+        self._lanes.promote(now)
+        return Tx(now, self.boot, self._room(), self.backlog(), self.functions, self.flows, self.paused)
 
     def load(self, tx: Tx, reads: Iterable[Read]) -> None:
         self._loader.load(tx, reads)
@@ -209,20 +259,20 @@ class SqliteStore:
             return self._runs.get(key)
         if cls is LaneRow:
             return self._lanes.get(key)
+        if cls is LeaseCountRow:
+            return self._leases.get(key)
         return None
 
     def backlog(self) -> bool:
         """Whether items that could run here wait for a place."""
-        return bool(self._lanes) and any(
-            lane != SUSPECT_LANE and int(lane.partition("/")[0]) in self._functions for lane in self._lanes
-        )
+        return self._lanes.backlog(self.functions)
 
     def write(self, tx: Tx) -> bool:
         for cls, rows in tx.appended().items():
             if not self._insert(cls, rows):
                 return False
         for cls, changes in tx.changes().items():
-            if changes and not self._write_changes(tx, cls, changes):
+            if changes and cls not in sql.IN_MEMORY and not self._write_changes(tx, cls, changes):
                 return False
         return True
 
@@ -325,15 +375,27 @@ class SqliteStore:
             else:
                 items.pop(item_id, None)
                 runs.pop(item_id[:16], None)
-        for lane, change in changes.get(LaneRow, {}).items():
+        for gate, change in changes.get(LeaseCountRow, {}).items():
             if change is Change.DELETE:
-                self._lanes.pop(lane, None)
+                self._leases.pop(gate, None)
             else:
-                self._lanes[lane] = tx.row(LaneRow, lane)
+                self._leases[gate] = tx.row(LeaseCountRow, gate)
+        lanes = changes.get(LaneRow)
+        if lanes:
+            self._apply_lanes(tx, lanes)
         for key, change in changes.get(WaitRow, {}).items():
             if change is not Change.DELETE:
                 self.expect(tx.row(WaitRow, key).lookup)
         self.checkpointer.wrote()
+
+    def _apply_lanes(self, tx: Tx, changes: dict[Any, Change]) -> None:
+        for lane, change in changes.items():
+            if change is Change.DELETE:
+                self._lanes.remove(lane)
+            else:
+                self._lanes.put(tx.row(LaneRow, lane))
+        if self.on_lanes is not None:
+            self._loop.call_soon(self.on_lanes)
 
     def expect(self, lookup: str) -> None:
         """From now on somebody may wait under this lookup. Said before the wait is written, not after: an event that comes

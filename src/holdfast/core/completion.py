@@ -1,0 +1,47 @@
+"""What a group has to read besides what its plans name: rows that loaded rows point to, and the gates of their runs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.core.admission import IDEMPOTENCY
+from holdfast.core.flow import GateKind
+from holdfast.core.gates import gate_reads, gates_of, held_reads, lane_gates, waiting_lane
+from holdfast.core.plan import LanesAt, Read, Tx
+from holdfast.core.rows import SUSPECT_LANE, AlarmRow, DedupeRow, ItemRow, ItemState, LaneRow, RunRow, SingletonRow
+
+
+def complete(tx: Tx, load: Callable[[Tx, list[Read]], None]) -> None:
+    """Load what deciding about the loaded rows looks at: twice, as the second kind of rows follows from the first."""
+    pointers = _pointers(tx)
+    if pointers:
+        load(tx, pointers)
+    gates = _gates(tx)
+    if gates:
+        load(tx, gates)
+
+
+def _pointers(tx: Tx) -> list[Read]:
+    reads: list[Read] = [(RunRow, row.run_id) for row in tx.loaded(SingletonRow)]
+    reads.extend((RunRow, row.run_id) for row in tx.loaded(DedupeRow) if row.key.startswith(IDEMPOTENCY))
+    for alarm in tx.loaded(AlarmRow):
+        if alarm.by is not None:
+            reads += [(RunRow, alarm.by), (ItemRow, alarm.by)]
+    return reads
+
+
+def _gates(tx: Tx) -> list[Read]:
+    reads: list[Read] = []
+    for item in tx.loaded(ItemRow):
+        if item.held:
+            reads.extend(held_reads(item.held))
+        if item.state == ItemState.LEASED:
+            continue
+        run = tx.get(RunRow, item.run_id)
+        if run is not None:
+            reads.append((LaneRow, SUSPECT_LANE if item.crashes else waiting_lane(tx, run)))
+            if "/" in run.lane:
+                reads.extend(gate_reads(gates_of(tx, run)))
+    for lane in tx.scanned:
+        reads.extend(LanesAt(gate.id) for gate in lane_gates(tx, lane) if gate.kind != GateKind.THROTTLE)
+    return reads

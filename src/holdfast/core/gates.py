@@ -1,0 +1,193 @@
+"""Passing gates: concurrency limits and throttles, as counts in rows. Pure; everything goes through the overlay.
+
+A lane whose first run finds a gate shut is blocked at that gate, and a place given back wakes the lane that has waited there
+longest. A claim therefore never looks at what can't be started (docs/architecture.md, "The queue").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from holdfast.core.flow import Gate, GateKind
+from holdfast.core.plan import LanesAt, Read, Tx
+from holdfast.core.rows import (
+    LaneRow,
+    LeaseCountRow,
+    Row,
+    RunCountRow,
+    RunRow,
+    ThrottleRow,
+)
+
+replace = msgspec.structs.replace
+
+NO_GATES: tuple[Gate, ...] = ()
+_COUNTS: dict[str, type[LeaseCountRow | RunCountRow]] = {"l": LeaseCountRow, "r": RunCountRow}
+_US = 1000
+
+
+class Shut(msgspec.Struct, frozen=True, gc=False):
+    """A gate that doesn't let a run pass now."""
+
+    gate: Gate
+    until: int = 0
+    """When it opens by itself; 0 where somebody has to give a place back."""
+
+
+def gates_of(tx: Tx, run: RunRow) -> tuple[Gate, ...]:
+    """What a run has to pass to be leased."""
+    flow = tx.flows.get(run.function_id) if tx.flows else None
+    return NO_GATES if flow is None else flow.gates(run.lane, started=run.started_at is not None)
+
+
+def waiting_lane(tx: Tx, run: RunRow) -> str:
+    """Where a run lines up."""
+    flow = tx.flows.get(run.function_id) if tx.flows else None
+    return run.lane if flow is None else flow.waiting_lane(run)
+
+
+def gate_reads(gates: Iterable[Gate]) -> list[Read]:
+    """The rows that passing these gates looks at."""
+    return [
+        (ThrottleRow if gate.kind == GateKind.THROTTLE else _COUNTS[gate.id[0]], gate.id) for gate in gates
+    ]
+
+
+def held_reads(held: str) -> list[Read]:
+    """The rows that giving back these places looks at."""
+    reads: list[Read] = []
+    for gate in held.split("\n"):
+        reads.append((_COUNTS[gate[0]], gate))
+        reads.append(LanesAt(gate))
+    return reads
+
+
+# -- passing ---------------------------------------------------------------------------------------------------------
+
+
+def shut(tx: Tx, gates: Sequence[Gate]) -> Shut | None:
+    """The first of these gates that a run can't pass now; None when all are open."""
+    for gate in gates:
+        if gate.kind == GateKind.THROTTLE:
+            until = _throttled_until(tx, gate)
+            if until:
+                return Shut(gate, until)
+        elif used(tx, gate.id) >= gate.limit:
+            return Shut(gate)
+    return None
+
+
+def used(tx: Tx, gate_id: str) -> int:
+    """How many places of a gate are taken."""
+    row = tx.get(_COUNTS[gate_id[0]], gate_id)
+    return 0 if row is None else row.used
+
+
+def take(tx: Tx, gates: Sequence[Gate], held: str = "") -> str:
+    """Pass gates that are open; what is held now, for `ItemRow.held`."""
+    ids = held.split("\n") if held else []
+    for gate in gates:
+        if gate.kind == GateKind.THROTTLE:
+            _count_start(tx, gate)
+        else:
+            _add(tx, gate.id, 1)
+            ids.append(gate.id)
+    return "\n".join(ids)
+
+
+def _add(tx: Tx, gate_id: str, change: int) -> None:
+    cls: type[LeaseCountRow | RunCountRow] = _COUNTS[gate_id[0]]
+    count = used(tx, gate_id) + change
+    if count > 0:
+        row: Row = cls(gate_id, count)
+        tx.put(row)
+    elif tx.get(cls, gate_id) is not None:
+        tx.delete(cls, gate_id)
+
+
+def _throttled_until(tx: Tx, gate: Gate) -> int:
+    """When the next start may be, in ms; 0 if now. GCRA: `limit` starts a period, evenly, and `burst` beyond that at once."""
+    row = tx.get(ThrottleRow, gate.id)
+    if row is None:
+        return 0
+    interval = gate.period * _US // gate.limit
+    opens = row.tat - interval * gate.burst
+    return 0 if opens <= tx.now * _US else -(-opens // _US)
+
+
+def _count_start(tx: Tx, gate: Gate) -> None:
+    row = tx.get(ThrottleRow, gate.id)
+    interval = gate.period * _US // gate.limit
+    now = tx.now * _US
+    tx.put(ThrottleRow(gate.id, (now if row is None else max(row.tat, now)) + interval))
+
+
+# -- giving back -------------------------------------------------------------------------------------------------------
+
+
+def release(tx: Tx, held: str, *, ended: bool) -> str:
+    """Give back the places of a lease, and of a run that has ended; what is still held."""
+    if not held:
+        return ""
+    kept = []
+    for gate_id in held.split("\n"):
+        if ended or gate_id[0] == "l":
+            _add(tx, gate_id, -1)
+            wake_lanes(tx, gate_id, 1)
+        else:
+            kept.append(gate_id)
+    return "\n".join(kept)
+
+
+def release_one(tx: Tx, held: str, gates: Sequence[Gate]) -> str:
+    """Give back one place of each of these gates; what is still held."""
+    ids = held.split("\n")
+    for gate in gates:
+        if gate.id in ids:
+            ids.remove(gate.id)
+            _add(tx, gate.id, -1)
+            wake_lanes(tx, gate.id, 1)
+    return "\n".join(ids)
+
+
+def wake_lanes(tx: Tx, gate_id: str, count: int) -> None:
+    """Let the lanes that have waited longest at a gate have their turn again."""
+    if count <= 0:
+        return
+    waiting = tx.find(LanesAt(gate_id))
+    waiting.sort(key=_turn)
+    for lane in waiting[:count]:
+        tx.put(replace(lane, blocked=0, gate=""))
+        tx.backlog = True
+
+
+def _turn(lane: LaneRow) -> int:
+    return lane.turn
+
+
+# -- lining up ---------------------------------------------------------------------------------------------------------
+
+
+def blocked_lane(tx: Tx, lane: str, turn: int, stop: Shut | None) -> LaneRow:
+    """The row of a lane whose first run finds this gate shut, or none."""
+    if stop is None:
+        return LaneRow(lane, turn)
+    if stop.until:
+        return LaneRow(lane, turn, 2, stop.until, stop.gate.id)
+    return LaneRow(lane, turn, 1, 0, stop.gate.id)
+
+
+def open_to(tx: Tx, run: RunRow, gates: Sequence[Gate]) -> bool:
+    """Whether a run may be leased at once: its gates are open and nobody waits ahead of it in its lane."""
+    return not gates or (tx.get(LaneRow, waiting_lane(tx, run)) is None and shut(tx, gates) is None)
+
+
+def lane_gates(tx: Tx, lane: str) -> tuple[Gate, ...]:
+    """What the runs of a lane have to pass."""
+    function, _, values = lane.partition("/")
+    flow = tx.flows.get(int(function)) if values else None
+    if flow is None:
+        return NO_GATES
+    return flow.gates(lane.removesuffix("~"), started=lane.endswith("~"))
