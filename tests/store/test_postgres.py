@@ -23,6 +23,7 @@ from holdfast.core.waiting import Register
 from holdfast.store.migrate import migrations
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres.connection import connect, parse_url
+from holdfast.store.postgres.reading.pool import PostgresReadPool
 from holdfast.store.postgres.migrating import migrate_postgres, statements_of
 
 pytestmark = pytest.mark.anyio
@@ -384,3 +385,16 @@ async def test_behind_a_pooler_nothing_of_a_session_is_relied_on(postgres_url):
             await store.submit(Record(lease, step(lease.run_id, key)))
         assert store._groups.connection().execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
         assert not store._listener._thread.is_alive()
+
+
+async def test_a_long_read_is_given_up_with_a_sentence_and_the_next_one_works(postgres_url):
+    async with node(postgres_url) as store:
+        pool = PostgresReadPool(store.settings, connections=1, time_limit=0.3)
+        with pytest.raises(StoreError, match=r"took longer than 0.3 s and was given up; ask for less"):
+            await pool.run(lambda conn: conn.execute("SELECT pg_sleep(5)").fetchone())
+        assert await pool.run(lambda conn: conn.execute("SELECT 1").fetchone()) == (1,)
+        with pytest.raises(StoreError, match="read-only"):
+            await pool.run(lambda conn: conn.execute("DELETE FROM runs"))
+        kill_connections(store)
+        assert await pool.run(lambda conn: conn.execute("SELECT 2").fetchone()) == (2,)
+        await asyncio.to_thread(pool.close)

@@ -1,0 +1,38 @@
+"""The reading side of the PostgreSQL store: answers off the loop, from transactions that can't write."""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast.base.clock import Clock
+from holdfast.store.postgres.connection import parse_url
+from holdfast.store.postgres.reading.pool import PostgresReadPool
+from holdfast.store.reads import Overview
+from holdfast.store.sqlite.reader import SqliteReader
+
+_SIZE = """
+SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::int8 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ? AND c.relkind = 'r'
+"""
+
+
+class PostgresReader(SqliteReader):
+    """Implements `holdfast.store.reads.Reader` over a schema: the same questions, asked of another database.
+
+    Args:
+        url: The store's URL; its schema must be there.
+        clock: Where `now` comes from.
+        connections: How many reads go on at once.
+        time_limit: Seconds a read may take, waiting for its turn included.
+    """
+
+    def __init__(self, url: str, clock: Clock, *, connections: int = 2, time_limit: float = 5.0) -> None:
+        self.clock = clock
+        self.settings = parse_url(url)
+        self._pool = PostgresReadPool(self.settings, connections=connections, time_limit=time_limit)
+
+    async def overview(self, *, since: int, now: int, slices: int = 60) -> Overview:
+        """See `Reader.overview`."""
+        found = await super().overview(since=since, now=now, slices=slices)
+        size = (await self._all(_SIZE, self.settings.schema))[0][0]
+        return msgspec.structs.replace(found, store_bytes=size)
