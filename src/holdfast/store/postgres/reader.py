@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from holdfast.base.clock import Clock
@@ -10,6 +12,7 @@ from holdfast.store.postgres.reading.pool import PostgresReadPool
 from holdfast.store.reads import Overview
 from holdfast.store.sqlite.reader import SqliteReader
 
+_NO_FILE = Path("/nonexistent/holdfast")
 _SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::int8 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ? AND c.relkind = 'r'
@@ -27,8 +30,9 @@ class PostgresReader(SqliteReader):
     """
 
     def __init__(self, url: str, clock: Clock, *, connections: int = 2, time_limit: float = 5.0) -> None:
-        self.clock = clock
         self.settings = parse_url(url)
+        self.clock = clock
+        self.path = _NO_FILE
         self._pool = PostgresReadPool(self.settings, connections=connections, time_limit=time_limit)
 
     async def overview(self, *, since: int, now: int, slices: int = 60) -> Overview:

@@ -22,7 +22,9 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"CAST\(lane AS INTEGER\)"), "split_part(lane, '/', 1)::int8"),
     (re.compile(r"\bmax\((\w+\.\w+, )"), r"greatest(\1"),
     (re.compile(r"\binstr\("), "strpos("),
+    (re.compile(r"\bLIKE\b"), "ILIKE"),  # SQLite's tells no cases apart
     (re.compile(r"IN \(\)"), "IN (NULL)"),
+    (re.compile(r"(\?\d*) IS NULL"), r"\1::text IS NULL"),
     (re.compile(r"SELECT sum\((\(.*?\))\) FROM names", re.DOTALL), r"SELECT sum(\1)::int8 FROM names"),
     (re.compile(r"^(SELECT count\(\*\) FROM \(.*\))$", re.DOTALL), r"\1 AS counted"),
 )
