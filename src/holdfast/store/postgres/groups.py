@@ -11,7 +11,8 @@ import psycopg
 
 from holdfast.base.errors import StoreBusyError, StoreUnreachableError
 from holdfast.core.completion import complete
-from holdfast.core.plan import Arrival, DueTimers, Plan, Tx
+from holdfast.core.plan import Arrival, Plan, Tx
+from holdfast.core.rows import AlarmRow, GatherRow, ItemRow
 from holdfast.store.group import Attempt, decide_all
 from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import (
@@ -44,12 +45,11 @@ class FencedError(Exception):
 class GroupTx(Tx):
     """The overlay of a group, with what the store has to remember of it after the commit."""
 
-    __slots__ = ("loader", "next_timer", "paths", "timers")
+    __slots__ = ("loader", "moments", "paths")
 
     loader: Loader
-    next_timer: int | None
-    timers: bool
-    """Whether the group looked at timers, so that `next_timer` is known."""
+    moments: dict[str, int | None]
+    """When the first `timer` and the first `alarm` are due, where the group has changed or looked at some."""
     paths: set[tuple[str, str]]
     """Paths by which runs wait for events, as far as this group has met them."""
 
@@ -135,7 +135,7 @@ class GroupThread(DatabaseThread):
     def _once(self, group: list[Plan[Any]], tx: GroupTx, *, hold: bool) -> Attempt:
         conn = self.connection()
         tx.loader = loader = Loader(self._sql, tx, self._cache)
-        tx.timers, tx.next_timer, tx.paths = False, None, set()
+        tx.moments, tx.paths = {}, set()
         self._load(conn, group, tx, loader)
         broken = decide_all(group, tx)
         if broken is not None:
@@ -198,9 +198,11 @@ class GroupThread(DatabaseThread):
             return None
         xid: list[str] = []
         step.add(sql.TRANSACTION_ID, (), lambda cursor: xid.extend(row[0] for row in cursor.fetchall()))
-        if any(isinstance(read, DueTimers) for plan in group for read in plan.reads()):
-            tx.timers = True
-            step.add(self._sql.sql(sql.NEXT_TIMER), (), lambda cursor: _take_timer(cursor, tx))
+        changes = tx.changes()
+        if loader.claimed or not loader.timed.isdisjoint(changes.get(ItemRow, ())):
+            step.add(self._sql.sql(sql.NEXT_TIMER), (), lambda cursor: tx.moments.__setitem__("timer", _value(cursor)))
+        if changes.get(AlarmRow) or changes.get(GatherRow):
+            step.add(self._sql.sql(sql.NEXT_ALARM), (), lambda cursor: tx.moments.__setitem__("alarm", _value(cursor)))
         step.go(conn)
         return xid[0]
 
@@ -269,6 +271,6 @@ def _take_paths(cursor: Cursor, tx: GroupTx) -> None:
     tx.paths.update((from_text(name), from_text(path)) for name, path in cursor.fetchall())
 
 
-def _take_timer(cursor: Cursor, tx: GroupTx) -> None:
+def _value(cursor: Cursor) -> Any:
     row = cursor.fetchone()
-    tx.next_timer = None if row is None else row[0]
+    return None if row is None else row[0]

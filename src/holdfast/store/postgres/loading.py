@@ -119,6 +119,8 @@ class Loader:
         """Rows that were asked for and are not there: who adds one must be the first."""
         self.woken: dict[bytes, int] = {}
         """The wake-ups of each item as loaded: they rise in place, and are to be written when they have."""
+        self.timed: set[bytes] = set()
+        """Items that were timed as loaded: when one is not any more, another may be the next to be due."""
         self.lanes: list[LaneRow] | None = None
         """All lanes, when a claim looked at them."""
         self.claimed = False
@@ -209,6 +211,8 @@ class Loader:
     def _provide(self, cls: type[Row], key: Any, row: Any) -> None:
         if cls is ItemRow and key not in self.woken:
             self.woken[key] = row.woken
+            if row.state == ItemState.TIMED:
+                self.timed.add(key)
         elif cls is LaneRow:
             row = self._promoted(row)
         self._tx.provide(cls, key, row)

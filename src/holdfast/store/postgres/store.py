@@ -354,7 +354,9 @@ class PostgresStore:
                 self._lease_counts.pop(gate, None)
             else:
                 self._lease_counts[gate] = tx.row(LeaseCountRow, gate).used
-        self._note_alarms(tx, changes, signal)
+        if "alarm" in tx.moments and tx.moments["alarm"] != self._next_alarm:
+            self._next_alarm = tx.moments["alarm"]
+            signal.work = True
         for key in {*tx.loader.woken, *changes.get(ItemRow, ())}:
             self._remember(tx, key, signal)
         for run_id in changes.get(RunRow, ()):
@@ -364,8 +366,7 @@ class PostgresStore:
                 signal.ended = True
         for path in tx.paths:
             self._know_path(*path)
-        if tx.timers:
-            self._next_timer = tx.next_timer
+        self._next_timer = tx.moments.get("timer", self._next_timer)
         if signal.says_something:
             self.membership.tell(signal)
 
@@ -394,16 +395,6 @@ class PostgresStore:
             self._claiming_again = None
         if self.on_lanes is not None and self._loop is not None:
             self._loop.call_soon(self.on_lanes)
-
-    def _note_alarms(self, tx: GroupTx, changes: dict[type[Row], dict[Any, Change]], signal: Signal) -> None:
-        for cls, field in ((AlarmRow, "at"), (GatherRow, "due")):
-            for key, change in changes.get(cls, {}).items():
-                if change is Change.DELETE:
-                    continue
-                at = getattr(tx.row(cls, key), field)
-                if self._next_alarm is None or at < self._next_alarm:
-                    self._next_alarm = at
-                    signal.work = True
 
     def _remember(self, tx: GroupTx, key: bytes, signal: Signal) -> None:
         """Keep an item that is leased here, with its run; forget what is not any more."""
