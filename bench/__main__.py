@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from bench import ceiling, workloads
+from bench import ceiling, rules, workloads
 
 T = TypeVar("T")
 PAIRS = 5
@@ -46,6 +46,7 @@ def main() -> None:
         pairs("steps per second, ten-step runs", where, round(5000 * scale), 10, per_run=10, bar=24_000, aim=40_000)
         busy(where, round(5000 * scale))
         latencies(where, round(2000 * scale))
+        cost_of_rules(where, round(20_000 * scale))
         for name, value in run(
             lambda: workloads.sleepers(where / "sleep.db", 1_000_000 if options.million else 100_000, 10_000)
         ).items():
@@ -74,6 +75,21 @@ def busy(where: Path, runs: int) -> None:
     work = partial(workloads.throughput, runs=runs, steps=1, in_flight=IN_FLIGHT, busy=True)
     figures = [run(partial(work, where / f"busy{n}.db")) for n in range(3)]
     print(f"{'one-step runs per second beside a CPU-bound thread':58} {spread(figures)}")
+
+
+def cost_of_rules(where: Path, runs: int) -> None:
+    plain = None
+    for name, settings in rules.RULES.items():
+        figures = [
+            run(partial(rules.rule, where / f"rule-{abs(hash(name))}-{n}.db", settings, runs, IN_FLIGHT))
+            for n in range(3)
+        ]
+        rate = statistics.median(one.per_second for one in figures)
+        cpu = statistics.median(one.cpu_us for one in figures)
+        plain = plain or (rate, cpu)
+        share, more = rate / plain[0], cpu - plain[1]
+        label = "one-step runs per second: " + name
+        print(f"{label:66} {rate:9,.0f}   {share:5.0%} of plain   {cpu:6.0f} us of CPU ({more:+.0f})")
 
 
 def latencies(where: Path, count: int) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from holdfast.testing.async_harness import AsyncHarness
+
 TESTS = Path(__file__).parent
 SLOW = tuple(
     TESTS / part
@@ -63,3 +65,14 @@ def postgres_server() -> Iterator[str]:
 def postgres_url(postgres_server: str) -> str:
     """The store URL of a schema that nobody has used."""
     return f"{postgres_server}&schema=test_{next(_schemas)}"
+
+
+@pytest.fixture(autouse=True)
+def harness_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the harnesses of a test keep their state: in files unless a directory's conftest parametrises it."""
+    kind = getattr(request, "param", "sqlite")
+    if kind == "postgres":
+        url = request.getfixturevalue("postgres_url")
+        count = itertools.count(1)
+        monkeypatch.setattr(AsyncHarness, "new_store", staticmethod(lambda directory: f"{url}_{next(count)}"))
+    return kind

@@ -29,6 +29,7 @@ from holdfast.base.errors import (
 )
 from holdfast.base.retry import Backoff, RetryPolicy, RetryPresets, call_with_retry
 from holdfast.base.version import __version__
+from holdfast.sdk.alerts import AlertRaised, AlertResolved, Alerts
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
@@ -50,6 +51,9 @@ from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
 
 __all__ = [
+    "AlertRaised",
+    "AlertResolved",
+    "Alerts",
     "App",
     "Backoff",
     "Batch",

@@ -10,7 +10,7 @@ import pytest
 from commandline import Cli, reply
 
 from holdfast.cli.endpoint import examine
-from holdfast.cli.findings import Finding, Level
+from holdfast.base.findings import Finding, Level
 
 INTROSPECTION = {"function_count": 2, "mode": "dev", "has_event_key": False, "has_signing_key": False, "schema_version": "2024-05-24"}
 

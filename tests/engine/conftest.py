@@ -18,6 +18,7 @@ from holdfast.store.postgres.connection import connect, parse_url
 MakeEngine = Callable[..., AbstractAsyncContextManager[Engine]]
 ON_SQLITE_ONLY = {"test_random_programs"}
 """Modules about the engine alone, whose hundreds of programs would only be slower elsewhere."""
+WITH_HARNESSES = {"test_flow_control"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -27,6 +28,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if only is None and metafunc.module.__name__ in ON_SQLITE_ONLY:
             kinds = ["sqlite"]
         metafunc.parametrize("store_kind", kinds, indirect=True)
+    elif metafunc.module.__name__ in WITH_HARNESSES:
+        only = metafunc.config.getoption("--store")
+        metafunc.parametrize("harness_store", ["sqlite", "postgres"] if only is None else [only], indirect=True)
 
 
 @pytest.fixture
@@ -51,20 +55,37 @@ def engine_for(store_url: str) -> MakeEngine:
     return make
 
 
+def ask_postgres(store_url: str, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    settings = parse_url(store_url)
+    with connect(settings, "test") as conn:
+        conn.execute("SELECT set_config('search_path', %s, false)", [settings.schema])
+        return conn.execute(sql.replace("%", "%%").replace("?", "%s"), parameters).fetchall()
+
+
 @pytest.fixture
 def query(store_url: str) -> Callable[..., list[tuple[Any, ...]]]:
     """Read the database with plain SQL on a connection of its own."""
 
     def run(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        if store_url.startswith("sqlite"):
-            conn = sqlite3.connect(store_url.removeprefix("sqlite:///"))
-            try:
-                return conn.execute(sql, parameters).fetchall()
-            finally:
-                conn.close()
-        settings = parse_url(store_url)
-        with connect(settings, "test") as pg:
-            pg.execute("SELECT set_config('search_path', %s, false)", [settings.schema])
-            return pg.execute(sql.replace("%", "%%").replace("?", "%s"), parameters).fetchall()
+        if store_url.startswith("postgres"):
+            return ask_postgres(store_url, sql, parameters)
+        conn = sqlite3.connect(store_url.removeprefix("sqlite:///"))
+        try:
+            return conn.execute(sql, parameters).fetchall()
+        finally:
+            conn.close()
 
     return run
+
+
+@pytest.fixture
+def query_of() -> Callable[..., list[tuple[Any, ...]]]:
+    """Read a harness's database with plain SQL."""
+
+    def ask(harness: Any, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        store = harness.engine.store
+        if harness._store.startswith("postgres"):
+            return ask_postgres(harness._store, sql, parameters)
+        return store._committed.execute(sql, parameters).fetchall()
+
+    return ask

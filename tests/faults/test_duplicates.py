@@ -18,7 +18,7 @@ from holdfast.base.ids import ulid_bytes
 from holdfast.compose import build_engine
 from holdfast.core.machine import Lease, Park, Record
 from holdfast.core.plan import DUPLICATE, STALE
-from holdfast.core.queue import Claim
+from holdfast.core.claiming import Claim
 from holdfast.core.rows import StepKind, StepRow, StepState
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.server.serve import serving

@@ -17,7 +17,7 @@ from holdfast.core.ending import Cancel, End, Ending
 from holdfast.core.ingest import Incoming, Ingest, Match
 from holdfast.core.machine import FailAttempt, Lease, Park, Record
 from holdfast.core.plan import DUPLICATE, STALE, Plan, Refused
-from holdfast.core.queue import Claim, Recover
+from holdfast.core.claiming import Claim, Recover
 from holdfast.core.restart import Restart, Write
 from holdfast.core.rows import AttemptRow, EventRow, ItemRow, ItemState, LogRow, RunRow, RunStatus, StepKind, StepRow, StepState
 from holdfast.store.postgres import PostgresStore

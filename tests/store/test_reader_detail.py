@@ -10,7 +10,7 @@ from reader_rows import HOUR, MINUTE, NOW, shelf, text
 from holdfast.core.ending import End, Ending
 from holdfast.core.ingest import Incoming, Ingest, Match
 from holdfast.core.machine import FailAttempt, Lease, Park, Record
-from holdfast.core.queue import Claim
+from holdfast.core.claiming import Claim
 from holdfast.core.restart import Restart
 from holdfast.core.rows import (
     AttemptRow,

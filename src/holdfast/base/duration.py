@@ -15,7 +15,7 @@ _UNITS = {
     "w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1, "us": 0.001, "µs": 0.001,
     "ns": 1e-6,
 }  # fmt: skip
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|w|d|h|m|s)")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|w|d|h|m|s)", re.ASCII)
 
 
 def duration_ms(value: Duration) -> int:

@@ -8,7 +8,6 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -19,7 +18,8 @@ from holdfast.base.errors import HoldfastError
 from holdfast.base.version import __version__
 from holdfast.cli.api_objects import Accepted, Health, PageInfo
 from holdfast.cli.settings import DEFAULT_PORT
-from holdfast.server.keys import check_signing_key, strip_prefix
+from holdfast.server.keys import check_signing_key
+from holdfast.wire import signatures
 
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 
@@ -163,7 +163,7 @@ class ServerApi:
 def hashed_key(signing_key: str) -> str:
     """The form of a signing key that travels: its hash (protocol section 1.1)."""
     check_signing_key(signing_key, "INNGEST_SIGNING_KEY")
-    return sha256(bytes.fromhex(strip_prefix(signing_key))).hexdigest()
+    return signatures.hashed_key(signing_key)
 
 
 def reason(error: BaseException) -> str:

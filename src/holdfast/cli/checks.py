@@ -13,9 +13,9 @@ from pathlib import Path
 
 from holdfast.base.clock import monotonic
 from holdfast.base.errors import ConfigurationError, StoreError
+from holdfast.base.findings import Finding, fine, note, wrong
 from holdfast.base.version import __version__
 from holdfast.cli.api import ApiError, ServerApi
-from holdfast.cli.findings import Finding, fine, note, wrong
 from holdfast.cli.listening import port_owner
 from holdfast.cli.loading import CANDIDATES, find_target, load
 from holdfast.dashboard.humanize import duration, plural, size

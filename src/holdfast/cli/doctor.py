@@ -11,11 +11,11 @@ import click
 import msgspec
 from rich.text import Text
 
+from holdfast.base.findings import Finding, Level
 from holdfast.cli import checks
 from holdfast.cli.api import DEFAULT_URL, ServerApi
 from holdfast.cli.console import out
 from holdfast.cli.endpoint import examine
-from holdfast.cli.findings import Finding, Level
 from holdfast.cli.settings import DEFAULT_STORE, store_url
 from holdfast.dashboard.humanize import plural
 

@@ -113,7 +113,9 @@ def admission_reads(function_id: int, admission: Admission, now: int) -> list[Re
     reads: list[Read] = []
     rule = admission.flow.idempotency
     if admission.idempotency is not None and rule is not None and not admission.restarted:
-        reads.extend((DedupeRow, (function_id, key)) for key in _idempotency_keys(admission.idempotency, rule.window, now))
+        reads.extend(
+            (DedupeRow, (function_id, key)) for key in _idempotency_keys(admission.idempotency, rule.window, now)
+        )
     if admission.window is not None:
         reads.append((WindowRow, admission.window))
     if admission.debounce is not None:
@@ -154,9 +156,7 @@ def _idempotency_keys(key: str, window: int, now: int) -> tuple[str, str, str]:
     return key, f"{key}\x01{bucket}", f"{key}\x01{bucket + 1}"
 
 
-def _idempotency(
-    tx: Tx, function_id: int, run_id: bytes, event: EventRow, admission: Admission
-) -> Decision | None:
+def _idempotency(tx: Tx, function_id: int, run_id: bytes, event: EventRow, admission: Admission) -> Decision | None:
     rule = admission.flow.idempotency
     if rule is None or admission.idempotency is None:
         return None
@@ -164,7 +164,9 @@ def _idempotency(
     plain, this, following = _idempotency_keys(admission.idempotency, rule.window, now)
     shown = admission.idempotency.removeprefix(IDEMPOTENCY)
     if not rule.bucketed:
-        return _claim_key(tx, function_id, plain, run_id, event, now + rule.window, f"once in 24 hours for key {shown!r}")
+        return _claim_key(
+            tx, function_id, plain, run_id, event, now + rule.window, f"once in 24 hours for key {shown!r}"
+        )
     end = (now // rule.window + 1) * rule.window
     detail = f"once in {duration_text(rule.window)} for key {shown!r}"
     known = tx.get(DedupeRow, (function_id, this))
@@ -172,7 +174,9 @@ def _idempotency(
         return _claim_key(tx, function_id, this, run_id, event, end, detail)
     standing = tx.get(RunRow, known.run_id)
     if standing is not None and standing.started_at is None and standing.ended_at is None:
-        return _claim_key(tx, function_id, this, run_id, event, end, detail)  # it has not begun: it will see this event's effect
+        return _claim_key(
+            tx, function_id, this, run_id, event, end, detail
+        )  # it has not begun: it will see this event's effect
     refused = _claim_key(tx, function_id, following, run_id, event, end + rule.window, detail)
     return refused or Decision(run_id, start=True, due=end)
 
@@ -231,9 +235,7 @@ def _gather_batch(
     open_batch = tx.get(GatherRow, (function_id, kind, key))
     now = tx.now
     if open_batch is None:
-        open_batch = GatherRow(
-            function_id, kind, key, run_id, event.id, event.ts, now, now + rule.timeout, 0, 0
-        )
+        open_batch = GatherRow(function_id, kind, key, run_id, event.id, event.ts, now, now + rule.timeout, 0, 0)
     batch = replace(
         open_batch,
         count=open_batch.count + 1,
@@ -245,9 +247,7 @@ def _gather_batch(
         tx.put(batch)
         return Decision(batch.run_id, start=False, due=batch.due)
     tx.delete(GatherRow, (function_id, kind, key))
-    return Decision(
-        batch.run_id, start=True, event_id=batch.event_id, batch=batch.count, invoked=bool(batch.invoked)
-    )
+    return Decision(batch.run_id, start=True, event_id=batch.event_id, batch=batch.count, invoked=bool(batch.invoked))
 
 
 def _debounce(
@@ -275,10 +275,21 @@ def _debounce(
         _skip(tx, function_id, event, "debounced away", waiting.run_id, f"a newer event waits; {detail}")
         tx.put(replace(waiting, count=count, invoked=int(invoked)))
         return Decision(waiting.run_id, start=False, due=waiting.due)
-    tx.put(SkipRow(waiting.event_id, function_id, "debounced away", waiting.run_id, now, f"a later event took its place; {detail}"))
+    tx.put(
+        SkipRow(
+            waiting.event_id,
+            function_id,
+            "debounced away",
+            waiting.run_id,
+            now,
+            f"a later event took its place; {detail}",
+        )
+    )
     _skip(tx, function_id, event, "debounced", waiting.run_id, detail)
     tx.put(
-        replace(waiting, event_id=event.id, ts=event.ts, due=due, count=count, bytes=len(event.data), invoked=int(invoked))
+        replace(
+            waiting, event_id=event.id, ts=event.ts, due=due, count=count, bytes=len(event.data), invoked=int(invoked)
+        )
     )
     return Decision(waiting.run_id, start=False, due=due)
 
@@ -286,9 +297,7 @@ def _debounce(
 # -- singleton ---------------------------------------------------------------------------------------------------------------
 
 
-def _singleton(
-    tx: Tx, function_id: int, run_id: bytes, event: EventRow, due: int, admission: Admission
-) -> Decision:
+def _singleton(tx: Tx, function_id: int, run_id: bytes, event: EventRow, due: int, admission: Admission) -> Decision:
     rule = admission.flow.singleton
     if rule is None or admission.singleton is None:
         return Decision(run_id, start=True, due=due)

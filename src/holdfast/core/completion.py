@@ -7,8 +7,24 @@ from collections.abc import Callable
 from holdfast.core.admission import IDEMPOTENCY
 from holdfast.core.flow import GateKind
 from holdfast.core.gates import gate_reads, gates_of, held_reads, lane_gates, waiting_lane
+from holdfast.core.ingest import CANCEL_KEY
 from holdfast.core.plan import LanesAt, Read, Tx
-from holdfast.core.rows import SUSPECT_LANE, AlarmRow, DedupeRow, ItemRow, ItemState, LaneRow, RunRow, SingletonRow
+from holdfast.core.progress import step_of_item
+from holdfast.core.rows import (
+    SUSPECT_LANE,
+    AlarmKind,
+    AlarmRow,
+    DedupeRow,
+    ItemRow,
+    ItemState,
+    LaneRow,
+    RunRow,
+    SingletonRow,
+    StepRow,
+    WaitRow,
+)
+
+RUN_ID_BYTES = 16
 
 
 def complete(tx: Tx, load: Callable[[Tx, list[Read]], None]) -> None:
@@ -24,6 +40,11 @@ def complete(tx: Tx, load: Callable[[Tx, list[Read]], None]) -> None:
 def _pointers(tx: Tx) -> list[Read]:
     reads: list[Read] = [(RunRow, row.run_id) for row in tx.loaded(SingletonRow)]
     reads.extend((RunRow, row.run_id) for row in tx.loaded(DedupeRow) if row.key.startswith(IDEMPOTENCY))
+    cancelling = (wait.run_id for wait in tx.loaded(WaitRow) if wait.key.startswith(CANCEL_KEY))
+    reads.extend((AlarmRow, (run_id, int(AlarmKind.CANCEL))) for run_id in cancelling)
+    for item in tx.loaded(ItemRow):
+        if item.state == ItemState.TIMED and len(item.id) > RUN_ID_BYTES:
+            reads += [(StepRow, (item.run_id, step_of_item(item.id))), (ItemRow, item.run_id)]
     for alarm in tx.loaded(AlarmRow):
         if alarm.by is not None:
             reads += [(RunRow, alarm.by), (ItemRow, alarm.by)]

@@ -48,7 +48,7 @@ class Ending(msgspec.Struct, gc=False):
 class End(Plan[Accepted]):
     """End a run: status, output, dead letter, lifecycle events and the caller's result, in one commit."""
 
-    __slots__ = ("ending", "invoked", "lease", "lifecycle", "logs", "notes", "waits")
+    __slots__ = ("ending", "invoked", "lease", "lifecycle", "logs", "notes", "remote", "waits")
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class End(Plan[Accepted]):
         lifecycle: Sequence[Incoming] = (),
         logs: Sequence[LogRow] = (),
         notes: Sequence[NoteRow] = (),
+        remote: bool = False,
     ) -> None:
         self.then = None
         self.lease = lease
@@ -71,6 +72,8 @@ class End(Plan[Accepted]):
         self.lifecycle = lifecycle
         self.logs = logs
         self.notes = notes
+        self.remote = remote
+        """Whether its steps may have items of their own."""
 
     def reads(self) -> Iterable[Read]:
         lease = self.lease
@@ -79,6 +82,8 @@ class End(Plan[Accepted]):
             reads.extend(watch_reads(lease.run_id))
         if self.invoked:
             reads.append(WaitsFor((CHILD_LOOKUP + lease.run_id.hex(),)))
+        if self.remote:
+            reads.append(ItemsOf(lease.run_id))
         if self.lifecycle:
             reads.extend(reads_of(self.lifecycle))
         return reads
@@ -94,6 +99,10 @@ class End(Plan[Accepted]):
             return STALE
         out = Accepted.empty()
         release(tx, item.held, ended=True)
+        for other in tx.find(ItemsOf(lease.run_id)) if self.remote else ():
+            if other.id != item.id:
+                release(tx, other.held, ended=True)
+            tx.delete(ItemRow, other.id)
         for line in self.logs:
             tx.put(line)
         for note in self.notes:

@@ -208,9 +208,7 @@ class Flow(msgspec.Struct):
             gates.append(Gate(GateKind.THROTTLE, identity, limit, throttle.period, throttle.burst, key))
         return tuple(gates)
 
-    def _identity(
-        self, cap: Cap, scope: str, values: Mapping[str, str], limit: int
-    ) -> tuple[str, int, int, int, str]:
+    def _identity(self, cap: Cap, scope: str, values: Mapping[str, str], limit: int) -> tuple[str, int, int, int, str]:
         identity, _, key = self._with_key(cap, scope, values)
         return identity, limit, 0, 0, key
 

@@ -215,7 +215,9 @@ class FlowReader:
                 compile_expression(expression)
             except ConfigurationError as error:
                 raise ConfigurationError(f"Cancellation expression is invalid: {error}") from error
-        return CancelRule(event, _equal_path(expression), expression, _span(given.get("timeout"), "cancel: the timeout"))
+        return CancelRule(
+            event, _equal_path(expression), expression, _span(given.get("timeout"), "cancel: the timeout")
+        )
 
 
 def _equal_path(expression: str | None) -> str | None:

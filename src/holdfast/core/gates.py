@@ -50,9 +50,7 @@ def waiting_lane(tx: Tx, run: RunRow) -> str:
 
 def gate_reads(gates: Iterable[Gate]) -> list[Read]:
     """The rows that passing these gates looks at."""
-    return [
-        (ThrottleRow if gate.kind == GateKind.THROTTLE else _COUNTS[gate.id[0]], gate.id) for gate in gates
-    ]
+    return [(ThrottleRow if gate.kind == GateKind.THROTTLE else _COUNTS[gate.id[0]], gate.id) for gate in gates]
 
 
 def held_reads(held: str) -> list[Read]:
@@ -156,7 +154,9 @@ def wake_lanes(tx: Tx, gate_id: str, count: int) -> None:
     """Let the lanes that have waited longest at a gate have their turn again."""
     if count <= 0:
         return
-    waiting = tx.find(LanesAt(gate_id))
+    waiting = tx.found_before(LanesAt(gate_id))
+    if len(waiting) < count:
+        waiting = tx.find(LanesAt(gate_id))
     waiting.sort(key=_turn)
     for lane in waiting[:count]:
         tx.put(replace(lane, blocked=0, gate=""))

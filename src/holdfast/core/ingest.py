@@ -15,6 +15,7 @@ from holdfast.core.expressions import compile_expression
 from holdfast.core.flow import key_of_lane
 from holdfast.core.gates import NO_GATES, gate_reads, shut, take
 from holdfast.core.plan import Plan, Read, Tx, WaitsFor
+from holdfast.core.progress import NEW_REMOTE, step_settled
 from holdfast.core.queue import Leased, goes_at_once, lease, line_up, set_alarms
 from holdfast.core.rows import (
     AlarmKind,
@@ -51,6 +52,8 @@ class Match(msgspec.Struct, gc=False):
     parent_step: str | None = None
     admission: Admission | None = None
     """What the function's flow control says about the event; None where it has none."""
+    remote: bool = False
+    """Whether the run is executed by calling an application."""
 
     def watched(self) -> list[str]:
         """The lookups under which the run waits for events that cancel it."""
@@ -100,8 +103,6 @@ class Accepted(msgspec.Struct, gc=False):
 
     due: int | None = None
     """When the earliest of the runs that are to start later is due."""
-    alarm: int | None = None
-    """When the earliest alarm or gather is due; a moment that is past for what is to happen at once."""
     refused: list[str] = msgspec.field(default_factory=list)
     """Why runs were not started, in words."""
 
@@ -217,9 +218,7 @@ def admit(tx: Tx, match: Match, event: EventRow, out: Accepted) -> None:
     decision = decide(tx, match.function_id, match.run_id, event, due, admission, invoked=invoked)
     if decision.start:
         _start_admitted(tx, match, event, decision, out)
-    elif decision.refused is None:
-        out.alarm = decision.due if out.alarm is None else min(out.alarm, decision.due)
-    else:
+    elif decision.refused is not None:
         out.refused.append(decision.refused)
         if admission.singleton is not None and admission.recorded:
             _skip_run(tx, match, event, "", decision.refused, decision.run_id, out)
@@ -257,8 +256,6 @@ def _start_admitted(tx: Tx, match: Match, event: EventRow, decision: Decision, o
         for one in out.leased:
             if one.run.id == run.id:
                 one.event = None
-    if decision.after:
-        out.alarm = 0
 
 
 def _skip_run(
@@ -336,6 +333,8 @@ def start_run(
         tx.insert(item)
         if state == ItemState.READY:
             line_up(tx, item, run)
+    if match.remote:
+        run.remote = NEW_REMOTE
     if admission is not None:
         run.batch = batch
         run.key = key_of_lane(match.lane)
@@ -375,20 +374,21 @@ def _resolve_waits(tx: Tx, event: EventRow, lookups: tuple[str, ...], out: Accep
         if not matches(wait, body):
             continue
         if wait.key.startswith(CANCEL_KEY):
-            _cancel_soon(tx, wait, event, out)
+            _cancel_soon(tx, wait, event)
         else:
             resolve(tx, wait, body, None, out)
 
 
-def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow, out: Accepted) -> None:
+def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow) -> None:
     """An event cancels a run: not the one it has just started (protocol section 2.5)."""
     run = tx.get(RunRow, wait.run_id)
     if run is None or run.ended_at is not None or run.event_id == event.id:
         return
     tx.delete(WaitRow, (wait.run_id, wait.key))
+    if tx.get(AlarmRow, (run.id, int(AlarmKind.CANCEL))) is not None:
+        return  # it is being cancelled already, and another run may wait for that
     reason = f"cancelled by event {event.name} ({event.key or ulid_text(event.id)})"
     tx.put(AlarmRow(run.id, AlarmKind.CANCEL, tx.now, reason))
-    out.alarm = 0
 
 
 def matches(wait: WaitRow, body: bytes) -> bool:
@@ -422,7 +422,9 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
     item = tx.get(ItemRow, run.id)
     if item is None:
         return
-    if item.state == ItemState.LEASED:
+    if run.remote is not None:
+        step_settled(tx, run, item, done.key, out.leased)
+    elif item.state == ItemState.LEASED:
         item.woken += 1
         out.resolved.append(Resolved(run.id, done))
     elif item.state != ItemState.READY:

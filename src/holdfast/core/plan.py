@@ -213,6 +213,14 @@ class Tx:
         """The rows of a table that were read or written so far."""
         return [row for row in self._rows[cls].values() if row is not None]
 
+    def found_before(self, read: Find) -> list[Any]:
+        """The rows of a find that were on disk before this group, with what the group has made of them."""
+        cls, matches = _MATCHES[type(read)]
+        rows = self._rows[cls]
+        key_of = KEYS[cls]
+        current = (rows.get(key_of(row)) for row in self._found.get(read, ()))
+        return [row for row in current if row is not None and matches(read, row, self.now)]
+
     def find(self, read: Find) -> list[Any]:
         """The rows of a find, with what earlier plans of the group made of them."""
         cls, matches = _MATCHES[type(read)]

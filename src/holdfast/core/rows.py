@@ -128,6 +128,8 @@ class RunRow(Row):
     """How many events it has, if it is the run of a batch; they are in `batch_events`."""
     reason: str | None = None
     """Why it was cancelled or skipped, where a rule did it."""
+    remote: str | None = None
+    """Of a run executed by calling an application: where its protocol stands (`core.remote.Progress`), as JSON."""
 
 
 class ItemRow(Row):
@@ -417,6 +419,19 @@ class NoteRow(Row):
     text: str
 
 
+class AlertRow(Row):
+    """An alert that is on."""
+
+    TABLE: ClassVar[str] = "alerts"
+    function_id: int
+    kind: str
+    """backlog, delay, failure_rate or dead_letters."""
+    raised_at: int
+    value: float
+    """What was measured when it was raised."""
+    threshold: float
+
+
 class AuditRow(Row):
     """Something a person or key changed."""
 
@@ -458,4 +473,5 @@ KEYS: dict[type[Row], Callable[[Any], Any]] = {
     GatherRow: lambda r: (r.function_id, r.kind, r.key),
     BatchEventRow: lambda r: (r.run_id, r.position),
     AlarmRow: lambda r: (r.run_id, r.kind),
+    AlertRow: lambda r: (r.function_id, r.kind),
 }

@@ -96,7 +96,9 @@ def refusal(words: str) -> bytes:
     return msgspec.json.encode(
         {
             "name": "InvokeRefusedError",
-            "message": f"invoked function is not started: {words}" if words != "rate limited" else "invoked function is rate limited",
+            "message": f"invoked function is not started: {words}"
+            if words != "rate limited"
+            else "invoked function is rate limited",
             "chain": ["holdfast.base.errors.StepError"],
         }
     )

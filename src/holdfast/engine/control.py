@@ -52,6 +52,16 @@ class RunControl:
 
     async def start(self, function: str, event: Outgoing) -> str:
         """See `Control.start`."""
+        _, run_id = await self.start_event(function, event)
+        return run_id
+
+    async def start_event(self, function: str, event: Outgoing) -> tuple[str, str]:
+        """Start a function for an event: the event's id and the run's, which a batch or a debounce will have once it starts.
+
+        Raises:
+            ConfigurationError: there is no such function here.
+            RunRefusedError: its flow control doesn't let a run start.
+        """
         fn = self._host.functions.get(function)
         if fn is None:
             raise ConfigurationError(
@@ -68,7 +78,7 @@ class RunControl:
             raise HoldfastError(f"the run of {function!r} could not be started: {accepted.reason}")
         if accepted.refused:
             raise RunRefusedError(function, accepted.refused[0], ulid_text(accepted.runs[0]) if accepted.runs else None)
-        return ulid_text(accepted.runs[0])
+        return ulid_text(incoming.event.id), ulid_text(accepted.runs[0])
 
     async def result(self, run_id: str, timeout: float | None) -> bytes:
         """See `Control.result`."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from holdfast.base.codec import encode_json
 from holdfast.base.errors import HoldfastError
+from holdfast.core.claiming import Claim
 from holdfast.core.ending import End, Ending
 from holdfast.core.machine import Lease
 from holdfast.core.plan import EventsOfBatch, StepsOf, Tx
-from holdfast.core.queue import Claim, Leased
+from holdfast.core.queue import Leased
 from holdfast.core.rows import EventRow, RunStatus, StepKind
 from holdfast.engine import failures
 from holdfast.engine.functions import Registered

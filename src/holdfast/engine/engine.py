@@ -21,19 +21,20 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import IdFactory, derived_id, ulid_text
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.core.claiming import Recover
 from holdfast.core.ending import Ending
 from holdfast.core.flow_config import FlowReader
 from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
-from holdfast.core.queue import Recover
 from holdfast.core.rows import EventRow, RunRow, RunStatus
 from holdfast.engine.alarms import Alarms
+from holdfast.engine.alerting import Alerting
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
 from holdfast.engine.flow_control import FlowControl
-from holdfast.engine.functions import Callables, Registered
+from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
 from holdfast.engine.intake import Intake
 from holdfast.engine.interpreter import Interpreter
@@ -46,6 +47,7 @@ from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
 from holdfast.engine.watch import LoopWatch, RunWatch, refuse_after_fork
 from holdfast.sdk.app import App
+from holdfast.sdk.callables import Callables
 from holdfast.sdk.outgoing import payload
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
@@ -82,6 +84,8 @@ class EngineOptions:
     tune_interpreter: bool = True
     """Whether the interpreter's cycle collector looks less often while the engine runs, and its threads change places sooner
     once something else computes beside it."""
+    alert_every_ms: int = 1000
+    """How often functions that have thresholds are looked at, while something moves."""
     max_unsent: int = 20_000
     """Sends waiting for their commit before more are refused."""
 
@@ -141,6 +145,7 @@ class Engine:
         self.list_runs = self.control.list_runs
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
+        self.alerting = Alerting(self, self.metrics, self.options.alert_every_ms)
         self.rerun = self.control.rerun
         self.redrive = self.control.redrive
         self.discard = self.control.discard
@@ -172,6 +177,8 @@ class Engine:
         self.timers = Timers(self.clock, self.claim)
         self.store.start(self.room, self.executable)
         self.store.on_lanes = self.lanes_changed
+        self.alarms = Alarms(self)
+        self.store.on_alarm = self.alarms.arm
         self._factory.install()
         if self.options.tune_interpreter:
             self._interpreter.relax_collector()
@@ -186,8 +193,8 @@ class Engine:
         for app in self.apps.values():
             app.bind(self)
         self.timers.arm(self.store.next_timer())
-        self.alarms = Alarms(self)
         self.alarms.start()
+        self.alerting.start(self._by_id)
         self._retention = Timers(self.clock, self._prune)
         self._retention.arm(self.clock.now() + self.options.prune_every_ms)
         self._watches = (LoopWatch(self.loop), RunWatch(self.loop, self.clock.now, lambda: list(self.live.values())))
@@ -274,6 +281,7 @@ class Engine:
             app.unbind(self)
         self.crons.stop()
         self.alarms.stop()
+        self.alerting.stop()
         self.timers.cancel()
         for watch in self._watches:
             watch.stop()
@@ -356,6 +364,7 @@ class Engine:
             "accepting": self.running and not self.draining and self.problem is None,
             "problem": self.problem or self.store.problem,
             "app_errors": list(self.app_errors),
+            "alerts": self.alerting.described(),
             "store_url": self.store.url,
         }
 
@@ -442,8 +451,6 @@ class Engine:
             self.launch(accepted.leased)
         if accepted.due is not None:
             self.timers.arm(accepted.due)
-        if accepted.alarm is not None:
-            self.alarms.arm(accepted.alarm)
         for resolved in accepted.resolved:
             live = self.live.get(resolved.run_id)
             if live is not None:
@@ -456,6 +463,7 @@ class Engine:
         if self.room() > 0 and self.store.backlog():
             self.claim()
         self.timers.arm(self.store.lanes.next_until())
+        self.alerting.touched()
 
     # -- executing ---------------------------------------------------------------------------------------------------
 
@@ -492,6 +500,7 @@ class Engine:
         duration = self.clock.now() - (run.started_at or run.queued_at)
         self.metrics.of(run.function_id).end(_ENDED[RunStatus(status)], duration)
         self.control.announce(run.id)
+        self.alerting.touched()
         if self.notices.wanted:
             self.notices.publish(Notice("run", ulid_text(run.id), run.function_id))
             if status == RunStatus.FAILED:
@@ -524,6 +533,7 @@ class Engine:
             and not self.dispatch.claiming
             and not self.dispatch.loading
             and not self.alarms.ringing
+            and not self.alerting.looking
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from holdfast.base.errors import ConfigurationError
+from holdfast.core.claiming import OpenLanes
 from holdfast.core.plan import Refused
-from holdfast.core.queue import OpenLanes
 from holdfast.core.rows import GatherKind
 from holdfast.engine.alarms import fire
 from holdfast.engine.host import Host
@@ -70,7 +70,9 @@ class FlowControl:
                 f"function {slug!r} has no limit {rule!r}; it has {', '.join(known) or 'none'}: limits are declared in code"
             )
         if limit is not None and (isinstance(limit, bool) or limit < 1):
-            raise ConfigurationError(f"a limit is a whole number of 1 or more, not {limit!r}; pause the function to stop it")
+            raise ConfigurationError(
+                f"a limit is a whole number of 1 or more, not {limit!r}; pause the function to stop it"
+            )
         limits = dict(flow.limits)
         limits.pop(rule, None)
         if limit is not None:

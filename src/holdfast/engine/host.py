@@ -14,16 +14,17 @@ from holdfast.core.ingest import Accepted, Incoming
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Leased
-from holdfast.core.rows import EventRow, RunRow, StepRow
-from holdfast.engine.functions import Callables, Registered
+from holdfast.core.rows import AlertRow, EventRow, RunRow, StepRow
+from holdfast.engine.functions import Registered
 from holdfast.engine.intake import Intake
 from holdfast.engine.notices import Notices
 from holdfast.engine.places import Places
 from holdfast.engine.threads import Bridge, Threads
 from holdfast.engine.timers import Timers
+from holdfast.sdk.callables import Callables
 from holdfast.sdk.calls import InvokeCall, StepCall
 from holdfast.store.api import Store
-from holdfast.store.reads import Reader
+from holdfast.store.reads import Backlog, Reader
 
 A = TypeVar("A")
 
@@ -69,6 +70,15 @@ class Run(Protocol):
     async def wait_durably(self, key: str, due: int | None) -> StepRow | None: ...
 
 
+class AlertsOn(Protocol):
+    """The alerts that are on, and the backlogs behind them."""
+
+    @property
+    def on(self) -> Mapping[tuple[int, str], AlertRow]: ...
+    @property
+    def backlogs(self) -> Mapping[int, Backlog]: ...
+
+
 class Host(Protocol):
     """The node, as runs and the engine's other parts see it."""
 
@@ -85,6 +95,10 @@ class Host(Protocol):
     timers: Timers
     functions: dict[str, Registered]
     executable: frozenset[int]
+
+    @property
+    def alerting(self) -> AlertsOn: ...
+
     draining: bool
     running: bool
     linger_ms: int

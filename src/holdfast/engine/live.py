@@ -277,7 +277,7 @@ class LiveRun(Residence):
         plan = End(
             self.lease,
             ending,
-            invoked=self.run.parent_id is not None and self.run.origin == 1,
+            invoked=self.run.origin == 1,
             waits=self.has_waits,
             lifecycle=lifecycle,
             logs=logs,

@@ -78,8 +78,21 @@ class Metrics(Collector):
         }
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value=value)
+        yield from self._trouble()
         yield CounterMetricFamily("holdfast_commits", "Group commits since the start.", value=host.store.group.groups)
         yield CounterMetricFamily("holdfast_plans", "Plans committed since the start.", value=host.store.group.plans)
+
+    def _trouble(self) -> Iterable[Metric]:
+        host = self._host
+        alert = GaugeMetricFamily("holdfast_alert", "1 while an alert of a function is on.", labels=["fn", "alert"])
+        for function_id, kind in host.alerting.on:
+            alert.add_metric([host.slug_of(function_id), kind], 1)
+        backlog = GaugeMetricFamily(
+            "holdfast_backlog", "Ready runs that wait for a place, of functions with alerts.", labels=["fn"]
+        )
+        for function_id, found in host.alerting.backlogs.items():
+            backlog.add_metric([host.slug_of(function_id)], found.ready)
+        yield from (alert, backlog)
 
 
 def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:

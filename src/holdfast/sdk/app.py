@@ -13,6 +13,7 @@ from holdfast.base.duration import Duration, duration_ms
 from holdfast.base.errors import ConfigurationError, NotRunningError
 from holdfast.base.limits import DEFAULT_RETRIES
 from holdfast.base.retry import Backoff, RetryPolicy
+from holdfast.sdk.alerts import Alerts
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, event_name
 from holdfast.sdk.functions import (
     AnyFunctionDecorator,
@@ -87,12 +88,13 @@ class App:
         on_failure: Called, as a durable function, after any function of the app has failed for good.
         middleware: Code around all functions, steps and sends of the app.
         lifespan: An async context manager around the time the app runs; what it yields is `ctx.resources`.
+        alerts: Default thresholds of its functions.
     """
 
     def __init__(
         self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,
         backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
-        middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None,
+        middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None, alerts: Alerts | None = None,
     ) -> None:
         if not id or not id.isascii() or not all(c.isalnum() or c in "._-" for c in id):
             raise ConfigurationError(f"app id {id!r} may have letters, digits, '.', '_' and '-' only")
@@ -105,10 +107,11 @@ class App:
         self.backoff = backoff or Backoff.table()
         self.middleware = tuple(middleware)
         self.lifespan = lifespan
+        self.alerts = alerts
         self._senders: list[Sender] = []
         self._send_wrappers = [m for m in self.middleware if overrides(m, "around_send")]
         try:
-            function_options({}, self.retries, self.backoff)
+            function_options({}, self.retries, self.backoff, alerts=alerts)
         except ConfigurationError as error:
             raise ConfigurationError(f"app {id!r}: {error}") from error
         for model in events or ():
@@ -179,7 +182,7 @@ class App:
         where = source_of(fn)
         try:
             normal = [normalise(trigger) for trigger in triggers]
-            options = function_options(settings, self.retries, self.backoff, normal)
+            options = function_options(settings, self.retries, self.backoff, normal, self.alerts)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from error
         function_id = settings.get("id") or fn.__name__.replace("_", "-")

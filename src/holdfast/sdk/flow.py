@@ -217,7 +217,9 @@ class KeyTable:
 
     def _check(self, key: Callable[[Any], object]) -> None:
         if inspect.iscoroutinefunction(key):
-            raise ConfigurationError(f"key {key.__qualname__} is async; a key is worked out at once, from the event alone")
+            raise ConfigurationError(
+                f"key {key.__qualname__} is async; a key is worked out at once, from the event alone"
+            )
         try:
             wanted = [hint for name, hint in get_type_hints(key).items() if name != "return"]
         except Exception:  # annotations may name things that exist for type checkers only

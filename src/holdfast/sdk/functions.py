@@ -15,6 +15,7 @@ from holdfast.base.limits import event_name_problem
 from holdfast.base.retry import RetryPolicy
 from holdfast.core.cron import Schedule
 from holdfast.core.expressions import compile_expression
+from holdfast.sdk.alerts import Alerts
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import Event, FunctionFailed
 from holdfast.sdk.middleware import Middleware
@@ -46,6 +47,8 @@ class FunctionOptions:
     middleware: tuple[Middleware, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     """Flow control, in the protocol's registration form."""
+    alerts: Alerts | None = None
+    """When its trouble is told."""
     keys: dict[str, Callable[[Any], object]] = field(default_factory=dict)
     """The keys in it that are Python functions, by the name that stands for them."""
 
@@ -101,6 +104,7 @@ class Function(Target[E, R]):
             "backoff": self.options.backoff.describe(),
             "stepTimeout": duration_text(self.options.step_timeout_ms),
             **self.options.extra,
+            **({} if self.options.alerts is None else {"alerts": self.options.alerts.config()}),
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -55,7 +55,11 @@ class HttpSender:
         """See `Sender.send`. The request is made in a thread, so that nothing of the caller's loop is held up."""
         return await asyncio.to_thread(self.send_threadsafe, events)
 
-    def send_threadsafe(self, events: Sequence[Outgoing]) -> list[Sent]:
+    async def send_seeded(self, events: Sequence[Outgoing], seed: str) -> list[Sent]:
+        """Send so that a repetition with the same seed gives the events the same internal ids (protocol section 1.2)."""
+        return await asyncio.to_thread(self.send_threadsafe, events, seed)
+
+    def send_threadsafe(self, events: Sequence[Outgoing], seed: str | None = None) -> list[Sent]:
         """See `Sender.send_threadsafe`."""
         if not events:
             return []
@@ -65,11 +69,12 @@ class HttpSender:
                 for e in events
             ]
         )
-        answer = self._post(body)
+        answer = self._post(body, {} if seed is None else {"X-Inngest-Event-Id-Seed": seed})
         return [Sent(ulid_bytes(event_id)) for event_id in answer.ids]
 
-    def _post(self, body: bytes) -> _Answer:
-        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> _Answer:
+        sent = {"Content-Type": "application/json", **headers}
+        request = urllib.request.Request(self._url, body, sent, method="POST")  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - configured address
                 return msgspec.json.decode(response.read(), type=_Answer)

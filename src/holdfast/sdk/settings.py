@@ -9,6 +9,7 @@ from holdfast.base.duration import Duration, duration_ms
 from holdfast.base.errors import ConfigurationError
 from holdfast.base.limits import MAX_RETRIES
 from holdfast.base.retry import RetryPolicy
+from holdfast.sdk.alerts import Alerts
 from holdfast.sdk.events import Event
 from holdfast.sdk.flow import (
     Batch,
@@ -73,10 +74,16 @@ class FunctionSettings(TypedDict, total=False):
     """Events that cancel the run; up to five."""
     timeouts: Timeouts
     """How long a run may wait to start, and take."""
+    alerts: Alerts
+    """When its trouble is told; the app's unless given."""
 
 
 def function_options(
-    settings: FunctionSettings, retries: int, backoff: RetryPolicy, triggers: Sequence[Trigger] = ()
+    settings: FunctionSettings,
+    retries: int,
+    backoff: RetryPolicy,
+    triggers: Sequence[Trigger] = (),
+    alerts: Alerts | None = None,
 ) -> FunctionOptions:
     """The options of a function, from its settings and its app's defaults.
 
@@ -102,8 +109,14 @@ def function_options(
     aliases = settings.get("aliases", ())
     if isinstance(aliases, str):
         raise ConfigurationError(f"aliases is a list of ids: aliases=[{aliases!r}]")
+    alerts = settings.get("alerts", alerts)
+    if alerts is not None:
+        if not isinstance(alerts, Alerts):
+            raise ConfigurationError(f"alerts is Alerts(...), not {alerts!r}")
+        alerts.config()
     keys = KeyTable(triggers)
     return FunctionOptions(
+        alerts=alerts,
         extra=flow_config(settings, keys),
         keys=keys.functions,
         retries=wanted,

@@ -15,9 +15,10 @@ from starlette.types import Scope
 from holdfast.engine.engine import Engine
 from holdfast.server.bodies import header
 from holdfast.server.errors import ApiError, error_response
-from holdfast.server.keys import KeyRing, derived_secret, fingerprint, random_secret, strip_prefix
+from holdfast.server.keys import KeyRing, derived_secret, fingerprint, random_secret
 from holdfast.server.sessions import COOKIE, Session, Sessions
 from holdfast.server.settings import ServerSettings, is_loopback
+from holdfast.wire.signatures import strip_prefix
 
 PUBLIC_PATHS = frozenset({"/health", "/login", "/login.css"})
 """Routes that answer without credentials. The event API has its own key."""

@@ -13,6 +13,7 @@ from holdfast.base.errors import (
     HoldfastError,
     OverloadedError,
     RunNotFoundError,
+    RunRefusedError,
     StoreError,
     StoreFailedError,
     StoreFullError,
@@ -89,6 +90,8 @@ def api_error(error: HoldfastError) -> ApiError:
         status = error.status
     elif isinstance(error, RunNotFoundError):
         status = 404
+    elif isinstance(error, RunRefusedError):
+        status = 422
     elif isinstance(error, OverloadedError):
         status, retry_after = 503, error.retry_after
     elif isinstance(error, StoreFullError):

@@ -9,13 +9,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 
 from holdfast.base.errors import ConfigurationError
-
-_PREFIX = re.compile(r"^signkey-\w+-")
-
-
-def strip_prefix(signing_key: str) -> str:
-    """The key itself, without `signkey-<environment>-` (protocol section 1.1)."""
-    return _PREFIX.sub("", signing_key)
+from holdfast.wire.signatures import hashed_key, strip_prefix
 
 
 def check_signing_key(signing_key: str, what: str) -> None:
@@ -54,8 +48,7 @@ class KeyRing:
         """Accepts each key, and the hash of it that SDKs send instead (protocol section 1.1)."""
         accepted = []
         for key in keys:
-            plain = strip_prefix(key)
-            accepted += [plain, sha256(bytes.fromhex(plain)).hexdigest()]
+            accepted += [strip_prefix(key), hashed_key(key)]
         return cls(accepted)
 
     def __bool__(self) -> bool:

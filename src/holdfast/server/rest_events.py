@@ -30,7 +30,18 @@ from holdfast.server.operation import (
     read_limit,
     read_moment,
 )
-from holdfast.server.shapes import Event, Function, Health, Invoked, Run, event_of, function_of, run_of
+from holdfast.server.shapes import (
+    Alert,
+    Event,
+    Function,
+    Health,
+    Invoked,
+    Run,
+    alert_of,
+    event_of,
+    function_of,
+    run_of,
+)
 from holdfast.store.reads import EventView
 
 MAX_EVENTS = 51
@@ -80,6 +91,10 @@ async def list_functions(api: Api, _request: Request) -> Response:
     return api.answer([function_of(row) for row in await api.engine.reader.functions()])
 
 
+async def list_alerts(api: Api, _request: Request) -> Response:
+    return api.answer([alert_of(alert) for alert in api.engine.alerting.described()])
+
+
 async def list_app_functions(api: Api, request: Request) -> Response:
     name = request.path_params["app"]
     rows = await api.engine.reader.functions()
@@ -104,10 +119,9 @@ async def invoke(api: Api, request: Request) -> Response:
         raise ApiError(error.status, str(error), error.code) from error
     if function is not None and event.name == _INVOKED:
         event = _as_triggered(function, event)
-    run_id = await api.engine.start(slug, event)
+    event_id, run_id = await api.engine.control.start_event(slug, event)
     await api.audit(request, "function.invoke", slug, run_id)
-    info = await api.engine.run_info(run_id)
-    return json_response(Invoked(info.event_id, run_id))
+    return json_response(Invoked(event_id, run_id))
 
 
 def _in_process(api: Api, slug: str) -> SdkFunction[Any, Any] | None:
@@ -261,7 +275,17 @@ OPERATIONS = (
             200: Answer("It is on disk and will run.", Invoked, envelope=False),
             400: Answer("The event is not acceptable.", ErrorBody, envelope=False),
             404: Answer("There is no such function.", ErrorBody, envelope=False),
+            422: Answer("A rule of its flow control doesn't let a run start now.", ErrorBody, envelope=False),
         },
+    ),
+    Operation(
+        method="GET",
+        path="/v1/alerts",
+        id="listAlerts",
+        group="Functions",
+        handler=list_alerts,
+        summary="List the alerts that are on",
+        answers={200: Answer("Alerts, those that were raised first before others.", list[Alert])},
     ),
     Operation(
         method="GET",

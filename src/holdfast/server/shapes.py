@@ -173,6 +173,19 @@ class Function(Struct, frozen=True):
     config: Annotated[dict[str, Any], Meta(description="Triggers, retries and limits, as it registered.")]
 
 
+class Alert(Struct, frozen=True):
+    """A function that is past one of its thresholds."""
+
+    function: Annotated[str, Meta(description="`<app>-<function>`.")]
+    alert: Annotated[str, Meta(description="backlog, delay, failure_rate or dead_letters.")]
+    value: Annotated[
+        float, Meta(description="What was measured when it was raised: runs, seconds, a part of 1, dead letters.")
+    ]
+    threshold: float
+    raised_at: str
+    text: Annotated[str, Meta(description="The alert in a sentence.")]
+
+
 class Started(Struct, frozen=True):
     """A run that a request made."""
 
@@ -345,6 +358,12 @@ def dead_letter_of(view: DeadLetterView) -> DeadLetter:
         view.redriven_as,
         view.attempts,
     )
+
+
+def alert_of(alert: dict[str, Any]) -> Alert:
+    """An alert for the API."""
+    moment = _moment(alert["raised_at"])
+    return Alert(alert["function"], alert["alert"], alert["value"], alert["threshold"], moment, alert["text"])
 
 
 def function_of(view: FunctionView) -> Function:

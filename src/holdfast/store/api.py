@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from holdfast.core.flow import Flow
 from holdfast.core.plan import Plan, Read, Tx
-from holdfast.core.rows import AlarmRow, CronRow, GatherRow, ItemRow, RunRow
+from holdfast.core.rows import AlarmRow, AlertRow, CronRow, GatherRow, ItemRow, RunRow
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite.lanes import Lanes
 from holdfast.store.sqlite.registry import Registration
@@ -31,6 +31,8 @@ class Store(Protocol):
     """The flow control of the functions that have any."""
     paused: dict[int, str]
     """Functions that are paused, and how."""
+    on_alarm: Callable[[int], None] | None
+    """Called after a commit that set alarms, or let events gather, with the moment when the first of them is due."""
     on_lanes: Callable[[], None] | None
     """Called after a commit that changed lanes: something may be ready, or wait for a moment."""
 
@@ -66,6 +68,10 @@ class Store(Protocol):
 
     def cron_rows(self) -> list[CronRow]:
         """All schedules."""
+        ...
+
+    def alert_rows(self) -> list[AlertRow]:
+        """The alerts that are on, oldest first."""
         ...
 
     def leased_by_others(self) -> list[ItemRow]:

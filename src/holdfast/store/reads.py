@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -177,6 +177,14 @@ class DeadLetterView(msgspec.Struct, frozen=True):
     """How often what failed in the end was tried: the step that the final error names, else the function."""
 
 
+class Backlog(msgspec.Struct, frozen=True):
+    """The ready items of a function that wait for a place, counted no further than 100,000."""
+
+    ready: int
+    oldest_at: int | None
+    """Since when the first of them waits."""
+
+
 class CronView(msgspec.Struct, frozen=True):
     """A schedule."""
 
@@ -346,6 +354,10 @@ class Reader(Protocol):
     async def audit(self, *, limit: int = 100) -> Sequence[AuditView]: ...
     async def stats(self, *, since: int) -> Sequence[FunctionStats]: ...
     async def overview(self, *, since: int, now: int, slices: int = 60) -> Overview: ...
+
+    async def backlogs(self, function_ids: Sequence[int]) -> Mapping[int, Backlog]:
+        """What of these functions waits for a place."""
+        ...
 
     async def close(self) -> None:
         """Give up threads and connections. Nothing can be read afterwards; closing again does nothing."""

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from holdfast.base.clock import SystemClock, to_ms
 from holdfast.base.errors import ConfigurationError
+from holdfast.core.claiming import Claim
 from holdfast.core.ending import Cancel, End
 from holdfast.core.ingest import Ingest
 from holdfast.core.machine import FailAttempt, Park, Record, RecordSend
 from holdfast.core.plan import Plan
-from holdfast.core.queue import Claim
 from holdfast.core.rows import StepKind
 from holdfast.core.waiting import Register, TimeOut
 from holdfast.engine.crash import kill

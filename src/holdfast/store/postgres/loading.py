@@ -46,6 +46,7 @@ from holdfast.store.postgres.values import Blobs, Texts
 
 replace = msgspec.structs.replace
 
+RUN_ID_BYTES = 16
 _LAST = b"\xff" * 24
 _COVERED: frozenset[type[Row]] = frozenset({RunRow, StepRow, WaitRow, EventRow})
 """Tables whose rows need no lock of their own: the lock of the run's item covers them, or they never change."""
@@ -113,12 +114,16 @@ class Loader:
         self._cache = cache
         self._lock = lock
         self._wanted: dict[type[Row], dict[Any, None]] = {}
+        self._parts = False
+        """Whether items of single steps are among what is read: those of one run don't exclude each other, its row does."""
         self._trusted: list[bytes] = []
         """Runs taken from memory, if their items turn out to be as remembered."""
         self.absent: set[tuple[type[Row], Any]] = set()
         """Rows that were asked for and are not there: who adds one must be the first."""
         self.woken: dict[bytes, int] = {}
         """The wake-ups of each item as loaded: they rise in place, and are to be written when they have."""
+        self.owners: dict[bytes, int] = {}
+        """Who leases each item as loaded."""
         self.timed: set[bytes] = set()
         """Items that were timed as loaded: when one is not any more, another may be the next to be due."""
         self.lanes: list[LaneRow] | None = None
@@ -159,6 +164,7 @@ class Loader:
     def _want(self, cls: type[Row], key: Any) -> None:
         if not self._tx.knows(cls, key):
             self._wanted.setdefault(cls, {})[key] = None
+            self._parts = self._parts or (cls is ItemRow and len(key) > RUN_ID_BYTES)
 
     # -- by key ------------------------------------------------------------------------------------------------------------
 
@@ -188,20 +194,28 @@ class Loader:
 
         if cls is RunRow:
             # a live run's step counter is not written with each step: it is the highest sequence number there is
-            highest: dict[bytes, int] = {}
-            step.add(self._sql.sql(sql.MAX_SEQ), [Blobs(keys)], lambda cursor: highest.update(cursor.fetchall()))
-            step.add(table.select(), table.keys(keys), lambda cursor: self._take_runs(cursor, keys, highest))
+            found: list[RunRow] = []
+            step.add(
+                table.select(self._lock_of(cls)),
+                table.keys(keys),
+                lambda cursor: found.extend(table.rows(cursor.fetchall())),
+            )
+            step.add(
+                self._sql.sql(sql.MAX_SEQ),
+                [Blobs(keys)],
+                lambda cursor: self._take_runs(keys, found, dict(cursor.fetchall())),
+            )
         else:
             step.add(table.select(self._lock_of(cls)), table.keys(keys), take)
 
     def _lock_of(self, cls: type[Row]) -> str:
-        if not self._lock or cls in _COVERED:
+        if not self._lock or (cls in _COVERED and not (cls is RunRow and self._parts)):
             return ""
         # a lane is kept from being deleted by those who let items wait in it, and they don't keep others from it
         return "KEY SHARE" if cls is LaneRow else "UPDATE"
 
-    def _take_runs(self, cursor: Cursor, keys: list[bytes], highest: dict[bytes, int]) -> None:
-        for row in self._sql[RunRow].rows(cursor.fetchall()):
+    def _take_runs(self, keys: list[bytes], found: list[RunRow], highest: dict[bytes, int]) -> None:
+        for row in found:
             if row.ended_at is None:
                 row.steps = max(row.steps, highest.get(row.id, 0))
             self._tx.provide(RunRow, row.id, row)
@@ -211,7 +225,9 @@ class Loader:
     def _provide(self, cls: type[Row], key: Any, row: Any) -> None:
         if cls is ItemRow and key not in self.woken:
             self.woken[key] = row.woken
-            if row.state == ItemState.TIMED:
+            if row.state == ItemState.LEASED:
+                self.owners[key] = row.owner
+            elif row.state == ItemState.TIMED:
                 self.timed.add(key)
         elif cls is LaneRow:
             row = self._promoted(row)
@@ -226,7 +242,7 @@ class Loader:
     def _from_memory(self, keys: dict[Any, None]) -> dict[Any, None]:
         """Leave out the runs this node has in memory, whose items are read and locked in the same go."""
         cache = self._cache
-        if cache is None:
+        if cache is None or self._parts:
             return keys
         rest: dict[Any, None] = {}
         for key in keys:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from holdfast.core.rows import KEYS, LeaseCountRow, Row
-from holdfast.store.postgres.values import Blobs, Column, Ints, Texts, from_text
+from holdfast.store.postgres.values import Blobs, Column, Floats, Ints, Texts, from_text
 from holdfast.store.sqlite.statements import FIXED
 from holdfast.store.sqlite.statements import PRIMARY_KEYS as SHARED_KEYS
 
@@ -24,6 +24,7 @@ PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {**SHARED_KEYS, LeaseCountRow: 
 
 _COLUMN_OF: dict[str, tuple[type[Column], str]] = {
     "int": (Ints, "int8[]"),
+    "float": (Floats, "float8[]"),
     "str": (Texts, "text[]"),
     "bytes": (Blobs, "bytea[]"),
 }

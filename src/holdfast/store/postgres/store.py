@@ -13,12 +13,23 @@ from holdfast.base.clock import Clock, FollowingClock
 from holdfast.base.errors import StoreError
 from holdfast.core.flow import Flow
 from holdfast.core.plan import Change, Plan, Read, Tx
-from holdfast.core.rows import AlarmRow, CronRow, GatherRow, ItemRow, ItemState, LaneRow, LeaseCountRow, Row, RunRow
+from holdfast.core.rows import (
+    AlarmRow,
+    AlertRow,
+    CronRow,
+    GatherRow,
+    ItemRow,
+    ItemState,
+    LaneRow,
+    LeaseCountRow,
+    Row,
+    RunRow,
+)
 from holdfast.store.group import Attempt, GroupCommit
 from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import Connection, connect, discard, parse_url, settle, translate
 from holdfast.store.postgres.groups import GroupThread, GroupTx
-from holdfast.store.postgres.loading import Loader
+from holdfast.store.postgres.loading import RUN_ID_BYTES, Loader
 from holdfast.store.postgres.migrating import migrate_postgres
 from holdfast.store.postgres.nodes import Listener, Membership, Signal, bury, enrol, retire
 from holdfast.store.postgres.registry import bind, current, register, set_state, slugs, states
@@ -57,6 +68,8 @@ class PostgresStore:
         self.clock: Clock = clock or self._followed  # type: ignore[assignment]
         self._sql = Statements(self.settings.schema)
         self._items: dict[bytes, ItemRow] = {}
+        self._sure: dict[bytes, ItemRow] = {}
+        """Items as they were when their runs were last read or written: for as long as they are so, the runs are as remembered."""
         self._runs: dict[bytes, RunRow] = {}
         self._lanes = Lanes(())
         self.lanes_in_doubt = False
@@ -66,6 +79,8 @@ class PostgresStore:
         """The flow control of the functions that have any."""
         self.paused: dict[int, str] = {}
         """Functions that are paused, and how."""
+        self.on_alarm: Callable[[int], None] | None = None
+        """Called after a commit that set alarms, or let events gather, with the moment when the first of them is due."""
         self.on_lanes: Callable[[], None] | None = None
         """Called after a commit that changed lanes: something may be ready, or wait for a moment."""
         self._wait_paths: dict[str, set[str]] = {}
@@ -256,6 +271,10 @@ class PostgresStore:
         """All schedules. Blocks; for the start."""
         return self._now(lambda conn: self._rows(conn, CronRow, "TRUE"))
 
+    def alert_rows(self) -> list[AlertRow]:
+        """The alerts that are on, oldest first. Blocks; for the start."""
+        return self._now(lambda conn: self._rows(conn, AlertRow, "TRUE ORDER BY raised_at"))
+
     def _now(self, job: Callable[[Connection], T]) -> T:
         """Do something with a connection of its own, and wait for it: only while the node starts."""
         conn = connect(self.settings, "start")
@@ -279,11 +298,14 @@ class PostgresStore:
         """An item leased by this process, as last seen."""
         return self._items.get(item_id)
 
+    def _sure_item(self, item_id: bytes) -> ItemRow | None:
+        return self._sure.get(item_id)
+
     def cached_run(self, run_id: bytes) -> RunRow | None:
         """A run leased by this process."""
         return self._runs.get(run_id)
 
-    leased_item = cached_item
+    leased_item = _sure_item
     leased_run = cached_run
 
     @property
@@ -354,6 +376,7 @@ class PostgresStore:
                 self._lease_counts.pop(gate, None)
             else:
                 self._lease_counts[gate] = tx.row(LeaseCountRow, gate).used
+        self._announce_alarms(tx, changes)
         if "alarm" in tx.moments and tx.moments["alarm"] != self._next_alarm:
             self._next_alarm = tx.moments["alarm"]
             signal.work = True
@@ -389,6 +412,16 @@ class PostgresStore:
             assert self._loop is not None
             self._claiming_again = self._loop.call_later(_CLAIM_AGAIN_SECONDS, self._tell_lanes)
 
+    def _announce_alarms(self, tx: GroupTx, changes: dict[type[Row], dict[Any, Change]]) -> None:
+        due = [
+            tx.row(cls, key).at if cls is AlarmRow else tx.row(cls, key).due
+            for cls in (AlarmRow, GatherRow)
+            for key, change in changes.get(cls, {}).items()
+            if change is not Change.DELETE
+        ]
+        if due and self.on_alarm is not None and self._loop is not None:
+            self._loop.call_soon(self.on_alarm, min(due))
+
     def _tell_lanes(self) -> None:
         if self._claiming_again is not None:
             self._claiming_again.cancel()
@@ -400,17 +433,20 @@ class PostgresStore:
         """Keep an item that is leased here, with its run; forget what is not any more."""
         item = tx.get(ItemRow, key)
         known = self._items.get(key)
-        if item is not None and item.state == ItemState.LEASED:
-            if item.owner == tx.owner or (known is not None and known.owner == item.owner):
-                self._items[key] = item
-                run = tx.get(RunRow, item.run_id)
-                if run is not None:
-                    self._runs[item.run_id] = run
-                return
-            if item.woken != tx.loader.woken.get(key, item.woken):
-                signal.woken.add(item.owner)
+        ours = (tx.owner,) if known is None else (tx.owner, known.owner)
+        if item is not None and item.state == ItemState.LEASED and item.owner in ours:
+            self._items[key] = item
+            run = tx.get(RunRow, item.run_id)
+            if run is not None and len(key) == RUN_ID_BYTES:
+                self._runs[key] = run
+                self._sure[key] = item
+            return
+        owner = tx.loader.owners.get(key)
+        if owner is not None and (item is None or item.owner != owner or item.woken != tx.loader.woken[key]):
+            signal.woken.add(owner)
         self._items.pop(key, None)
-        self._runs.pop(key[:16], None)
+        self._sure.pop(key, None)
+        self._runs.pop(key, None)
         if item is not None and item.state == ItemState.TIMED:
             due = self._next_timer
             if due is None or item.due < due:

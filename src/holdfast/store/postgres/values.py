@@ -16,6 +16,7 @@ from psycopg.adapt import Dumper
 
 _pack_length = Struct("!i").pack
 _pack_int8 = Struct("!iq").pack
+_pack_float8 = Struct("!id").pack
 _pack_header = Struct("!iiIii").pack
 _pack_empty = Struct("!iiI").pack
 _NULL = b"\xff\xff\xff\xff"
@@ -46,6 +47,12 @@ class Column:
 
 class Ints(Column):
     """Integers, or None."""
+
+    __slots__ = ()
+
+
+class Floats(Column):
+    """Numbers with a fraction, or None."""
 
     __slots__ = ()
 
@@ -87,6 +94,14 @@ class _IntsDumper(_ColumnDumper):
         return [_NULL if value is None else _pack_int8(8, value) for value in values]
 
 
+class _FloatsDumper(_ColumnDumper):
+    oid = 1022
+    element_oid = 701
+
+    def parts(self, values: Sequence[Any], nulls: bool) -> Iterable[bytes]:
+        return [_NULL if value is None else _pack_float8(8, value) for value in values]
+
+
 class _BlobsDumper(_ColumnDumper):
     oid = 1001
     element_oid = 17
@@ -115,5 +130,6 @@ def register(context: AdaptContext) -> None:
     adapters = context.adapters
     assert adapters is not None
     adapters.register_dumper(Ints, _IntsDumper)
+    adapters.register_dumper(Floats, _FloatsDumper)
     adapters.register_dumper(Texts, _TextsDumper)
     adapters.register_dumper(Blobs, _BlobsDumper)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from holdfast.base.clock import Clock
 from holdfast.store.reads import (
     AuditView,
+    Backlog,
     CronView,
     DeadLetterView,
     EventView,
@@ -26,7 +27,7 @@ from holdfast.store.reads import (
 from holdfast.store.sqlite.reading import statements as sql
 from holdfast.store.sqlite.reading import views
 from holdfast.store.sqlite.reading.detail import run_detail
-from holdfast.store.sqlite.reading.figures import function_stats, overview
+from holdfast.store.sqlite.reading.figures import backlog, function_stats, overview
 from holdfast.store.sqlite.reading.letters import LetterFilter, letter, list_letters
 from holdfast.store.sqlite.reading.listing import MAX_LIMIT, EventFilter, count_runs, list_events, list_runs, runs_by_id
 from holdfast.store.sqlite.reading.pool import ReadPool
@@ -155,6 +156,12 @@ class SqliteReader:
     async def stats(self, *, since: int) -> Sequence[FunctionStats]:
         """See `Reader.stats`."""
         return await self._pool.run(lambda conn: function_stats(conn, since))
+
+    async def backlogs(self, function_ids: Sequence[int]) -> Mapping[int, Backlog]:
+        """See `Reader.backlogs`."""
+        if not function_ids:
+            return {}
+        return await self._pool.run(lambda conn: {one: backlog(conn, one) for one in function_ids})
 
     async def overview(self, *, since: int, now: int, slices: int = 60) -> Overview:
         """See `Reader.overview`."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.core.rows import (
     AlarmRow,
+    AlertRow,
     AttemptRow,
     AuditRow,
     BatchEventRow,
@@ -56,6 +57,7 @@ PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {
     GatherRow: ("function_id", "kind", "key"),
     BatchEventRow: ("run_id", "position"),
     AlarmRow: ("run_id", "kind"),
+    AlertRow: ("function_id", "kind"),
 }
 
 IN_MEMORY: frozenset[type[Row]] = frozenset({LeaseCountRow})
@@ -167,6 +169,7 @@ EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? ORDER BY id LIMIT 10
 DUE_TIMERS = select_where(ItemRow, "state = 1 AND due <= ? ORDER BY due LIMIT ?")
 READY_IN_LANE = select_where(ItemRow, "state = 0 AND lane = ? ORDER BY rank, id LIMIT ?")
 ALL_CRONS = select_where(CronRow, "TRUE")
+ALL_ALERTS = select_where(AlertRow, "TRUE ORDER BY raised_at")
 ALL_LANES = select_where(LaneRow, "TRUE")
 LEASED_BY_OTHERS = select_where(ItemRow, "state = 2 AND owner <> ?")
 NEXT_TIMER = "SELECT min(due) FROM queue WHERE state = 1"

@@ -26,6 +26,7 @@ from holdfast.core.plan import (
 )
 from holdfast.core.rows import (
     AlarmRow,
+    AlertRow,
     CronRow,
     GatherRow,
     ItemRow,
@@ -95,6 +96,8 @@ class SqliteStore:
         """The flow control of the functions that have any."""
         self.paused: dict[int, str] = {}
         """Functions that are paused, and how."""
+        self.on_alarm: Callable[[int], None] | None = None
+        """Called after a commit that set alarms, or let events gather, with the moment when the first of them is due."""
         self.on_lanes: Callable[[], None] | None = None
         """Called after a commit that changed lanes: something may be ready, or wait for a moment."""
         self._pruner = Pruner(self._conn)
@@ -213,6 +216,10 @@ class SqliteStore:
     def cron_rows(self) -> list[CronRow]:
         """All schedules."""
         return [CronRow(*row) for row in self._conn.execute(sql.ALL_CRONS)]
+
+    def alert_rows(self) -> list[AlertRow]:
+        """The alerts that are on, oldest first."""
+        return [AlertRow(*row) for row in self._committed.execute(sql.ALL_ALERTS)]
 
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice of what is old, while no group is being committed; whether there is more to go through."""
@@ -383,10 +390,24 @@ class SqliteStore:
         lanes = changes.get(LaneRow)
         if lanes:
             self._apply_lanes(tx, lanes)
+        if AlarmRow in changes or GatherRow in changes:
+            self._announce_alarms(tx, changes)
         for key, change in changes.get(WaitRow, {}).items():
             if change is not Change.DELETE:
                 self.expect(tx.row(WaitRow, key).lookup)
         self.checkpointer.wrote()
+
+    def _announce_alarms(self, tx: Tx, changes: dict[type[Row], dict[Any, Change]]) -> None:
+        due = [
+            tx.row(AlarmRow, key).at for key, change in changes.get(AlarmRow, {}).items() if change is not Change.DELETE
+        ]
+        due += [
+            tx.row(GatherRow, key).due
+            for key, change in changes.get(GatherRow, {}).items()
+            if change is not Change.DELETE
+        ]
+        if due and self.on_alarm is not None:
+            self._loop.call_soon(self.on_alarm, min(due))
 
     def _apply_lanes(self, tx: Tx, changes: dict[Any, Change]) -> None:
         for lane, change in changes.items():

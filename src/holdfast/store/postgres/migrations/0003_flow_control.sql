@@ -42,3 +42,8 @@ CREATE TABLE alarms (
   PRIMARY KEY (run_id, kind)
 );
 CREATE INDEX alarms_by_at ON alarms (at);
+
+CREATE TABLE alerts (
+  function_id bigint NOT NULL, kind text COLLATE "C" NOT NULL, raised_at bigint NOT NULL, value double precision NOT NULL,
+  threshold double precision NOT NULL, PRIMARY KEY (function_id, kind)
+);

@@ -36,3 +36,8 @@ CREATE TABLE alarms (
   run_id BLOB NOT NULL, kind INTEGER NOT NULL, at INTEGER NOT NULL, reason TEXT NOT NULL, by BLOB, PRIMARY KEY (run_id, kind)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX alarms_by_at ON alarms (at);
+
+CREATE TABLE alerts (
+  function_id INTEGER NOT NULL, kind TEXT NOT NULL, raised_at INTEGER NOT NULL, value REAL NOT NULL, threshold REAL NOT NULL,
+  PRIMARY KEY (function_id, kind)
+) STRICT, WITHOUT ROWID;

@@ -11,12 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 from holdfast.core.rows import SUSPECT_LANE, RunStatus
-from holdfast.store.reads import FunctionStats, Overview
+from holdfast.store.reads import Backlog, FunctionStats, Overview
 from holdfast.store.sqlite.reading import statements as sql
 from holdfast.store.sqlite.reading.listing import first_id, runs_by_id
 from holdfast.store.sqlite.reading.views import SqlRow
 
 MAX_SLICES = 500
+MAX_BACKLOG = 100_000
 PERCENTILE_RUNS = 1000
 """Completed runs of a function that its percentiles are computed from: the newest of the period."""
 RECENT_FAILURES = 10
@@ -73,6 +74,13 @@ def _buckets(conn: sqlite3.Connection, since: int, now: int, slices: int) -> lis
         completed, cancelled, started = conn.execute(sql.SLICE, (first_id(start), end)).fetchone()
         out.append((start, completed, failed[index], cancelled, started))
     return out
+
+
+def backlog(conn: sqlite3.Connection, function_id: int) -> Backlog:
+    """What of a function waits for a place."""
+    prefix = f"{function_id}/"
+    ready, oldest = conn.execute(sql.BACKLOG, (str(function_id), prefix, f"{function_id}0", MAX_BACKLOG)).fetchone()
+    return Backlog(ready, oldest)
 
 
 def store_bytes(path: Path) -> int:

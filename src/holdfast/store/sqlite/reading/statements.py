@@ -173,3 +173,11 @@ WITH recent AS (
 ), ranked AS (SELECT ms, cume_dist() OVER (ORDER BY ms) AS share FROM recent)
 SELECT min(ms) FILTER (WHERE share >= 0.5), min(ms) FILTER (WHERE share >= 0.95) FROM ranked
 """
+
+# its lanes are the function's number, alone or followed by "/" and key values; a rank counts the run's priority in
+BACKLOG = """
+SELECT count(*), min(since) FROM (
+  SELECT q.rank + r.priority * 1000 AS since FROM queue q INDEXED BY queue_ready JOIN runs r ON r.id = q.run_id
+  WHERE q.state = 0 AND (q.lane = ? OR (q.lane >= ? AND q.lane < ?)) LIMIT ?
+)
+"""

@@ -1,0 +1,17 @@
+"""The serve route in a FastAPI application: `serve(web, app)`."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from starlette.applications import Starlette
+
+from holdfast.sdk.app import App
+from holdfast.serve.handler import ServeHandler
+from holdfast.serve.settings import ServeOptions
+from holdfast.serve.starlette import mount
+
+
+def serve(web: Starlette, app: App, **options: Unpack[ServeOptions]) -> ServeHandler:
+    """Mount an app's functions at `/api/inngest` of a FastAPI application; see `holdfast.serve.starlette.serve`."""
+    return mount(web, app, "fastapi", options)

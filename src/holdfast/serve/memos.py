@@ -1,0 +1,107 @@
+"""What a call already knows of a step, and what the function gets for it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, get_type_hints
+
+import msgspec
+from pydantic import ValidationError
+
+from holdfast.base.codec import ResultCodec, decode_json
+from holdfast.base.errors import InvokeTimeoutError, NonRetriableError, NotSerializableError, StepError, qualified_name
+from holdfast.sdk.callables import Callables
+from holdfast.sdk.calls import InvokeCall, RunCall, StepCall, WaitCall
+from holdfast.sdk.receiving import read_awaited
+from holdfast.wire.calls import Memo, bare_memo, wrapped_memo
+from holdfast.wire.opcodes import StepFailure
+
+_TIMED_OUT = frozenset({"InngestInvokeTimeoutError", "InvokeTimeoutError"})
+
+
+class Tagged(msgspec.Struct, rename={"type": "$type", "value": "$value"}, forbid_unknown_fields=True):
+    """A result whose JSON alone could not be read back: of a function without a return annotation."""
+
+    type: str
+    value: msgspec.Raw
+
+
+def tagged(raw: bytes, tag: str | None) -> bytes:
+    """A result as it is reported."""
+    if tag is None and not raw.startswith(b'{"$'):
+        return raw
+    return msgspec.json.encode(Tagged(tag or "", msgspec.Raw(raw)))
+
+
+def memo_of(call: StepCall[Any], raw: msgspec.Raw) -> Memo:
+    """What a call says about this step."""
+    return wrapped_memo(raw) if not isinstance(call, WaitCall) else bare_memo(raw)
+
+
+def value_of(call: StepCall[Any], memo: Memo, callables: Callables) -> Any:
+    """What the function gets for a finished step.
+
+    Raises:
+        StepError: the step failed.
+    """
+    if memo.error is not None:
+        raise step_error(call.key, memo.error)
+    data = b"null" if memo.data is None else bytes(memo.data)
+    if isinstance(call, RunCall):
+        return _untagged(callables.of(call.fn).codec, data)
+    if isinstance(call, WaitCall):
+        return None if data == b"null" else read_awaited(data, call.model)
+    if isinstance(call, InvokeCall):
+        return ResultCodec.of(call.result).decode(data, None)
+    return decode_json(data)
+
+
+def _untagged(codec: ResultCodec, data: bytes) -> Any:
+    if data.lstrip().startswith(b"{"):
+        try:
+            found = msgspec.json.decode(data, type=Tagged)
+        except msgspec.ValidationError:  # an object of the user's
+            return codec.decode(data, None)
+        return codec.decode(bytes(found.value), found.type or None)
+    return codec.decode(data, None)
+
+
+def step_error(key: str, failure: StepFailure) -> StepError:
+    """The error a function sees for a recorded failure: the same as in process."""
+    data = failure.data
+    if isinstance(data, dict) and data.keys() <= {"chain", "step"}:
+        data = None  # holdfast's own
+    if failure.name in _TIMED_OUT:
+        chain = tuple(map(qualified_name, (InvokeTimeoutError, StepError)))
+        return InvokeTimeoutError(key, "InvokeTimeoutError", failure.message, chain=chain, stack=failure.stack, data=data)
+    return StepError(key, failure.name, failure.message, chain=failure.chain, stack=failure.stack, data=data)
+
+
+def with_input(key: str, fn: Callable[..., Any], given: msgspec.Raw) -> Callable[[], Any]:
+    """A step's body with the arguments that somebody gave it on the dashboard, read as its annotations say.
+
+    Raises:
+        NonRetriableError: they don't fit.
+    """
+    value = decode_json(bytes(given))
+    arguments = value if isinstance(value, list) else [value]
+    try:
+        hints = get_type_hints(fn)
+        inspect.signature(fn).bind(*arguments)
+        names = list(inspect.signature(fn).parameters)
+    except (NameError, ValueError):  # annotations for type checkers only, or no signature at all
+        return partial(fn, *arguments)
+    except TypeError as error:
+        raise NonRetriableError(f"step {key!r} can't be run with the input {value!r:.200}: {error}") from error
+    return partial(fn, *(_read(key, hints.get(name, Any), one) for name, one in zip(names, arguments, strict=False)))
+
+
+def _read(key: str, annotation: Any, value: Any) -> Any:
+    try:
+        return ResultCodec.of(annotation).decode(msgspec.json.encode(value), None)
+    except (ValidationError, msgspec.ValidationError) as error:
+        raise NonRetriableError(f"step {key!r} can't be run with the input {value!r:.200}: {error}") from error
+    except NotSerializableError:  # annotated with something that has no JSON form: what was given is all there is
+        return value
