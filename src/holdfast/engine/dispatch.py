@@ -97,6 +97,10 @@ class Dispatch:
     ) -> None:
         self.loading -= len(leased)
         for one in leased:
+            item = self._host.store.cached_item(one.item.id)
+            if item is None or item.epoch != one.item.epoch:
+                self._suspects.discard(one.run.id)  # cancelled while its records were being read
+                continue
             one.event = rows.get(EventRow, one.run.event_id)
             found = [batches.get(EventRow, place.event_id) for place in places.get(one.run.id, ())]
             one.batch = [event for event in found if event is not None]
