@@ -43,6 +43,11 @@ class RunControl:
             if not waiter.done():
                 waiter.set_result(None)
 
+    @property
+    def awaited(self) -> list[bytes]:
+        """Runs whose results are waited for here."""
+        return list(self._waiters)
+
     def close(self, error: HoldfastError) -> None:
         """Nobody will be told any more."""
         for waiters in self._waiters.values():

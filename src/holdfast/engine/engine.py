@@ -30,6 +30,7 @@ from holdfast.core.plan import Plan, Refused
 from holdfast.core.rows import EventRow, RunRow, RunStatus
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.alerting import Alerting
+from holdfast.engine.cluster import Cluster
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
@@ -178,6 +179,12 @@ class Engine:
         self.store.start(self.room, self.executable)
         self.store.on_lanes = self.lanes_changed
         self.alarms = Alarms(self)
+        shared = self.store.shared
+        self.cluster = (
+            None
+            if shared is None
+            else Cluster(self, shared, self.live, self.control, self.alarms, self.set_state)
+        )
         self.store.on_alarm = self.alarms.arm
         self._factory.install()
         if self.options.tune_interpreter:
@@ -194,6 +201,8 @@ class Engine:
             app.bind(self)
         self.timers.arm(self.store.next_timer())
         self.alarms.start()
+        if self.cluster is not None:
+            self.cluster.start()
         self.alerting.start(self._by_id)
         self._retention = Timers(self.clock, self._prune)
         self._retention.arm(self.clock.now() + self.options.prune_every_ms)
@@ -281,6 +290,8 @@ class Engine:
             app.unbind(self)
         self.crons.stop()
         self.alarms.stop()
+        if self.cluster is not None:
+            self.cluster.stop()
         self.alerting.stop()
         self.timers.cancel()
         for watch in self._watches:

@@ -47,6 +47,7 @@ class Run(Protocol):
     bridge: Bridge | None
     unwinding: bool
     abandoned: bool
+    taken_in: set[str]
     has_waits: bool
     places: Places | None
 

@@ -406,6 +406,8 @@ async def _outcome(live: Run, key: str, row: StepRow, data: bytes | None, error:
     if isinstance(answer, Refused):
         live.lost(answer)
         raise Suspended
+    if answer is timed_out:
+        live.taken_in.add(key)
     await live.released(answer.seq)
     return answer
 

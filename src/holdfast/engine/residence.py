@@ -38,6 +38,7 @@ class Residence:
         "places",
         "recorded",
         "root",
+        "taken_in",
         "tasks",
         "unwinding",
     )
@@ -60,6 +61,8 @@ class Residence:
         self.calls = 0
         """Step calls being awaited."""
         self.unwinding = False
+        self.taken_in: set[str] = set()
+        """Keys of the waiting steps whose results are known here, whoever recorded them."""
         self.abandoned = False
         """Cancelled, or its lease is lost: nothing of it is recorded any more."""
         self._durable: dict[str, tuple[asyncio.Future[StepRow | None], int | None]] = {}
@@ -133,6 +136,7 @@ class Residence:
 
     def resolved(self, step: StepRow) -> None:
         """A step of this run got its result from outside."""
+        self.taken_in.add(step.key)
         if self.unwinding:
             return  # not counted as seen: the release will be refused, and the run starts over with this result
         self._seen += 1

@@ -6,12 +6,41 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from holdfast.core.flow import Flow
 from holdfast.core.plan import Plan, Read, Tx
 from holdfast.core.rows import AlarmRow, AlertRow, CronRow, GatherRow, ItemRow, RunRow
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite.lanes import Lanes
 from holdfast.store.sqlite.registry import Registration
+
+
+class Signal(msgspec.Struct, gc=False):
+    """What a node tells the others after a group. Only hints: each looks for itself what there is."""
+
+    work: bool = False
+    """Items wait for a place, or a timer was set."""
+    alarms: bool = False
+    """An alarm was set, or events gather."""
+    ended: bool = False
+    """Runs have ended, whose results somebody may await."""
+    states: bool = False
+    """A function was paused, or a limit changed."""
+    woken: set[int] = msgspec.field(default_factory=set)
+    """Nodes of whose runs something was resolved, cancelled or taken over."""
+
+    def add(self, other: Signal) -> None:
+        """Take in another one."""
+        self.work |= other.work
+        self.alarms |= other.alarms
+        self.ended |= other.ended
+        self.states |= other.states
+        self.woken |= other.woken
+
+    @property
+    def says_something(self) -> bool:
+        return self.work or self.alarms or self.ended or self.states or bool(self.woken)
 
 
 class Store(Protocol):
@@ -35,6 +64,11 @@ class Store(Protocol):
     """Called after a commit that set alarms, or let events gather, with the moment when the first of them is due."""
     on_lanes: Callable[[], None] | None
     """Called after a commit that changed lanes: something may be ready, or wait for a moment."""
+
+    @property
+    def shared(self) -> SharedStore | None:
+        """The same store, as one of several nodes sees it; None where there is only ever one."""
+        ...
 
     # -- life --------------------------------------------------------------------------------------------------------------
 
@@ -161,4 +195,59 @@ class Store(Protocol):
 
     async def gather_of(self, run_id: bytes) -> GatherRow | None:
         """The debounce or batch that will be this run."""
+        ...
+
+
+class SharedStore(Protocol):
+    """A store that several nodes share, as each of them sees the others."""
+
+    boot: int
+    """The number under which this node leases, now."""
+
+    def follow(self, signalled: Callable[[Signal], None] | None, looked: Callable[[], None] | None) -> None:
+        """Be told, on the loop, what other nodes say, and when it is time to look what they did not say."""
+        ...
+
+    @property
+    def leads(self) -> bool:
+        """Whether the background duties are this node's."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other node has been alive since the last look."""
+        ...
+
+    @property
+    def dead_nodes(self) -> int:
+        """Nodes declared dead that may have left something."""
+        ...
+
+    @property
+    def known_states(self) -> Mapping[int, tuple[str | None, dict[str, int]]]:
+        """How functions were paused, and their limits changed, when this node began."""
+        ...
+
+    def doubt_lanes(self) -> None:
+        """Lanes may not be as remembered: the next claim looks at all of them."""
+        ...
+
+    async def read(self, reads: Sequence[Read]) -> Tx:
+        """Committed rows."""
+        ...
+
+    async def left_behind(self) -> list[ItemRow]:
+        """Some of the items that dead nodes left leased."""
+        ...
+
+    async def changed_elsewhere(self, run_ids: Sequence[bytes]) -> dict[bytes, bool]:
+        """The runs, of these that are leased here, that other nodes have changed, and whether they are leased here still."""
+        ...
+
+    async def ended(self, run_ids: Sequence[bytes]) -> list[bytes]:
+        """Which of these runs have ended, or are no longer there."""
+        ...
+
+    async def function_states_now(self) -> dict[int, tuple[str | None, dict[str, int]]]:
+        """How functions are paused, and which of their limits were changed, where anything is."""
         ...

@@ -7,7 +7,6 @@ lose it. Notifications only save time: whoever misses one finds out by looking a
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -19,6 +18,7 @@ import psycopg
 
 from holdfast.base.clock import monotonic
 from holdfast.base.errors import StoreError
+from holdfast.store.api import Signal
 from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import Connection, Settings, connect, discard
 from holdfast.store.postgres.statements import Statements
@@ -52,27 +52,18 @@ DELETE FROM {s}nodes n WHERE dead AND id <> %s
 _RETIRE = "UPDATE {s}nodes SET dead = true WHERE id = %s"
 _RESIGN = "DELETE FROM {s}duties WHERE node_id = %s"
 _RECONNECT_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 
 
-class Signal(msgspec.Struct, gc=False):
-    """What a node tells the others after a group. Only hints: each looks for itself what there is."""
+class Said(msgspec.Struct, gc=False):
+    """A notification."""
 
-    work: bool = False
-    """Items wait for a place, or a timer was set."""
-    ended: bool = False
-    """Runs have ended, whose results somebody may await."""
-    woken: set[int] = msgspec.field(default_factory=set)
-    """Nodes whose runs got something from outside."""
+    node: int
+    """Who says it."""
+    signal: Signal
 
-    def add(self, other: Signal) -> None:
-        """Take in another one."""
-        self.work |= other.work
-        self.ended |= other.ended
-        self.woken |= other.woken
 
-    @property
-    def says_something(self) -> bool:
-        return self.work or self.ended or bool(self.woken)
+_EVERYTHING = Signal(work=True, alarms=True, ended=True, states=True)
 
 
 def enrol(conn: Connection, statements: Statements, settings: Settings) -> int:
@@ -126,6 +117,8 @@ class Membership:
         """Whether the background duties are this node's."""
         self.others = 0
         """Other nodes alive."""
+        self.accompanied = False
+        """Whether there were any at the last look but one: what they said last may have been missed."""
         self.dead = 0
         """Nodes declared dead whose items may not have been recovered yet."""
         self._conn: Connection | None = None
@@ -150,7 +143,8 @@ class Membership:
 
     def tell(self, signal: Signal) -> None:
         """Tell the other nodes, soon, together with what else there is to tell."""
-        if self.others:
+        # a node that has just come has not been counted yet; it looks by itself for what is common
+        if self.others or signal.states or signal.woken:
             with self._lock:
                 self._outbox.add(signal)
             self._wake.set()
@@ -166,6 +160,7 @@ class Membership:
             bury(conn, self._sql)
         row = conn.execute(self._sql.sql(_LOOK)).fetchone()
         assert row is not None
+        self.accompanied = self.others > 0
         self.others, self.dead = max(0, row[0] - 1), row[1]
         if self.leads and self.dead:
             conn.execute(self._sql.sql(_FORGET), [self.node])
@@ -178,6 +173,8 @@ class Membership:
 
     def _run(self) -> None:
         every = self._settings.lease_seconds / 3
+        if self._settings.pooled:  # nobody tells: what other nodes do is only found by looking
+            every = min(every, _LOOK_SECONDS)
         self._next = monotonic() + every
         while not self._stopping:
             self._wake.wait(max(0.0, self._next - monotonic()))
@@ -190,8 +187,10 @@ class Membership:
                     self.look(self._conn)
                     self._next = monotonic() + every
                     self._looked()
-            except (psycopg.Error, StoreError) as error:
-                _log.warning("node %d could not renew its lease: %s", self.node, str(error).partition("\n")[0])
+            except Exception as error:
+                expected = isinstance(error, psycopg.Error | StoreError)
+                said = str(error).partition("\n")[0]
+                _log.warning("node %d could not renew its lease: %s", self.node, said, exc_info=not expected)
                 discard(self._conn)
                 self._conn = None
                 self._next = monotonic() + _RECONNECT_SECONDS
@@ -200,8 +199,8 @@ class Membership:
         with self._lock:
             signal, self._outbox = self._outbox, Signal()
         if signal.says_something:
-            said = {"from": self.node, "work": signal.work, "ended": signal.ended, "woken": sorted(signal.woken)[:500]}
-            conn.execute("SELECT pg_notify(%s, %s)", (channel(self._settings), json.dumps(said)))
+            said = msgspec.json.encode(Said(self.node, signal)).decode()
+            conn.execute("SELECT pg_notify(%s, %s)", (channel(self._settings), said))
 
 
 def channel(settings: Settings) -> str:
@@ -249,7 +248,7 @@ class Listener:
                 if self._stopping.is_set():
                     return
                 conn.execute(f'LISTEN "{channel(self._settings)}"'.encode())
-                self._heard(Signal(work=True, ended=True, woken={self._node()}))  # whatever was said meanwhile
+                self._heard(Signal(True, True, True, True, {self._node()}))  # whatever was said meanwhile
                 for notification in conn.notifies():
                     self._take(notification.payload)
             except (psycopg.Error, StoreError) as error:
@@ -261,8 +260,8 @@ class Listener:
 
     def _take(self, payload: str) -> None:
         try:
-            said = json.loads(payload)
-            if said["from"] != self._node():
-                self._heard(Signal(bool(said["work"]), bool(said["ended"]), set(said["woken"])))
-        except (ValueError, KeyError, TypeError):
-            _log.warning("a notification is not understood: %.100s", payload)
+            said = msgspec.json.decode(payload, type=Said)
+        except msgspec.DecodeError:  # from a newer node: whatever it says, there is something to look at
+            said = Said(0, _EVERYTHING)
+        if said.node != self._node():
+            self._heard(said.signal)

@@ -25,13 +25,14 @@ from holdfast.core.rows import (
     Row,
     RunRow,
 )
+from holdfast.store.api import SharedStore, Signal
 from holdfast.store.group import Attempt, GroupCommit
 from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import Connection, connect, discard, parse_url, settle, translate
 from holdfast.store.postgres.groups import GroupThread, GroupTx
 from holdfast.store.postgres.loading import RUN_ID_BYTES, Loader
 from holdfast.store.postgres.migrating import migrate_postgres
-from holdfast.store.postgres.nodes import Listener, Membership, Signal, bury, enrol, retire
+from holdfast.store.postgres.nodes import Listener, Membership, bury, enrol, retire
 from holdfast.store.postgres.registry import bind, current, register, set_state, slugs, states
 from holdfast.store.postgres.retention import Pruner
 from holdfast.store.postgres.statements import Statements
@@ -77,6 +78,8 @@ class PostgresStore:
         self._claiming_again: asyncio.TimerHandle | None = None
         self.flows: dict[int, Flow] = {}
         """The flow control of the functions that have any."""
+        self.known_states: dict[int, tuple[str | None, dict[str, int]]] = {}
+        """How functions were paused, and their limits changed, when this node began."""
         self.paused: dict[int, str] = {}
         """Functions that are paused, and how."""
         self.on_alarm: Callable[[int], None] | None = None
@@ -109,6 +112,7 @@ class PostgresStore:
         self._listener = Listener(self.settings, lambda: self.boot, self._heard)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.group: GroupCommit
+        self.membership.start()
 
     def _open(self, conn: Connection, apps: tuple[str, ...]) -> None:
         migrate_postgres(conn, self.settings, self.clock.now())
@@ -147,12 +151,16 @@ class PostgresStore:
         self.group = GroupCommit(self)
         self._groups.start()
         self._reads.start()
-        self.membership.start()
         if not self.settings.pooled:
             self._listener.start()
 
-    def follow(self, signalled: Callable[[Signal], None], looked: Callable[[], None]) -> None:
-        """Be told, on the loop, what other nodes say, and when this one has looked how things stand."""
+    @property
+    def shared(self) -> SharedStore:
+        """This store: other nodes may share it."""
+        return self
+
+    def follow(self, signalled: Callable[[Signal], None] | None, looked: Callable[[], None] | None) -> None:
+        """Be told, on the loop, what other nodes say, and when it is time to look what they did not say."""
         self._signalled = signalled
         self._looked = looked
 
@@ -246,10 +254,12 @@ class PostgresStore:
     async def set_function(self, function_id: int, *, paused: str | None, limits: Mapping[str, int]) -> None:
         """Record whether a function is paused, and the limits that were changed while it runs."""
         await self._reads.run(lambda conn: set_state(conn, self._sql, function_id, paused, limits))
+        self.membership.tell(Signal(states=True))
 
     def function_states(self) -> dict[int, tuple[str | None, dict[str, int]]]:
         """How functions are paused, and which of their limits were changed, where anything is. Before `start`."""
-        return self._now(lambda conn: states(conn, self._sql))
+        self.known_states = self._now(lambda conn: states(conn, self._sql))
+        return self.known_states
 
     async def function_states_now(self) -> dict[int, tuple[str | None, dict[str, int]]]:
         """How functions are paused, and which of their limits were changed, where anything is."""
@@ -379,7 +389,7 @@ class PostgresStore:
         self._announce_alarms(tx, changes)
         if "alarm" in tx.moments and tx.moments["alarm"] != self._next_alarm:
             self._next_alarm = tx.moments["alarm"]
-            signal.work = True
+            signal.alarms = True
         for key in {*tx.loader.woken, *changes.get(ItemRow, ())}:
             self._remember(tx, key, signal)
         for run_id in changes.get(RunRow, ()):
@@ -487,18 +497,24 @@ class PostgresStore:
         Loader(self._sql, tx, lock=False).load(conn, reads)
         return tx
 
-    async def changed_elsewhere(self, run_ids: Sequence[bytes]) -> list[bytes]:
-        """Which of these runs, leased here, have been woken or taken away by other nodes since this one last looked."""
+    async def changed_elsewhere(self, run_ids: Sequence[bytes]) -> dict[bytes, bool]:
+        """The runs, of these that are leased here, that other nodes have changed, and whether they are leased here still."""
         if not run_ids:
-            return []
+            return {}
         known = {run_id: self._items.get(run_id) for run_id in run_ids}
-        wanted: list[Read] = [(ItemRow, run_id) for run_id in run_ids]
-        tx = await self.read(wanted)
-        changed = []
+        tx = await self.read([(ItemRow, run_id) for run_id in run_ids])
+        changed = {}
         for run_id, before in known.items():
-            item: Any = tx.get(ItemRow, run_id)
-            if before is not None and self._items.get(run_id) is before and not _same_lease(item, before):
-                changed.append(run_id)
+            # what has been committed here meanwhile needs no looking at
+            if before is not None and self._items.get(run_id) is before:
+                item = tx.get(ItemRow, run_id)
+                ours = item is not None and (item.state, item.owner, item.epoch) == (
+                    ItemState.LEASED,
+                    before.owner,
+                    before.epoch,
+                )
+                if not ours or item is None or item.woken:
+                    changed[run_id] = ours
         return changed
 
     async def ended(self, run_ids: Sequence[bytes]) -> list[bytes]:
@@ -514,6 +530,15 @@ class PostgresStore:
     def leads(self) -> bool:
         """Whether the background duties are this node's."""
         return self.membership.leads
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other node has been alive since the last look."""
+        return not (self.membership.others or self.membership.accompanied)
+
+    def doubt_lanes(self) -> None:
+        """Lanes may not be as remembered: the next claim looks at all of them."""
+        self.lanes_in_doubt = True
 
     @property
     def dead_nodes(self) -> int:
@@ -553,12 +578,3 @@ class PostgresStore:
 def _value(cursor: Any) -> Any:
     row = cursor.fetchone()
     return None if row is None else row[0]
-
-
-def _same_lease(item: ItemRow | None, before: ItemRow) -> bool:
-    return item is not None and (item.state, item.owner, item.epoch, item.woken) == (
-        ItemState.LEASED,
-        before.owner,
-        before.epoch,
-        before.woken,
-    )

@@ -114,6 +114,10 @@ class SqliteStore:
         self.checkpointer = Checkpointer(path, self._checkpoint_failed)
         self.group: GroupCommit
 
+    @property
+    def shared(self) -> None:
+        """None: a file has one owner."""
+
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self, room: Callable[[], int], functions: frozenset[int]) -> None:
