@@ -9,9 +9,14 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from holdfast.base.clock import monotonic
 from holdfast.store.postgres.connection import Connection, Settings, connect, discard, lost, settle, translate
 
 T = TypeVar("T")
+
+PATIENCE_SECONDS = 10.0
+"""How long reads wait for a server that is away."""
+_RETRY_SECONDS = 0.1
 Job = Callable[[], None]
 
 
@@ -50,22 +55,28 @@ class DatabaseThread:
         self._jobs.put(job)
 
     async def run(self, job: Callable[[Connection], T]) -> T:
-        """Have a job done with the connection, and return its result.
+        """Have a job done with the connection, and return its result. It may be begun again, if the connection is lost over it.
 
         Raises:
-            StoreError: the database can't be reached, or refuses.
+            StoreError: the database can't be reached for `PATIENCE_SECONDS`, or refuses.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
         def work() -> None:
-            try:
-                result = job(self.connection())
-            except Exception as error:
-                self.failed(error)
-                tell(loop, _fail, future, translate(error, self.settings, self._conn))
-            else:
-                tell(loop, _answer, future, result)
+            until = monotonic() + PATIENCE_SECONDS
+            while True:
+                try:
+                    result = job(self.connection())
+                except Exception as error:
+                    found = translate(error, self.settings, self._conn)
+                    gone = self.failed(error)
+                    if gone and monotonic() < until and not self.stopping.wait(_RETRY_SECONDS):
+                        continue
+                    tell(loop, _fail, future, found)
+                else:
+                    tell(loop, _answer, future, result)
+                return
 
         self.put(work)
         return await future
