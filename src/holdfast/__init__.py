@@ -4,6 +4,7 @@ from holdfast.base.errors import (
     ConfigurationError,
     EventInvalidError,
     HoldfastError,
+    InvokeCancelledError,
     InvokeTimeoutError,
     NonRetriableError,
     NotRunningError,
@@ -14,6 +15,7 @@ from holdfast.base.errors import (
     RunFailedError,
     RunNotFoundError,
     RunRefusedError,
+    SignalConflictError,
     StepError,
     StepTimeoutError,
     StepUsageError,
@@ -32,7 +34,7 @@ from holdfast.base.version import __version__
 from holdfast.sdk.alerts import AlertRaised, AlertResolved, Alerts
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
-from holdfast.sdk.events import CronTick, Event, FunctionFailed, ReceivedEvent
+from holdfast.sdk.events import CronTick, Event, FunctionCancelled, FunctionFailed, FunctionFinished, ReceivedEvent
 from holdfast.sdk.flow import (
     Batch,
     CancelOn,
@@ -67,11 +69,14 @@ __all__ = [
     "Event",
     "EventInvalidError",
     "Function",
+    "FunctionCancelled",
     "FunctionFailed",
+    "FunctionFinished",
     "FunctionRef",
     "FunctionSettings",
     "HoldfastError",
     "Idempotency",
+    "InvokeCancelledError",
     "InvokeTimeoutError",
     "Middleware",
     "NonRetriableError",
@@ -91,6 +96,7 @@ __all__ = [
     "RunNotFoundError",
     "RunRefusedError",
     "Sent",
+    "SignalConflictError",
     "Singleton",
     "Step",
     "StepCall",

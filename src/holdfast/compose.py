@@ -115,4 +115,5 @@ def sender_from_environment() -> Sender | None:
         base = dev if dev.startswith("http") else "http://127.0.0.1:8288"
     if not base:
         return None
-    return HttpSender(base, os.environ.get("INNGEST_EVENT_KEY") or "NO_EVENT_KEY_SET")
+    event_key = os.environ.get("INNGEST_EVENT_KEY") or "NO_EVENT_KEY_SET"
+    return HttpSender(base, event_key, os.environ.get("INNGEST_SIGNING_KEY"))

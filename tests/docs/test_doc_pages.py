@@ -203,7 +203,7 @@ def test_every_route_is_in_the_reference(operation):
 def test_every_command_and_option_is_in_the_reference():
     text = reference("cli.md")
     # a subprocess, because that is how it is used, and it loads its commands one by one
-    commands = ["dev", "start", "send", "runs", "redrive", "keys new", "doctor", "version"]
+    commands = ["dev", "start", "send", "runs", "crons", "redrive", "keys new", "doctor", "version"]
     for command in commands:
         assert f"## `holdfast {command}" in text
         done = subprocess.run([sys.executable, "-m", "holdfast", *command.split(), "--help"], capture_output=True, text=True, check=True)
@@ -230,7 +230,7 @@ def test_every_option_of_the_engine_is_in_the_reference():
     for option in dataclasses.fields(EngineOptions):
         row = next((line for line in text.splitlines() if line.startswith(f"| `{option.name}` |")), None)
         assert row is not None, option.name
-        default = option.default if isinstance(option.default, bool) else f"{option.default:g}"
+        default = f"{option.default:g}" if type(option.default) in {int, float} else option.default
         assert f"| {units.get(option.name, default)} |" in row
 
 

@@ -231,7 +231,7 @@ async def test_cancelling_the_callee_reaches_the_caller(engine_for, query):
         await engine.idle()
         ((child,),) = query("SELECT id FROM runs WHERE parent_id IS NOT NULL")
         assert await app.cancel(ulid_text(child)) is True
-        assert await handle.result(timeout=5) == "RunCancelledError"
+        assert await handle.result(timeout=5) == "InvokeCancelledError"
 
 
 async def test_cancel_stops_the_code_which_may_clean_up_and_drops_what_it_reports(engine_for, query):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast import ConfigurationError, Cron
+from holdfast import App, ConfigurationError, Context, Cron, CronTick
 from holdfast.base.clock import to_ms
 from holdfast.core.cron import Schedule
 
@@ -83,3 +83,40 @@ def test_what_is_no_schedule_is_refused_with_the_reason(text, reason):
 def test_the_trigger_writes_the_protocols_form():
     assert Cron("0 9 * * *").text == "0 9 * * *"
     assert Cron("0 9 * * *", tz="Europe/Paris").text == "TZ=Europe/Paris 0 9 * * *"
+
+
+@pytest.mark.parametrize(
+    ("cron", "reason"),
+    [
+        (lambda: Cron("0 9 * * *", jitter="500ms"), r"The jitter of '500ms' of schedule '0 9 \* \* \*' is less than the min of: 1s"),
+        (lambda: Cron("0 9 * * *", jitter="6m"), "The jitter of '6m' .* is greater than the max of: 5m"),
+        (lambda: Cron("0 9 * * *", jitter="soon"), "schedule '0 9 .*': jitter: 'soon' is not a duration"),
+        (lambda: Cron("0 9 * * *", catch_up="often"), "schedule '0 9 .*': catch_up must be 'skip', 'once' or 'all', not 'often'"),
+        (lambda: Cron("0 9 * * *", catch_up="all", catch_up_limit=0), "schedule '0 9 .*': catch_up_limit must be 1 to 1000, not 0"),
+        (lambda: Cron("0 9 * * *", catch_up_limit=5), "schedule '0 9 .*': catch_up_limit belongs to catch_up='all', and catch_up is 'once'"),
+        (lambda: Cron("0 9 * *"), r"'0 9 \* \*' isn't a valid cron schedule"),
+        (lambda: Cron("0 9 * * *", tz="Mars/Olympus"), "'Mars/Olympus' isn't a known time zone"),
+        (lambda: Cron("0 9 * * " + ",".join(["1"] * 200)), ".*longer than 255 characters"),
+    ],
+)
+def test_an_unusable_schedule_is_refused_where_the_function_is_defined(cron, reason):
+    app = App("t")
+    with pytest.raises(ConfigurationError, match=rf"test_schedules\.py:\d+, function .*report: {reason}"):
+
+        @app.function(cron())
+        async def report(ctx: Context[CronTick]) -> None: ...
+
+
+def test_the_registration_has_the_protocols_jitter_and_catch_up_beside_it():
+    app = App("t")
+
+    @app.function(
+        Cron("0 9 * * *", tz="Europe/Paris", jitter="90s"), Cron("@daily", catch_up="all", catch_up_limit=7), Cron("@hourly", catch_up="skip")
+    )
+    async def report(ctx: Context[CronTick]) -> None: ...
+
+    assert report.config()["triggers"] == [
+        {"cron": "TZ=Europe/Paris 0 9 * * *", "jitter": "1m30s"},
+        {"cron": "@daily", "catchUp": "all", "catchUpLimit": 7},
+        {"cron": "@hourly", "catchUp": "skip"},
+    ]

@@ -112,7 +112,7 @@ async def test_pending_steps_come_after_recorded_ones(tmp_path):
 
 @pytest.mark.parametrize("kind", list(StepKind))
 async def test_every_kind_of_step_has_its_documented_name(tmp_path, kind):
-    documented = ["run", "sleep", "wait_event", "wait_signal", "invoke", "send", "race", "now", "end", "fetch", "ai"]
+    documented = ["run", "sleep", "wait_event", "wait_signal", "invoke", "send", "race", "now", "end", "fetch", "ai", "send_signal"]
     async with shelf(tmp_path) as one:
         run = one.run(one.event())
         await one.write(run, StepRow(run.id, "x", 1, StepState.DONE, kind, NOW))

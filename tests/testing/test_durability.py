@@ -359,6 +359,6 @@ async def test_an_engine_that_does_not_recover_is_found_out(monkeypatch):
     async def fn(ctx: Context[OrderPaid]) -> None:
         await ctx.step.run("one", lambda: 1)
 
-    monkeypatch.setattr("holdfast.core.queue.Recover.decide", lambda plan, tx: 0)
+    monkeypatch.setattr("holdfast.core.claiming.Recover.decide", lambda plan, tx: 0)
     with pytest.raises(NotDurableError, match=r"right after commit 1, the acceptance of event 'shop/order.paid', t-fn recorded other steps: none instead of 'one'"):
         await assert_durable(app, ORDER)

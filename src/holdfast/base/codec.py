@@ -201,7 +201,7 @@ class ResultCodec:
     def _misfit(self, value: Any, what: str, error: Exception) -> NotSerializableError:
         return NotSerializableError(
             f"{what}: it returned a {type(value).__name__} that can't be read back as its annotation "
-            f"{inspect.formatannotation(self._type)}: {_reason(error)}"
+            f"{inspect.formatannotation(self._type)}: {misfit_reason(error)}"
         )
 
     def decode(self, raw: bytes, tag: str | None) -> Any:
@@ -273,7 +273,8 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
         return TypeAdapter(annotation)  # models bring a configuration of their own
 
 
-def _reason(error: Exception) -> str:
+def misfit_reason(error: Exception) -> str:
+    """Why JSON does not fit a type, in one line."""
     if not isinstance(error, ValidationError):
         return str(error)
     found = error.errors(include_url=False, include_context=False, include_input=False)

@@ -198,6 +198,14 @@ class InvokeTimeoutError(StepError):
     """The invoked function did not finish within the `timeout` of `step.invoke`."""
 
 
+class InvokeCancelledError(StepError):
+    """The run that `step.invoke` started was cancelled."""
+
+
+class SignalConflictError(StepError):
+    """Another run waits for the signal that `step.wait_for_signal` asked for. `.data["run_id"]` says which."""
+
+
 class StepUsageError(HoldfastError):
     """Steps were used in a way that can't be made durable. The message names the step and the remedy."""
 

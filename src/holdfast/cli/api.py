@@ -102,9 +102,9 @@ class ServerApi:
         given = {name: value for name, value in query.items() if value not in (None, (), [])}
         return self._request("GET", path + ("?" + urlencode(given, doseq=True) if given else ""), None, Answer[kind])  # type: ignore[valid-type]
 
-    def post(self, path: str, kind: type[T]) -> T:
-        """A POST below `/v1` without a body; what it answers."""
-        return self._request("POST", path, {}, Answer[kind]).data  # type: ignore[valid-type]
+    def post(self, path: str, kind: type[T], body: Mapping[str, Any] | None = None) -> T:
+        """A POST below `/v1`, without a body unless given; what it answers."""
+        return self._request("POST", path, body or {}, Answer[kind]).data  # type: ignore[valid-type]
 
     def send_event(self, event: Mapping[str, Any], event_key: str | None) -> str:
         """Send one event; its internal id."""

@@ -32,6 +32,17 @@ class Run(Struct, frozen=True, kw_only=True):
         return self.ended_at is not None
 
 
+class Cron(Struct, frozen=True):
+    """A schedule."""
+
+    function: str
+    schedule: str
+    zone: str
+    next: list[str]
+    last_at: str | None
+    missed: int
+
+
 class Attempt(Struct, frozen=True):
     """A failed attempt."""
 

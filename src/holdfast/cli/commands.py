@@ -18,6 +18,7 @@ COMMANDS = {
     "start": ("holdfast.cli.start", "Run the server in production, with keys."),
     "send": ("holdfast.cli.send", "Send an event."),
     "runs": ("holdfast.cli.runs", "List runs, or show one with its steps."),
+    "crons": ("holdfast.cli.crons", "List schedules, or fire one now."),
     "redrive": ("holdfast.cli.redrive", "Run dead letters again."),
     "keys": ("holdfast.cli.keys", "Make the keys that production needs."),
     "doctor": ("holdfast.cli.doctor", "Say what is wrong, and how to mend it."),

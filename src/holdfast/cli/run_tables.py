@@ -24,13 +24,13 @@ _STEP_STYLES = {"done": "green", "failed": "red", "pending": "cyan"}
 
 def runs_table(runs: Sequence[Run], now: int) -> RenderableType:
     """A list of runs; `now` in milliseconds since 1970."""
-    table = _table("Status", "Function", "Run", "Queued", "Took", "Steps", "Error")
+    table = styled_table("Status", "Function", "Run", "Queued", "Took", "Steps", "Error")
     for run in runs:
         table.add_row(
             status_text(run.status.upper()),
             Text(run.function),
             Text(run.run_id),
-            _ago(run.queued_at, now),
+            since(run.queued_at, now),
             _took(run.duration_ms),
             str(run.steps),
             Text(run.error or "", style="red"),
@@ -40,13 +40,13 @@ def runs_table(runs: Sequence[Run], now: int) -> RenderableType:
 
 def dead_letters_table(letters: Sequence[DeadLetter], now: int) -> RenderableType:
     """A list of dead letters; `now` in milliseconds since 1970."""
-    table = _table("Run", "Function", "Event", "Failed", "Error")
+    table = styled_table("Run", "Function", "Event", "Failed", "Error")
     for letter in letters:
         table.add_row(
             Text(letter.run_id),
             Text(letter.function),
             Text(letter.event_name),
-            _ago(letter.at, now),
+            since(letter.at, now),
             Text(letter.error, style="red"),
         )
     return table
@@ -82,19 +82,19 @@ def _origin(run: Run) -> str:
 
 
 def _times(run: Run, now: int) -> str:
-    text = f"queued {_ago(run.queued_at, now)}"
+    text = f"queued {since(run.queued_at, now)}"
     if run.ended_at:
-        text += f", ended {_ago(run.ended_at, now)}"
+        text += f", ended {since(run.ended_at, now)}"
     if run.duration_ms is not None:
         text += f", took {duration(run.duration_ms)}"
     return text
 
 
 def _steps(steps: Iterable[Step], now: int) -> RenderableType:
-    table = _table("Step", "Kind", "State", "Took", "Attempts", "Result")
+    table = styled_table("Step", "Kind", "State", "Took", "Attempts", "Result")
     for step in steps:
         took = duration(_ms(step.ended_at) - _ms(step.started_at)) if step.ended_at else ""
-        state = f"pending, {_ago(step.due, now)}" if step.state == "pending" and step.due else step.state
+        state = f"pending, {since(step.due, now)}" if step.state == "pending" and step.due else step.state
         table.add_row(
             Text(step.name),
             step.kind.replace("_", " "),
@@ -143,7 +143,8 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_PAYLOAD else f"{text[:_LONGEST_PAYLOAD]}... ({len(text)} characters)"
 
 
-def _ago(moment: str | None, now: int) -> str:
+def since(moment: str | None, now: int) -> str:
+    """How long ago a moment was, in words; nothing for none."""
     return ago(_ms(moment), now) if moment else ""
 
 
@@ -155,7 +156,8 @@ def _ms(moment: str) -> int:
     return to_ms(datetime.fromisoformat(moment))
 
 
-def _table(*columns: str) -> Table:
+def styled_table(*columns: str) -> Table:
+    """An empty table in the style of all lists."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     for column in columns:
         if column in {"Run", "Status"}:

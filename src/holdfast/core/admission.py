@@ -131,6 +131,15 @@ def decide(
     tx: Tx, function_id: int, run_id: bytes, event: EventRow, due: int, admission: Admission, *, invoked: bool = False
 ) -> Decision:
     """Ask the rules, and record what they say. `run_id` is the id of the run, should there be a new one."""
+    decision = _ask(tx, function_id, run_id, event, due, admission, invoked=invoked)
+    if admission.idempotency is not None and decision.run_id != run_id and not admission.restarted:
+        _correct_claim(tx, function_id, run_id, event, admission, decision)
+    return decision
+
+
+def _ask(
+    tx: Tx, function_id: int, run_id: bytes, event: EventRow, due: int, admission: Admission, *, invoked: bool
+) -> Decision:
     if not admission.restarted:
         decision = _idempotency(tx, function_id, run_id, event, admission) or _rate(tx, function_id, event, admission)
         if decision is not None:
@@ -190,6 +199,23 @@ def _claim_key(
         return Decision(known.run_id, start=False, refused="a run with the same idempotency key exists")
     tx.put(DedupeRow(function_id, key, run_id, expires))
     return None
+
+
+def _correct_claim(
+    tx: Tx, function_id: int, run_id: bytes, event: EventRow, admission: Admission, decision: Decision
+) -> None:
+    """A key names the run that its event has become part of; an event that starts nothing has not used its key up."""
+    rule = admission.flow.idempotency
+    assert rule is not None
+    assert admission.idempotency is not None
+    for key in _idempotency_keys(admission.idempotency, rule.window, event.received_at):
+        claim = tx.get(DedupeRow, (function_id, key))
+        if claim is None or claim.run_id != run_id:
+            continue
+        if decision.run_id is None or decision.refused is not None:
+            tx.delete(DedupeRow, (function_id, key))
+        else:
+            tx.put(replace(claim, run_id=decision.run_id))
 
 
 # -- rate limit ------------------------------------------------------------------------------------------------------------

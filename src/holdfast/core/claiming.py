@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from holdfast.core.flow import GateKind
 from holdfast.core.gates import Shut, blocked_lane, gates_of, lane_gates, release, shut, used, wake_lanes
 from holdfast.core.plan import DueTimers, Plan, Read, ReadyItems, Tx
 from holdfast.core.progress import step_of_item
-from holdfast.core.queue import Leased, goes_at_once, lease, line_up
+from holdfast.core.queue import Leased, Outcome, goes_at_once, lease, line_up
 from holdfast.core.remote import TIMED_KINDS, time_is_up
 from holdfast.core.rows import SUSPECT_LANE, ItemRow, ItemState, LaneRow, RunRow, StepRow
 
@@ -48,8 +48,8 @@ class Claim(Plan[list[Leased]]):
                 tx.put(blocked_lane(tx, lane, turn, stops.get(lane)))
             elif row is not None:
                 tx.delete(LaneRow, lane)
-        self._pass_on(tx)
-        self._stage(tx, leased)
+        self._pass_on(tx, lanes.get(SUSPECT_LANE, ()))
+        self._stage(tx, Outcome(leased))
         return leased
 
     def _round_robin(self, tx: Tx, lanes: dict[str, list[ItemRow]], leased: list[Leased]) -> dict[str, Shut]:
@@ -82,22 +82,26 @@ class Claim(Plan[list[Leased]]):
             lanes[item.lane].append(item)
         return stops
 
-    def _pass_on(self, tx: Tx) -> None:
+    def _pass_on(self, tx: Tx, suspects: Sequence[ItemRow]) -> None:
         """A lane that was woken and didn't take the place it was woken for leaves it to the next that waits for it."""
         gates = {gate.id: gate for lane in tx.scanned for gate in lane_gates(tx, lane)}
+        for item in suspects[:1]:
+            run = tx.get(RunRow, item.run_id)
+            if run is not None:
+                gates.update((gate.id, gate) for gate in gates_of(tx, run))
         for gate in gates.values():
             if gate.kind != GateKind.THROTTLE:
                 wake_lanes(tx, gate.id, gate.limit - used(tx, gate.id))
 
-    def _stage(self, tx: Tx, leased: list[Leased]) -> None:
+    def _stage(self, tx: Tx, out: Outcome) -> None:
         for item in tx.find(DueTimers(self.limit)):
             run = tx.get(RunRow, item.run_id)
             if run is None or run.ended_at is not None:
                 tx.delete(ItemRow, item.id)
             elif (step := _timed_step(tx, run, item)) is not None:
-                time_is_up(tx, run, item, step, leased)
+                time_is_up(tx, run, item, step, out)
             elif goes_at_once(tx, run, item):
-                lease(tx, run, item, leased)
+                lease(tx, run, item, out.leased)
             else:
                 line_up(tx, item, run)
 

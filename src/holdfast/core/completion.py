@@ -56,13 +56,13 @@ def _gates(tx: Tx) -> list[Read]:
     for item in tx.loaded(ItemRow):
         if item.held:
             reads.extend(held_reads(item.held))
-        if item.state == ItemState.LEASED:
-            continue
         run = tx.get(RunRow, item.run_id)
-        if run is not None:
+        if run is not None and (item.state != ItemState.LEASED or run.remote is not None):
             reads.append((LaneRow, SUSPECT_LANE if item.crashes else waiting_lane(tx, run)))
-            if "/" in run.lane:
-                reads.extend(gate_reads(gates_of(tx, run)))
+            gates = gates_of(tx, run)
+            reads.extend(gate_reads(gates))
+            if item.crashes:
+                reads.extend(LanesAt(gate.id) for gate in gates if gate.kind != GateKind.THROTTLE)
     for lane in tx.scanned:
         reads.extend(LanesAt(gate.id) for gate in lane_gates(tx, lane) if gate.kind != GateKind.THROTTLE)
     return reads

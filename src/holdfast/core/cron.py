@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -11,6 +13,7 @@ from cronsim import CronSim, CronSimError
 from holdfast.base.clock import to_datetime, to_ms
 from holdfast.base.errors import ConfigurationError
 
+MAX_LENGTH = 255
 _NAMES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -40,6 +43,10 @@ class Schedule:
         Raises:
             ConfigurationError: the fields or the zone are not valid, or it never fires.
         """
+        if len(text) > MAX_LENGTH:
+            raise ConfigurationError(
+                f"'{text[:60]}...' isn't a valid cron schedule: it is longer than {MAX_LENGTH} characters"
+            )
         zone_name, fields = "UTC", text.strip()
         if fields.startswith(("TZ=", "CRON_TZ=")):
             zone_part, _, fields = fields.partition(" ")
@@ -64,13 +71,26 @@ class Schedule:
 
     def after(self, ms: int) -> int:
         """The first occurrence strictly after a moment."""
-        return to_ms(next(CronSim(self.fields, to_datetime(ms).astimezone(self.zone))))
+        return next(self.following(ms))
+
+    def following(self, ms: int) -> Iterator[int]:
+        """The occurrences strictly after a moment, in order, without end."""
+        return map(to_ms, CronSim(self.fields, to_datetime(ms).astimezone(self.zone)))
 
     def between(self, start: int, end: int, limit: int) -> list[int]:
         """Occurrences in (start, end], at most `limit`, oldest first."""
         out: list[int] = []
-        moment = self.after(start)
-        while moment <= end and len(out) < limit:
+        for moment in islice(self.following(start), limit):
+            if moment > end:
+                break
             out.append(moment)
-            moment = self.after(moment)
         return out
+
+
+def next_fires(schedule: str, after: int, count: int) -> list[int]:
+    """The next occurrences of a schedule strictly after a moment, in milliseconds since 1970, soonest first.
+
+    Raises:
+        ConfigurationError: it is not a schedule.
+    """
+    return list(islice(Schedule.parse(schedule).following(after), count))

@@ -173,9 +173,13 @@ def _let_follow(tx: Tx, alarm: AlarmRow, out: Accepted) -> None:
 
 CANCELLED_CHILD = msgspec.json.encode(
     {
-        "name": "RunCancelledError",
+        "name": "InvokeCancelledError",
         "message": "the invoked run was cancelled",
-        "chain": ["holdfast.base.errors.RunCancelledError"],
+        "chain": [
+            "holdfast.base.errors.InvokeCancelledError",
+            "holdfast.base.errors.StepError",
+            "holdfast.base.errors.RunCancelledError",
+        ],
     }
 )
 
@@ -221,6 +225,8 @@ class Cancel(Plan[Accepted | None]):
         if run is None or run.ended_at is not None:
             return self._too_late(tx, alarm)
         if self.alarm is not None and (alarm is None or alarm.at > tx.now or not _rings(alarm, run)):
+            if alarm is not None and alarm.at <= tx.now:
+                tx.delete(AlarmRow, (alarm.run_id, alarm.kind))  # its rule was taken out before the run started
             return None
         out = Accepted.empty()
         for item in tx.find(ItemsOf(self.run_id)):

@@ -227,7 +227,7 @@ class Flow(msgspec.Struct):
 
 def lane_function(lane: str) -> int:
     """The function of a lane."""
-    return int(lane.partition("/")[0])
+    return int(lane.partition("/")[0].removesuffix(CONTINUING))
 
 
 def lane_values(lane: str) -> dict[str, str]:

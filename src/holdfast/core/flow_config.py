@@ -216,11 +216,11 @@ class FlowReader:
             except ConfigurationError as error:
                 raise ConfigurationError(f"Cancellation expression is invalid: {error}") from error
         return CancelRule(
-            event, _equal_path(expression), expression, _span(given.get("timeout"), "cancel: the timeout")
+            event, equal_path(expression), expression, _span(given.get("timeout"), "cancel: the timeout")
         )
 
 
-def _equal_path(expression: str | None) -> str | None:
+def equal_path(expression: str | None) -> str | None:
     """The data path of a condition that is nothing but `event.data.x == async.data.x`: it can be looked up."""
     if expression is None:
         return None
@@ -245,6 +245,8 @@ def _check_combination(flow: Flow) -> None:
         raise ConfigurationError("idempotency and a rate limit are mutually exclusive: idempotency is a limit of one")
     if flow.debounce is not None and flow.idempotency is not None and flow.idempotency.trailing:
         raise ConfigurationError("debounce and trailing idempotency are mutually exclusive: both put a start off")
+    if flow.batch is not None and flow.idempotency is not None and flow.idempotency.trailing:
+        raise ConfigurationError("batching and trailing idempotency are mutually exclusive: both put a start off")
 
 
 def _many(given: Any) -> list[Any]:

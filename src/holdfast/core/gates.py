@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from holdfast.core.flow import Gate, GateKind
+from holdfast.core.flow import CONTINUING, Gate, GateKind, lane_function
 from holdfast.core.plan import LanesAt, Read, Tx
 from holdfast.core.rows import (
+    SUSPECT_LANE,
     LaneRow,
     LeaseCountRow,
     Row,
@@ -151,16 +152,23 @@ def release_one(tx: Tx, held: str, gates: Sequence[Gate]) -> str:
 
 
 def wake_lanes(tx: Tx, gate_id: str, count: int) -> None:
-    """Let the lanes that have waited longest at a gate have their turn again."""
+    """Let the lanes that have waited longest at a gate have their turn again: so many that can take a place here and now.
+
+    Lanes of functions that are held or not here are woken on the way; they look at the gate when they are.
+    """
     if count <= 0:
         return
     waiting = tx.found_before(LanesAt(gate_id))
     if len(waiting) < count:
         waiting = tx.find(LanesAt(gate_id))
     waiting.sort(key=_turn)
-    for lane in waiting[:count]:
+    for lane in waiting:
         tx.put(replace(lane, blocked=0, gate=""))
-        tx.backlog = True
+        if lane.lane == SUSPECT_LANE or lane_function(lane.lane) in tx.functions:
+            tx.backlog = True
+            count -= 1
+            if count == 0:
+                return
 
 
 def _turn(lane: LaneRow) -> int:
@@ -185,9 +193,8 @@ def open_to(tx: Tx, run: RunRow, gates: Sequence[Gate]) -> bool:
 
 
 def lane_gates(tx: Tx, lane: str) -> tuple[Gate, ...]:
-    """What the runs of a lane have to pass."""
-    function, _, values = lane.partition("/")
-    flow = tx.flows.get(int(function)) if values else None
+    """What the runs of a lane have to pass; those of suspects have nothing in common."""
+    flow = tx.flows.get(lane_function(lane)) if tx.flows and lane != SUSPECT_LANE else None
     if flow is None:
         return NO_GATES
-    return flow.gates(lane.removesuffix("~"), started=lane.endswith("~"))
+    return flow.gates(lane.removesuffix(CONTINUING), started=lane.endswith(CONTINUING))

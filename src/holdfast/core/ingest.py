@@ -16,7 +16,7 @@ from holdfast.core.flow import key_of_lane
 from holdfast.core.gates import NO_GATES, gate_reads, shut, take
 from holdfast.core.plan import Plan, Read, Tx, WaitsFor
 from holdfast.core.progress import NEW_REMOTE, step_settled
-from holdfast.core.queue import Leased, goes_at_once, lease, line_up, set_alarms
+from holdfast.core.queue import Leased, line_up, set_alarms, set_going
 from holdfast.core.rows import (
     AlarmKind,
     AlarmRow,
@@ -71,6 +71,8 @@ class Incoming(msgspec.Struct, gc=False):
     """What waits for it would be registered under; empty when certainly none is."""
     seeded: bool = False
     """Its internal id is the client's choice, so it may be here already."""
+    deduplicated: bool = True
+    """Whether its key starts each function once within the window."""
 
     @property
     def event_name(self) -> str:
@@ -90,6 +92,10 @@ class Resolved(msgspec.Struct, gc=False):
 
     run_id: bytes
     step: StepRow
+    epoch: int
+    """The lease under which it was resolved."""
+    woken: int
+    """How many have been resolved in that lease, with this one."""
 
 
 class Accepted(msgspec.Struct, gc=False):
@@ -105,6 +111,10 @@ class Accepted(msgspec.Struct, gc=False):
     """When the earliest of the runs that are to start later is due."""
     refused: list[str] = msgspec.field(default_factory=list)
     """Why runs were not started, in words."""
+
+    def arm(self, due: int) -> None:
+        """Something is due at this moment."""
+        self.due = due if self.due is None else min(due, self.due)
 
     @classmethod
     def empty(cls) -> Accepted:
@@ -143,7 +153,7 @@ def reads_of(incoming: Sequence[Incoming]) -> list[Read]:
     reads: list[Read] = []
     for one in incoming:
         event = one.event
-        if event.key is not None:
+        if event.key is not None and one.deduplicated:
             reads.extend((DedupeRow, (match.function_id, event.key)) for match in one.matches)
         for match in one.matches:
             reads.append((LaneRow, match.lane))
@@ -188,7 +198,7 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
         if tx.paused and tx.paused.get(match.function_id) == "skip":
             _skip_run(tx, match, event, "paused", "the function is paused", None, out)
             continue
-        if event.key is not None:
+        if event.key is not None and incoming.deduplicated:
             known = tx.get(DedupeRow, (match.function_id, event.key))
             if known is not None and known.expires > now:
                 tx.put(SkipRow(event.id, match.function_id, "duplicate event id", known.run_id, now))
@@ -196,7 +206,11 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
                 deduplicated += 1
                 continue
             tx.put(DedupeRow(match.function_id, event.key, match.run_id, now + EVENT_ID_WINDOW_MS))
+        known_runs = len(out.runs)
         admit(tx, match, event, out)
+        if event.key is not None and len(out.runs) > known_runs and out.runs[-1] != match.run_id:
+            # it became part of another run: a duplicate is answered with that
+            tx.put(DedupeRow(match.function_id, event.key, out.runs[-1], now + EVENT_ID_WINDOW_MS))
     for function_id in incoming.filtered:
         tx.put(SkipRow(event.id, function_id, "trigger expression did not hold", None, now))
     out.duplicates.append(deduplicated > 0 and deduplicated == len(incoming.matches))
@@ -230,7 +244,10 @@ def admit(tx: Tx, match: Match, event: EventRow, out: Accepted) -> None:
 def admit_gathered(tx: Tx, match: Match, event: EventRow, batch: int, out: Accepted) -> None:
     """Start the run of a debounce or a batch: what asks about single events has been asked."""
     admission = match.admission
-    assert admission is not None
+    if admission is None:  # the function has no rules any more, or isn't part of this node
+        start_run(tx, match, event, 0, out.leased, batch=batch)
+        out.runs.append(match.run_id)
+        return
     admission.restarted = True
     decision = decide(tx, match.function_id, match.run_id, event, 0, admission)
     if decision.start:
@@ -249,13 +266,7 @@ def _start_admitted(tx: Tx, match: Match, event: EventRow, decision: Decision, o
     due = decision.due
     if due > tx.now and (out.due is None or due < out.due):
         out.due = due
-    run = start_run(
-        tx, match, event, due, out.leased, event_id=decision.event_id, batch=decision.batch, after=decision.after
-    )
-    if run.batch:
-        for one in out.leased:
-            if one.run.id == run.id:
-                one.event = None
+    start_run(tx, match, event, due, out.leased, event_id=decision.event_id, batch=decision.batch, after=decision.after)
 
 
 def _skip_run(
@@ -325,7 +336,7 @@ def start_run(
         tx.room -= 1
         held = take(tx, gates) if gates else ""
         item = ItemRow(run.id, run.id, ItemState.LEASED, match.lane, rank, due, tx.owner, 1, held=held)
-        leased.append(Leased(run, item, event))
+        leased.append(Leased(run, item, None if batch else event))
         tx.insert(item)
     else:
         state = ItemState.PARKED if after else ItemState.TIMED if due > now else ItemState.READY
@@ -333,10 +344,10 @@ def start_run(
         tx.insert(item)
         if state == ItemState.READY:
             line_up(tx, item, run)
+    run.batch = batch
     if match.remote:
         run.remote = NEW_REMOTE
     if admission is not None:
-        run.batch = batch
         run.key = key_of_lane(match.lane)
         _watch_over(tx, run, admission, direct=direct)
     tx.insert(run)
@@ -385,10 +396,10 @@ def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow) -> None:
     if run is None or run.ended_at is not None or run.event_id == event.id:
         return
     tx.delete(WaitRow, (wait.run_id, wait.key))
-    if tx.get(AlarmRow, (run.id, int(AlarmKind.CANCEL))) is not None:
-        return  # it is being cancelled already, and another run may wait for that
     reason = f"cancelled by event {event.name} ({event.key or ulid_text(event.id)})"
-    tx.put(AlarmRow(run.id, AlarmKind.CANCEL, tx.now, reason))
+    set_already = tx.get(AlarmRow, (run.id, int(AlarmKind.CANCEL)))
+    follower = None if set_already is None else set_already.by
+    tx.put(AlarmRow(run.id, AlarmKind.CANCEL, tx.now, reason, follower))
 
 
 def matches(wait: WaitRow, body: bytes) -> bool:
@@ -423,17 +434,12 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
     if item is None:
         return
     if run.remote is not None:
-        step_settled(tx, run, item, done.key, out.leased)
+        step_settled(tx, run, item, done.key, out)
     elif item.state == ItemState.LEASED:
         item.woken += 1
-        out.resolved.append(Resolved(run.id, done))
+        out.resolved.append(Resolved(run.id, done, item.epoch, item.woken))
     elif item.state != ItemState.READY:
-        item = replace(item, rank=tx.now - run.priority * 1000, due=0)
-        if goes_at_once(tx, run, item):
-            lease(tx, run, item, out.leased)
-        else:
-            line_up(tx, item, run)
-            tx.put(run)
+        set_going(tx, run, replace(item, rank=tx.now - run.priority * 1000, due=0), out)
 
 
 def lookups_of(event: EventRow, paths: Iterable[str]) -> tuple[str, ...]:

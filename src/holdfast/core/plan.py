@@ -146,6 +146,10 @@ class Plan(Generic[A]):
         """The lookups under which it registers waits for events."""
         return ()
 
+    def excludes(self) -> Sequence[str]:
+        """Names that only one plan at a time may be about, whichever node decides it, as no row stands for them yet."""
+        return ()
+
     def decide(self, tx: Tx) -> A | Refused:
         """The pure decision: reads and writes rows through `tx` only. May run again if its group has to be retried."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from holdfast.core.plan import Tx
-from holdfast.core.queue import Leased, goes_at_once, lease, line_up
+from holdfast.core.queue import Goings, set_going
 from holdfast.core.rows import ItemRow, ItemState, RunRow
 
 replace = msgspec.structs.replace
@@ -57,7 +57,7 @@ def step_of_item(item_id: bytes) -> str:
     return item_id[16:].hex()
 
 
-def step_settled(tx: Tx, run: RunRow, item: ItemRow | None, key: str, leased: list[Leased]) -> None:
+def step_settled(tx: Tx, run: RunRow, item: ItemRow | None, key: str, out: Goings) -> None:
     """A step that was under way has its result, or its time has run out: call again if nothing else is waited for."""
     tx.delete(ItemRow, step_item(run.id, key))
     progress = progress_of(run)
@@ -69,17 +69,13 @@ def step_settled(tx: Tx, run: RunRow, item: ItemRow | None, key: str, leased: li
     run = keep(run, progress)
     tx.put(run)
     if item is not None and (told or not progress.pending):
-        discover(tx, run, item, leased)
+        discover(tx, run, item, out)
 
 
-def discover(tx: Tx, run: RunRow, item: ItemRow, leased: list[Leased]) -> None:
+def discover(tx: Tx, run: RunRow, item: ItemRow, out: Goings) -> None:
     """Call for a discovery: now, or after the one that is under way."""
     if item.state == ItemState.PARKED:
-        item = replace(item, attempt=0, due=0, rank=tx.now - run.priority * 1000)
-        if goes_at_once(tx, run, item):
-            lease(tx, run, item, leased)
-        else:
-            line_up(tx, item, run)
+        set_going(tx, run, replace(item, attempt=0, due=0, rank=tx.now - run.priority * 1000), out)
     elif item.state == ItemState.LEASED:
         progress = progress_of(run)
         progress.owed = progress.owed + 1 if progress.racing or progress.version < COALESCING_VERSION else 1

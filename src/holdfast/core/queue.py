@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from holdfast.base.duration import duration_text
@@ -38,6 +40,26 @@ class Leased(msgspec.Struct, gc=False):
     """Its event, when it came in the same plan; otherwise it is read."""
     batch: list[EventRow] = []
     """The events of a batch, once they are read."""
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What a decision sets going."""
+
+    leased: list[Leased] = msgspec.field(default_factory=list)
+    due: int | None = None
+    """When the first of what it puts off is due."""
+
+    def arm(self, due: int) -> None:
+        """Something is due at this moment."""
+        self.due = due if self.due is None else min(due, self.due)
+
+
+class Goings(Protocol):
+    """An `Outcome`, or what has more in it."""
+
+    leased: list[Leased]
+
+    def arm(self, due: int) -> None: ...
 
 
 def lease(tx: Tx, run: RunRow, item: ItemRow, leased: list[Leased], event: EventRow | None = None) -> None:
@@ -87,3 +109,17 @@ def goes_at_once(tx: Tx, run: RunRow, item: ItemRow) -> bool:
     if tx.room <= 0 or tx.backlog or item.crashes or run.function_id not in tx.functions:
         return False
     return open_to(tx, run, gates_of(tx, run))
+
+
+def set_going(tx: Tx, run: RunRow, item: ItemRow, out: Goings) -> None:
+    """Let a run that was parked go on: at once where there is room, else in its lane."""
+    if not tx.knows(LaneRow, waiting_lane(tx, run)):
+        # it left memory in this very group, which has therefore not read its lane: the next claim has
+        tx.put(replace(item, state=ItemState.TIMED, due=tx.now))
+        tx.put(run)
+        out.arm(tx.now)
+    elif goes_at_once(tx, run, item):
+        lease(tx, run, item, out.leased)
+    else:
+        line_up(tx, item, run)
+        tx.put(run)

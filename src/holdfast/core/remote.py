@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.core.gates import release
-from holdfast.core.ingest import Accepted, Incoming, admit, reads_of
+from holdfast.core.ingest import Accepted, Incoming, admit, reads_of, resolve, watched
 from holdfast.core.machine import Lease, headline, holds
 from holdfast.core.plan import STALE, Plan, Read, Refused, Tx, WaitsFor
 from holdfast.core.progress import (
@@ -21,16 +21,14 @@ from holdfast.core.progress import (
     step_of_item,
     step_settled,
 )
-from holdfast.core.queue import Leased, goes_at_once, lease, line_up
+from holdfast.core.queue import Goings, set_going
 from holdfast.core.rows import AttemptRow, ItemRow, ItemState, LogRow, RunRow, StepKind, StepRow, StepState, WaitRow
+from holdfast.core.signals import CONFLICT, open_wait
 from holdfast.core.waiting import CHILD_LOOKUP, refusal
 
 replace = msgspec.structs.replace
 
 _BREATH_MS = 250
-
-SIGNAL_LOOKUP = "\x01signal:"
-"""Begins the lookup of a wait for a signal; no event's name does."""
 
 
 class Operation(msgspec.Struct, gc=False):
@@ -97,11 +95,20 @@ class Answered(Plan[Accepted]):
                 reads.append(WaitsFor((one.wait.lookup,)))
         return reads
 
+    def awaits(self) -> Sequence[str]:
+        lookups = [one.wait.lookup for one in self.operations if one.wait is not None and _is_for_event(one)]
+        return [*lookups, *watched(one.child for one in self.operations if one.child is not None)]
+
+    def excludes(self) -> Sequence[str]:
+        return [one.wait.lookup for one in self.operations if one.wait is not None and one.step.kind == StepKind.WAIT_SIGNAL]
+
     def decide(self, tx: Tx) -> Accepted | Refused:
         item = holds(tx, self.lease)
         run = tx.get(RunRow, self.lease.run_id)
         if item is None or run is None or run.ended_at is not None:
             return STALE
+        if any(self._conflicts(tx, one) for one in self.operations):
+            return Refused(CONFLICT)
         out = Accepted.empty()
         run = self._enter(tx, run)
         retried, settled = None, False
@@ -122,6 +129,12 @@ class Answered(Plan[Accepted]):
                 self._begin(tx, run, one, out)
         self._leave(tx, item, retried, out, settled=settled)
         return out
+
+    def _conflicts(self, tx: Tx, one: Operation) -> bool:
+        if one.wait is None or one.step.kind != StepKind.WAIT_SIGNAL or one.replaces:
+            return False
+        holder = open_wait(tx, one.wait.lookup)
+        return holder is not None and (holder.run_id, holder.key) != (one.wait.run_id, one.key)
 
     def _enter(self, tx: Tx, run: RunRow) -> RunRow:
         """Note the request version, and which steps are under way from now on."""
@@ -152,7 +165,7 @@ class Answered(Plan[Accepted]):
             item = tx.get(ItemRow, run.id)
             own = self.lease.item_id == run.id
             # the discovery this answers is not one to wait for: `_leave` calls for the next
-            step_settled(tx, run, None if own else item, one.key, out.leased)
+            step_settled(tx, run, None if own else item, one.key, out)
             run = tx.get(RunRow, run.id) or run
         return run
 
@@ -162,15 +175,11 @@ class Answered(Plan[Accepted]):
         item_id = step_item(run.id, one.key)
         rank = tx.now - run.priority * 1000
         if not one.timed:
-            item = ItemRow(item_id, run.id, ItemState.PARKED, run.lane, rank, 0)
-            if goes_at_once(tx, run, item):
-                lease(tx, run, item, out.leased)
-            else:
-                line_up(tx, item, run)
+            set_going(tx, run, ItemRow(item_id, run.id, ItemState.PARKED, run.lane, rank, 0), out)
             return
         due = one.step.due or 0
         tx.put(ItemRow(item_id, run.id, ItemState.TIMED, run.lane, due, due))
-        out.due = due if out.due is None else min(due, out.due)
+        out.arm(due)
         if one.wait is not None:
             self._wait(tx, run, one, one.wait, out)
 
@@ -183,6 +192,10 @@ class Answered(Plan[Accepted]):
                 self._fail(tx, run, one, refusal(out.refused[-1]), out)
                 return
             wait = replace(wait, lookup=CHILD_LOOKUP + out.runs[-1].hex())
+        elif one.step.kind == StepKind.WAIT_SIGNAL:
+            holder = open_wait(tx, wait.lookup)
+            if holder is not None:
+                resolve(tx, holder, b"null", None, out)
         tx.put(wait)
 
     def _fail(self, tx: Tx, run: RunRow, one: Operation, error: bytes, out: Accepted) -> None:
@@ -193,7 +206,7 @@ class Answered(Plan[Accepted]):
         )
         tx.put(failed)
         tx.put(current)
-        step_settled(tx, current, tx.get(ItemRow, run.id), one.key, out.leased)
+        step_settled(tx, current, tx.get(ItemRow, run.id), one.key, out)
 
     def _leave(self, tx: Tx, item: ItemRow, retried: Operation | None, out: Accepted, *, settled: bool) -> None:
         """What becomes of the item the call was for."""
@@ -205,7 +218,7 @@ class Answered(Plan[Accepted]):
         if retried is not None:
             due = retried.step.due or tx.now
             tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due, attempt=item.attempt + 1))
-            out.due = due if out.due is None else min(due, out.due)
+            out.arm(due)
             return
         if not own:
             self._leave_step(tx, run, item, out)
@@ -214,7 +227,7 @@ class Answered(Plan[Accepted]):
             # nothing was found to do, and nothing is under way: asked again, but not without a breath
             due = tx.now + _BREATH_MS
             tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due, attempt=0))
-            out.due = due if out.due is None else min(due, out.due)
+            out.arm(due)
             return
         item = replace(item, state=ItemState.PARKED, attempt=0, due=0)
         tx.put(item)
@@ -224,7 +237,7 @@ class Answered(Plan[Accepted]):
             progress.owed = max(0, progress.owed - 1)
             run = keep(run, progress)
             tx.put(run)
-            discover(tx, run, item, out.leased)
+            discover(tx, run, item, out)
 
     def _leave_step(self, tx: Tx, run: RunRow, item: ItemRow, out: Accepted) -> None:
         """The call was for one step; if it isn't settled now, the function knows nothing of it and is asked what it wants."""
@@ -233,7 +246,11 @@ class Answered(Plan[Accepted]):
         if key not in progress_of(run).pending or any(one.key == key and not one.settled for one in self.operations):
             return
         tx.delete(StepRow, (run.id, key))
-        step_settled(tx, run, tx.get(ItemRow, run.id), key, out.leased)
+        step_settled(tx, run, tx.get(ItemRow, run.id), key, out)
+
+
+def _is_for_event(one: Operation) -> bool:
+    return one.step.kind == StepKind.WAIT_EVENT
 
 
 class RetryCall(Plan[Accepted]):
@@ -264,11 +281,11 @@ class RetryCall(Plan[Accepted]):
         if self.attempt is not None:
             tx.put(self.attempt)
             tx.put(replace(run, attempt=run.attempt + 1, error=headline(self.attempt.error)))
-        out.due = self.due
+        out.arm(self.due)
         return out
 
 
-def time_is_up(tx: Tx, run: RunRow, item: ItemRow, step: StepRow, leased: list[Leased]) -> None:
+def time_is_up(tx: Tx, run: RunRow, item: ItemRow, step: StepRow, out: Goings) -> None:
     """The moment of a sleeping or waiting step has come: that is its result, unless something came before."""
     tx.delete(ItemRow, item.id)
     if step.state != StepState.PENDING:
@@ -281,7 +298,7 @@ def time_is_up(tx: Tx, run: RunRow, item: ItemRow, step: StepRow, leased: list[L
     tx.put(run)
     if step.kind != StepKind.SLEEP:
         tx.delete(WaitRow, (run.id, step.key))
-    step_settled(tx, run, tx.get(ItemRow, run.id), step.key, leased)
+    step_settled(tx, run, tx.get(ItemRow, run.id), step.key, out)
 
 
 INVOKE_TIMEOUT = msgspec.json.encode(

@@ -32,6 +32,16 @@ class Router:
         table = self._wild if pattern.endswith("*") else self._exact
         table[pattern] = (*table.get(pattern, ()), route)
 
+    def remove(self, function_id: int) -> None:
+        """Take the triggers of a function out."""
+        for table in (self._exact, self._wild):
+            for pattern, routes in list(table.items()):
+                rest = tuple(route for route in routes if route.function_id != function_id)
+                if rest:
+                    table[pattern] = rest
+                else:
+                    del table[pattern]
+
     def candidates(self, name: str) -> tuple[Route, ...]:
         """Routes whose pattern fits a name; their expressions are still to be asked."""
         found = self._exact.get(name, ())

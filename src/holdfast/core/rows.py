@@ -68,6 +68,7 @@ class StepKind(IntEnum):
     """The function's own return value or final error; its key is empty."""
     FETCH = 9
     AI = 10
+    SEND_SIGNAL = 11
 
 
 class Row(msgspec.Struct, gc=False):

@@ -42,6 +42,7 @@ KIND_LABELS = {
     "wait_signal": "wait for signal",
     "invoke": "invoke",
     "send": "send events",
+    "send_signal": "send signal",
     "race": "race",
     "now": "time",
     "end": "end",

@@ -75,6 +75,9 @@ class Alarms:
         except HoldfastError as error:
             _log.warning("timeouts, cancellations and debounces wait: %s", error)
             self._timers.arm(host.clock.now() + _RETRY_MS)
+        except Exception:  # what one of them does wrong must not keep the others from ever being decided
+            _log.exception("a timeout, cancellation, debounce or batch could not be decided")
+            self._timers.arm(host.clock.now() + _RETRY_MS)
 
     async def _cancelling(self, alarm: AlarmRow) -> Any:
         host = self._host
@@ -85,12 +88,7 @@ class Alarms:
             event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
             events = host.end_events(run, event, Ending(RunStatus.CANCELLED))
         plan = Cancel(alarm.run_id, events, alarm=AlarmKind(alarm.kind))
-
-        def then(answer: Accepted | None) -> None:
-            if answer is not None:
-                host.run_cancelled(run, answer)
-
-        plan.then = then
+        plan.then = lambda accepted: host.run_cancelled(run, accepted)
         return await host.submit(plan)
 
 

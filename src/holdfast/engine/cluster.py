@@ -146,4 +146,4 @@ class Cluster:
             rows = await self._store.read([StepsOf(run_id)])
             for step in sorted(rows.find(StepsOf(run_id)), key=lambda step: step.seq):
                 if step.kind in _FROM_OUTSIDE and step.state != StepState.PENDING and step.key not in live.taken_in:
-                    live.resolved(step)
+                    live.resolved(step, 0)

@@ -17,11 +17,11 @@ from holdfast.base.errors import (
     RunRefusedError,
 )
 from holdfast.base.ids import ulid_bytes, ulid_text
-from holdfast.core.ending import Cancel, Ending
 from holdfast.core.ingest import Accepted, Ingest, Match
 from holdfast.core.plan import Refused
 from holdfast.core.restart import Discard, Restart, Write
 from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepRow
+from holdfast.engine.children import cancel_run
 from holdfast.engine.crons import tick
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Host
@@ -150,27 +150,10 @@ class RunControl:
 
     async def cancel(self, run_id: str) -> bool:
         """See `Control.cancel`."""
-        raw = _run_key(run_id)
-        rows = await self._host.store.read([(RunRow, raw)])
-        run = rows.get(RunRow, raw)
-        if run is None:
+        cancelled = await cancel_run(self._host, _run_key(run_id))
+        if cancelled is None:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        event = (await self._host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
-        plan = Cancel(raw, self._host.end_events(run, event, Ending(RunStatus.CANCELLED)))
-        plan.then = lambda answer: self.cancelled(run, answer)
-        return await self._host.submit(plan) is not None
-
-    def cancelled(self, run: RunRow | None, accepted: Accepted | None) -> None:
-        """After the commit of a cancellation: its code ends, and whoever waits for it hears of it."""
-        if accepted is None:
-            return
-        if run is not None and run.ended_at is None:
-            live = self._host.run_in_memory(run.id)
-            if live is not None:
-                live.abandon()
-        self._host.accepted(accepted)
-        if run is not None and run.ended_at is None:
-            self._host.ended(run, RunStatus.CANCELLED)
+        return cancelled
 
     async def rerun(self, run_id: str) -> str:
         """A new run of the same function for the same event, from the beginning.

@@ -52,6 +52,10 @@ class Dispatch:
 
     def launch(self, leased: Sequence[Leased]) -> None:
         """Start runs that are leased to this node."""
+        elsewhere = [one for one in leased if one.run.remote is not None]
+        if elsewhere:
+            self._host.call_out(elsewhere)
+            leased = [one for one in leased if one.run.remote is None]
         stored = [one for one in leased if one.event is None]
         for one in leased:
             if one.event is not None:
@@ -105,7 +109,7 @@ class Dispatch:
             found = [batches.get(EventRow, place.event_id) for place in places.get(one.run.id, ())]
             one.batch = [event for event in found if event is not None]
             then(one, [step for step in rows.find(StepsOf(one.run.id)) if step.kind != StepKind.END])
-        self._tell_empty()
+        self.tell_if_empty()
 
     def claim(self) -> None:
         """Take from the store what is due, as much as fits."""
@@ -125,11 +129,16 @@ class Dispatch:
             self.claiming = False
 
     def _claimed(self, leased: list[Leased]) -> None:
+        elsewhere = [one for one in leased if one.run.remote is not None]
+        if elsewhere:
+            self._host.call_out(elsewhere)
+        more = bool(leased)
+        leased = [one for one in leased if one.run.remote is None]
         self._suspects.update(one.run.id for one in leased if one.item.crashes)
         condemned = [one for one in leased if one.item.crashes > self._max_crashes]
         self._load([one for one in leased if one.item.crashes <= self._max_crashes], self._start)
         self._load(condemned, self._condemn)
-        if leased and self._host.room() > 0:
+        if more and self._host.room() > 0:
             self._again = True
 
     def _claim_done(self, future: asyncio.Future[Any]) -> None:
@@ -182,18 +191,19 @@ class Dispatch:
             self.claim()
         elif self._host.store.backlog():
             self.claim()
-        self._tell_empty()
+        self.tell_if_empty()
 
-    def _tell_empty(self) -> None:
-        if not self.live and not self.loading and self._empty:
+    def tell_if_empty(self) -> None:
+        """Whoever waits for the node to have nothing to do may look."""
+        if not self._host.in_flight and self._empty:
             waiters, self._empty = self._empty, []
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(None)
 
     async def emptied(self) -> None:
-        """Wait until no run is in memory."""
-        while self.live or self.loading:
+        """Wait until no run is in memory, and no call under way."""
+        while self._host.in_flight:
             waiter: asyncio.Future[None] = self._host.loop.create_future()
             self._empty.append(waiter)
             await waiter

@@ -20,16 +20,21 @@ from holdfast.base.errors import (
     OverloadedError,
 )
 from holdfast.base.ids import IdFactory, derived_id, ulid_text
-from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.base.limits import MAX_RUN_STATE_BYTES, MAX_STEP_OUTPUT_BYTES, MAX_STEPS_PER_RUN
+from holdfast.base.retry import RetryPolicy
 from holdfast.core.claiming import Recover
 from holdfast.core.ending import Ending
 from holdfast.core.flow_config import FlowReader
 from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
+from holdfast.core.queue import Leased
 from holdfast.core.rows import EventRow, RunRow, RunStatus
+from holdfast.core.signals import Given, GiveSignal
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.alerting import Alerting
+from holdfast.engine.applications import Applications
+from holdfast.engine.children import Children
 from holdfast.engine.cluster import Cluster
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
@@ -37,9 +42,10 @@ from holdfast.engine.dispatch import Dispatch
 from holdfast.engine.flow_control import FlowControl
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
+from holdfast.engine.http_driver import HttpDriver
 from holdfast.engine.intake import Intake
 from holdfast.engine.interpreter import Interpreter
-from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.lifecycle import Lifecycle, invoked_data
 from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
 from holdfast.engine.notices import Notice, Notices
@@ -49,7 +55,6 @@ from holdfast.engine.timers import Timers
 from holdfast.engine.watch import LoopWatch, RunWatch, refuse_after_fork
 from holdfast.sdk.app import App
 from holdfast.sdk.callables import Callables
-from holdfast.sdk.outgoing import payload
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
 from holdfast.store.api import Store
@@ -85,6 +90,8 @@ class EngineOptions:
     tune_interpreter: bool = True
     """Whether the interpreter's cycle collector looks less often while the engine runs, and its threads change places sooner
     once something else computes beside it."""
+    retry_interval_ms: int | None = None
+    """A constant delay between the attempts of functions that are called over HTTP, instead of their backoff."""
     alert_every_ms: int = 1000
     """How often functions that have thresholds are looked at, while something moves."""
     max_unsent: int = 20_000
@@ -140,12 +147,20 @@ class Engine:
         self.left = self.dispatch.left
         self._by_id = self.dispatch.functions
         self.control = RunControl(self)
+        self.children = Children(self)
         self.start = self.control.start
         self.result = self.control.result
         self.run_info = self.control.run_info
         self.list_runs = self.control.list_runs
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
+        self.applications = Applications(self)
+        self.driver = HttpDriver(self)
+        self.step_limits: dict[int, int] = {}
+        """Steps that a run of a function may have, where that was changed."""
+        self.state_limits: dict[int, int] = {}
+        """Bytes of results that a run may keep, where that was changed."""
+        self._following: asyncio.Task[None] | None = None
         self.alerting = Alerting(self, self.metrics, self.options.alert_every_ms)
         self.rerun = self.control.rerun
         self.redrive = self.control.redrive
@@ -195,6 +210,7 @@ class Engine:
         if left:
             _log.warning("recovering %d runs that were being executed when the process died", len(left))
             await self.submit(Recover(left))
+        await self.children.finish_cancelling()
         self.crons = Crons(self)
         await self.crons.start()
         for app in self.apps.values():
@@ -235,7 +251,8 @@ class Engine:
         if self.app_errors:
             self._route_absent()
         self._slugs = self.store.slugs()
-        self.executable = frozenset(self._by_id)
+        self.applications.restore()
+        self._refresh_executable()
         self._restore_states()
 
     def _route_absent(self) -> None:
@@ -258,13 +275,26 @@ class Engine:
         for function_id, (paused, limits) in self.store.function_states().items():
             self.set_state(function_id, paused, limits)
 
+    def _refresh_executable(self) -> None:
+        held = {function for function, how in self.store.paused.items() if how == "hold"}
+        self.executable = self.store.functions = frozenset({*self._by_id, *self.applications.functions}) - held
+
+    def functions_changed(self) -> None:
+        """Applications have registered other functions."""
+        self._slugs = self.store.slugs()
+        self._refresh_executable()
+        self._restore_states()
+        self._following = self.loop.create_task(
+            self.crons.follow_applications(list(self.applications.functions.values()))
+        )
+        self.claim()
+
     def set_state(self, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None:
         """Put a function's pause and changed limits into force on this node."""
         self.store.paused.pop(function_id, None)
         if paused is not None:
             self.store.paused[function_id] = paused
-        held = {function for function, how in self.store.paused.items() if how == "hold"}
-        self.executable = self.store.functions = frozenset(self._by_id) - held
+        self._refresh_executable()
         flow = self.intake.flows.get(function_id)
         if flow is not None:
             flow.change_limits(limits)
@@ -315,6 +345,7 @@ class Engine:
     async def _drained(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
+                await self.driver.stop(seconds)
                 await self.dispatch.emptied()
         except TimeoutError:
             late = list(self.live.values())
@@ -351,12 +382,41 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Runs in memory."""
-        return len(self.live)
+        """Runs in memory or on their way there, and calls to applications under way."""
+        return len(self.live) + self.dispatch.loading + self.driver.in_flight
 
     def room(self) -> int:
-        """How many more runs fit into memory."""
-        return 0 if self.draining else self.capacity - len(self.live) - self.dispatch.loading
+        """How many more runs can be executed now."""
+        return 0 if self.draining else self.capacity - self.in_flight
+
+    def retry_delay_ms(self, backoff: RetryPolicy, attempt: int) -> int:
+        """How long an application is given before it is called again."""
+        interval = self.options.retry_interval_ms
+        return backoff.delay_ms(attempt) if interval is None else interval
+
+    def step_limit(self, function_id: int) -> int:
+        """Steps that a run of a function may have (protocol section 1.10)."""
+        return self.step_limits.get(function_id, MAX_STEPS_PER_RUN)
+
+    def state_limit(self, function_id: int) -> int:
+        """Bytes of results that a run of a function may keep (protocol section 1.10)."""
+        return self.state_limits.get(function_id, MAX_RUN_STATE_BYTES)
+
+    def call_out(self, leased: Sequence[Leased]) -> None:
+        """Call applications for runs that are leased to this node."""
+        self.driver.launch(leased)
+
+    def call_ended(self) -> None:
+        """A call to an application is over: there is room for another."""
+        if self.running and not self.draining and self.store.backlog():
+            self.claim()
+        self.dispatch.tell_if_empty()
+
+    def remote_ended(self, run: RunRow, ending: Ending, accepted: Accepted | Refused) -> None:
+        """After the commit of the end of a run that is executed elsewhere."""
+        if not isinstance(accepted, Refused):
+            self.accepted(accepted)
+            self.ended(run, ending.status)
 
     @property
     def problem(self) -> str | None:
@@ -368,7 +428,7 @@ class Engine:
         """What the health page shows."""
         return {
             "node": self.store.boot,
-            "in_flight": len(self.live),
+            "in_flight": self.in_flight,
             "capacity": self.capacity,
             "waiting_in_memory": sum(1 for live in self.live.values() if not live.bodies),
             "groups": self.store.group.groups,
@@ -464,8 +524,9 @@ class Engine:
             self.timers.arm(accepted.due)
         for resolved in accepted.resolved:
             live = self.live.get(resolved.run_id)
-            if live is not None:
-                live.resolved(resolved.step)
+            # a later lease has read the step with its other records
+            if live is not None and live.lease.epoch == resolved.epoch:
+                live.resolved(resolved.step, resolved.woken)
 
     def lanes_changed(self) -> None:
         """After a commit that changed lanes: claim what is ready, or wake up when something will be."""
@@ -475,6 +536,20 @@ class Engine:
             self.claim()
         self.timers.arm(self.store.lanes.next_until())
         self.alerting.touched()
+
+    async def send_signal(self, name: str, data: bytes) -> str | None:
+        """See `Sender.send_signal`."""
+        if self.draining or not self.running:
+            raise NotRunningError("the engine is stopping and takes no more signals; give it again once it is back")
+        plan = GiveSignal(name, data)
+        plan.then = self.signalled
+        given = await self.submit(plan)
+        return None if isinstance(given, Refused) or given.run_id is None else ulid_text(given.run_id)
+
+    def signalled(self, given: Given | Refused) -> None:
+        """After the commit of a signal: the run it resumed goes on."""
+        if not isinstance(given, Refused):
+            self.accepted(given.accepted)
 
     # -- executing ---------------------------------------------------------------------------------------------------
 
@@ -502,9 +577,16 @@ class Engine:
             self.accepted(accepted)
             self.ended(run.run, ending.status)
 
-    def run_cancelled(self, run: RunRow | None, accepted: Accepted) -> None:
-        """After the commit of a cancellation."""
-        self.control.cancelled(run, accepted)
+    def run_cancelled(self, run: RunRow | None, accepted: Accepted | None) -> None:
+        """After the commit of a cancellation: its code ends, and whoever waits for it hears of it."""
+        if accepted is None:
+            return
+        live = None if run is None or run.ended_at is not None else self.live.get(run.id)
+        if live is not None:
+            live.abandon()
+        self.accepted(accepted)
+        if run is not None and run.ended_at is None:
+            self.ended(run, RunStatus.CANCELLED)
 
     def ended(self, run: RunRow, status: int) -> None:
         """Count an end and tell those who wait for it."""
@@ -512,6 +594,8 @@ class Engine:
         self.metrics.of(run.function_id).end(_ENDED[RunStatus(status)], duration)
         self.control.announce(run.id)
         self.alerting.touched()
+        if status == RunStatus.CANCELLED:
+            self.children.parent_cancelled(run.id)
         if self.notices.wanted:
             self.notices.publish(Notice("run", ulid_text(run.id), run.function_id))
             if status == RunStatus.FAILED:
@@ -528,8 +612,8 @@ class Engine:
     def child(self, live: Run, call: InvokeCall[Any], target: Registered) -> Incoming:
         """The event and run of an invoked function; the run's id is derived from parent and step."""
         now = self.clock.now()
-        outgoing = payload(call.payload)
-        row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, outgoing, None, None, live.run.id)
+        data = invoked_data(live, call, target, now + call.timeout)
+        row = EventRow(self.ids.new(now), "inngest/function.invoked", now, now, data, None, None, live.run.id)
         run_id = derived_id(now + 1, live.run.id, call.key)
         match = self.intake.match(
             row, run_id, target.id, target.version, origin=1, parent_id=live.run.id, parent_step=call.key
@@ -541,6 +625,7 @@ class Engine:
         """Whether nothing moves until time passes or something comes from outside: no body, thread, commit or other code."""
         return (
             not self.store.group.busy
+            and not self.driver.in_flight
             and not self.dispatch.claiming
             and not self.dispatch.loading
             and not self.alarms.ringing
@@ -558,7 +643,7 @@ class Engine:
 
     async def idle(self) -> None:
         """Wait until no run is in memory and nothing is being written; for tests and scripts."""
-        while self.live or self.store.group.busy or self.dispatch.claiming or self.dispatch.loading:
+        while self.in_flight or self.store.group.busy or self.dispatch.claiming:
             await self.dispatch.emptied()
             await self.store.group.drain()
             await asyncio.sleep(0)

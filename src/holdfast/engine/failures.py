@@ -15,15 +15,18 @@ import msgspec
 
 from holdfast.base.clock import to_ms
 from holdfast.base.errors import (
+    InvokeCancelledError,
     InvokeTimeoutError,
     NonRetriableError,
     RetryAfterError,
+    SignalConflictError,
     StepError,
     StepUsageError,
     qualified_name,
 )
 from holdfast.base.limits import MAX_RETRY_AFTER_MS, MIN_RETRY_AFTER_MS
 
+_KINDS = {qualified_name(cls): cls for cls in (InvokeTimeoutError, InvokeCancelledError, SignalConflictError)}
 MAX_MESSAGE = 10_000
 MAX_STACK = 40_000
 _PLUMBING = (str(Path(__file__).parents[1]), str(Path(concurrent.futures.__file__).parent))
@@ -95,12 +98,14 @@ def fingerprint(error: bytes) -> str:
 def step_error(key: str, raw: bytes) -> StepError:
     """The error a function sees for a recorded failure."""
     body = msgspec.json.decode(raw)
-    cls = InvokeTimeoutError if body.get("name") == "InvokeTimeoutError" else StepError
+    chain = tuple(body.get("chain", ()))
+    # with a step in it, it is what another run failed by: the caller's own step was not cut short or refused
+    cls = _KINDS.get(chain[0], StepError) if chain and "step" not in body else StepError
     return cls(
         key,
         str(body.get("name", "Error")),
         str(body.get("message", "")),
-        chain=tuple(body.get("chain", ())),
+        chain=chain,
         stack=body.get("stack"),
         data=body.get("data"),
     )

@@ -88,8 +88,7 @@ class FlowControl:
         await host.store.set_function(function_id, paused=paused, limits=limits)
         host.set_state(function_id, paused, limits)
         # whatever waited at a gate may find it open now
-        waiting = tuple(row.lane for row in host.store.lanes if row.blocked and row.lane.startswith(f"{function_id}/"))
-        await host.submit(OpenLanes(waiting))
+        await host.submit(OpenLanes(host.store.lanes.blocked_of(function_id)))
         host.claim()
         if host.notices.wanted:
             host.notices.publish(Notice("function", slug, function_id))

@@ -24,7 +24,7 @@ from holdfast.store.api import Store
 class Intake:
     """Makes `Incoming` of events: assigns ids, checks bounds, asks the routing index."""
 
-    __slots__ = ("_clock", "_ids", "_models", "_store", "flows", "router")
+    __slots__ = ("_clock", "_ids", "_models", "_store", "flows", "remote", "router")
 
     def __init__(self, clock: Clock, ids: IdFactory, store: Store) -> None:
         self._clock = clock
@@ -33,6 +33,8 @@ class Intake:
         self.router = Router()
         self.flows: dict[int, Flow] = {}
         """The flow control of the functions that have any."""
+        self.remote: set[int] = set()
+        """Functions that are executed by calling their application."""
         self._models: dict[int, Callable[[EventRow], Any]] = {}
 
     def control(self, flow: Flow, model: Callable[[EventRow], Any]) -> None:
@@ -59,14 +61,16 @@ class Intake:
     ) -> Match:
         """A run that an event is to start, with everything that the function's rules say about the event."""
         flow = self.flows.get(function_id)
+        remote = function_id in self.remote
         if flow is None:
-            return Match(run_id, function_id, version, str(function_id), 0, origin, parent_id, parent_step)
+            lane = str(function_id)
+            return Match(run_id, function_id, version, lane, 0, origin, parent_id, parent_step, None, remote)
         subject = EventSubject(row, self._models[function_id], seen)
         lane = flow.lane(subject)
         watches = [self._watch(rule, row, subject) for rule in flow.cancel]
         admission = work_out(flow, lane, subject, watches)
         priority = priority_of(flow, subject)
-        return Match(run_id, function_id, version, lane, priority, origin, parent_id, parent_step, admission)
+        return Match(run_id, function_id, version, lane, priority, origin, parent_id, parent_step, admission, remote)
 
     def _watch(self, rule: CancelRule, row: EventRow, subject: EventSubject) -> Watch:
         lookup, expression, context = rule.event, rule.expression, None

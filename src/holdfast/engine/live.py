@@ -57,6 +57,8 @@ class LiveRun(Residence):
         self.run = leased.run
         item = leased.item
         self.lease = Lease(item.id, item.run_id, item.owner, item.epoch)
+        if item.epoch > 1 and not item.due:
+            self.woken_from_outside()
         self.event_row = leased.event
         self.batch: list[EventRow] = []
         """The events of a batch, in their order."""
@@ -139,7 +141,7 @@ class LiveRun(Residence):
         current_run.set(self)
         root = self.root
         if root is not None:
-            self.tasks.add(root)
+            self.adopt_root(root)
         try:
             result = await self._call()
             self._returning = True

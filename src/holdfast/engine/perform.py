@@ -9,28 +9,37 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import msgspec
-
-from holdfast.base.codec import decode_json, encode_json
+from holdfast.base.codec import encode_json
 from holdfast.base.errors import (
     NonRetriableError,
     NotRunningError,
+    StepError,
     StepTimeoutError,
     StepUsageError,
     StoreError,
     Suspended,
 )
 from holdfast.base.ids import ulid_text
-from holdfast.core.expressions import field_equals
-from holdfast.core.ingest import Accepted, wait_lookup
 from holdfast.core.machine import FailAttempt, Record, RecordSend
-from holdfast.core.plan import EventsSince, Refused
-from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState, WaitRow
-from holdfast.core.waiting import CHILD_LOOKUP, Register, TimeOut
-from holdfast.engine import failures
+from holdfast.core.plan import Refused
+from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState
+from holdfast.core.signals import Given, GiveSignal, RecordSignal
+from holdfast.engine import failures, waits
 from holdfast.engine.host import Run
 from holdfast.engine.tasks import current_step
-from holdfast.sdk.steps import InvokeCall, NowCall, RaceCall, RunCall, SendCall, SleepCall, StepCall, WaitCall
+from holdfast.engine.values import value_of
+from holdfast.sdk.steps import (
+    InvokeCall,
+    NowCall,
+    RaceCall,
+    RunCall,
+    SendCall,
+    SendSignalCall,
+    SignalCall,
+    SleepCall,
+    StepCall,
+    WaitCall,
+)
 
 _log = logging.getLogger("holdfast")
 
@@ -38,8 +47,10 @@ _KINDS: dict[type[StepCall[Any]], StepKind] = {
     RunCall: StepKind.RUN,
     SleepCall: StepKind.SLEEP,
     WaitCall: StepKind.WAIT_EVENT,
+    SignalCall: StepKind.WAIT_SIGNAL,
     InvokeCall: StepKind.INVOKE,
     SendCall: StepKind.SEND,
+    SendSignalCall: StepKind.SEND_SIGNAL,
     RaceCall: StepKind.RACE,
     NowCall: StepKind.NOW,
 }
@@ -57,7 +68,7 @@ async def perform(live: Run, call: StepCall[Any]) -> Any:
     if live.multi or live.bridge is not None:
         task = asyncio.current_task()
         if task is not None:
-            live.in_step[task] = call.key
+            live.enter_step(task, call.key)
     try:
         if live.host.draining and counts:
             await live.wait_durably(f"$drain:{call.key}", live.host.clock.now())
@@ -68,6 +79,9 @@ async def perform(live: Run, call: StepCall[Any]) -> Any:
             result = await _HANDLERS[type(call)](live, call, None)
         else:
             result = await _recorded(live, call, row)
+    except StepError:
+        live.finish_call(call)  # failed for good, and on record: the id may be used again as after a result
+        raise
     except _MACHINE_TROUBLE as error:
         # not the function's to handle: it ends here without hearing of it, and goes on from its records elsewhere
         live.cut_off(error)
@@ -75,8 +89,7 @@ async def perform(live: Run, call: StepCall[Any]) -> Any:
     finally:
         live.calls -= counts
         if task is not None:
-            live.in_step.pop(task, None)
-            live.check()
+            live.leave_step(task)
     live.finish_call(call)
     return result
 
@@ -101,20 +114,6 @@ async def _recorded(live: Run, call: StepCall[Any], row: StepRow) -> Any:
         return await _HANDLERS[type(call)](live, call, row)
     await live.released(row.seq)
     return value_of(live, call, row)
-
-
-def value_of(live: Run, call: StepCall[Any], row: StepRow) -> Any:
-    """What the function gets for a recorded step."""
-    if row.state == StepState.FAILED:
-        raise failures.step_error(call.key, row.error or b"{}")
-    data = row.data
-    if type(call) is RunCall:
-        return live.host.callables.of(call.fn).codec.decode(data or b"null", row.type)
-    if type(call) is WaitCall:
-        return None if data is None or data == b"null" else live.fn.received_json(data, call.model)
-    if type(call) is InvokeCall:
-        return live.host.codec(call.result).decode(data or b"null", row.type)
-    return None if data is None else decode_json(data)
 
 
 # -- step.run ------------------------------------------------------------------------------------------------------
@@ -268,167 +267,6 @@ async def _attempt_failed(
     return step
 
 
-# -- timers, waits, calls to other functions -----------------------------------------------------------------------
-
-
-async def _sleep(live: Run, call: SleepCall, row: StepRow | None) -> None:
-    host = live.host
-    now = host.clock.now()
-    if row is None:
-        due = call.until if call.until is not None else now + (call.duration or 0)
-        row = StepRow(
-            live.run.id,
-            call.key,
-            0,
-            StepState.PENDING,
-            StepKind.SLEEP,
-            now,
-            None,
-            0,
-            due,
-            encode_json({"until": due}, "sleep"),
-        )
-        await _register(live, Register(live.lease, row, logs=live.take_logs()))
-    due = row.due or 0
-    while host.clock.now() < due:
-        await live.wait_durably(call.key, due)
-    done = msgspec.structs.replace(row, state=StepState.DONE, ended_at=host.clock.now(), due=None, data=b"null")
-    await _record(live, Record(live.lease, done, live.take_logs(), fresh=False))
-
-
-async def _wait(live: Run, call: WaitCall[Any], row: StepRow | None) -> Any:
-    host = live.host
-    live.has_waits = True
-    now = host.clock.now()
-    if row is None:
-        row, plan = _wait_plan(live, call, now)
-        if plan.wait is not None:
-            host.store.expect(plan.wait.lookup)
-        await _register(live, plan)
-    resolved = await _outcome(live, call.key, row, b"null", None)
-    return value_of(live, call, resolved)
-
-
-def _wait_plan(live: Run, call: WaitCall[Any], now: int) -> tuple[StepRow, Register]:
-    run_id = live.run.id
-    expires = now + call.timeout
-    where = list(call.where.items())
-    expression = call.expression
-    lookup = call.event
-    if where:
-        path, value = where[0]
-        lookup = wait_lookup(call.event, path, value)
-        rest = [field_equals("async.data", path, value) for path, value in where[1:]]
-        if rest:
-            expression = " && ".join([*rest, f"({expression})"] if expression else rest)
-    described = {"event": call.event, "where": call.where, "if": call.expression, "timeout_at": expires}
-    step = StepRow(
-        run_id,
-        call.key,
-        0,
-        StepState.PENDING,
-        StepKind.WAIT_EVENT,
-        now,
-        None,
-        0,
-        expires,
-        encode_json(described, f"step {call.key!r}"),
-    )
-    context = live.fn.event_json(live.event_row) if expression and "event." in expression else None
-    wait = WaitRow(run_id, call.key, lookup, expires, expression, context, now)
-    lookback = None
-    if call.since is not None:
-        since = live.run.queued_at if call.since == "run" else live.step_recorded_at(call.since)
-        lookback = EventsSince(call.event, since)
-    return step, Register(live.lease, step, wait, lookback=lookback, logs=live.take_logs())
-
-
-async def _invoke(live: Run, call: InvokeCall[Any], row: StepRow | None) -> Any:
-    host = live.host
-    live.has_waits = True
-    now = host.clock.now()
-    run_id = live.run.id
-    if row is None:
-        target = host.functions.get(call.function)
-        if target is None:
-            raise failures.step_error(
-                call.key,
-                encode_json({"name": "Error", "message": f"could not find function with ID: {call.function}"}, "error"),
-            )
-        incoming = host.child(live, call, target)
-        child = incoming.matches[0].run_id
-        expires = now + call.timeout
-        described = {"function": call.function, "run_id": ulid_text(child), "timeout_at": expires}
-        row = StepRow(
-            run_id,
-            call.key,
-            0,
-            StepState.PENDING,
-            StepKind.INVOKE,
-            now,
-            None,
-            0,
-            expires,
-            encode_json(described, "invoke"),
-        )
-        wait = WaitRow(run_id, call.key, CHILD_LOOKUP + child.hex(), expires, None, None, now)
-        await _register(live, Register(live.lease, row, wait, child=incoming, logs=live.take_logs()))
-    timed_out = encode_json(
-        {
-            "name": "InvokeTimeoutError",
-            "message": "Timed out waiting for invoked function to complete",
-            "chain": ["holdfast.base.errors.InvokeTimeoutError", "holdfast.base.errors.StepError"],
-        },
-        "error",
-    )
-    return value_of(live, call, await _outcome(live, call.key, row, None, timed_out))
-
-
-async def _outcome(live: Run, key: str, row: StepRow, data: bytes | None, error: bytes | None) -> StepRow:
-    """Wait until a registered step is resolved, or record that its time ran out."""
-    early = live.recorded.pop(key, None)
-    if early is not None:
-        await live.released(early.seq)
-        return early
-    due = row.due or 0
-    while True:
-        resolved = await live.wait_durably(key, due)
-        if resolved is not None:
-            await live.released(resolved.seq)
-            return resolved
-        if live.host.clock.now() >= due:
-            break
-    state = StepState.DONE if error is None else StepState.FAILED
-    timed_out = msgspec.structs.replace(
-        row, state=state, ended_at=live.host.clock.now(), due=None, data=data, error=error
-    )
-    answer = await live.host.submit(TimeOut(live.lease, timed_out))
-    if isinstance(answer, Refused):
-        live.lost(answer)
-        raise Suspended
-    if answer is timed_out:
-        live.taken_in.add(key)
-    await live.released(answer.seq)
-    return answer
-
-
-async def _register(live: Run, plan: Register) -> None:
-    plan.then = live.host.accepted
-    answer: Accepted | Refused = await live.host.submit(plan)
-    if isinstance(answer, Refused):
-        live.lost(answer)
-        raise Suspended
-
-
-async def _record(live: Run, plan: Record) -> StepRow:
-    answer: StepRow | Refused = await live.host.submit(plan)
-    if isinstance(answer, Refused):
-        live.lost(answer)
-        raise Suspended
-    await live.released(answer.seq)
-    return answer
-
-
 # -- the rest ------------------------------------------------------------------------------------------------------
 
 
@@ -460,6 +298,20 @@ async def _send(live: Run, call: SendCall, row: StepRow | None) -> list[str]:
     return ids
 
 
+async def _send_signal(live: Run, call: SendSignalCall, row: StepRow | None) -> str | None:
+    host = live.host
+    now = host.clock.now()
+    step = StepRow(live.run.id, call.key, 0, StepState.DONE, StepKind.SEND_SIGNAL, now, now, 0, None, b"null")
+    plan = RecordSignal(Record(live.lease, step, live.take_logs()), GiveSignal(call.signal, call.data))
+    plan.then = host.signalled
+    answer: Given | Refused = await host.submit(plan)
+    if isinstance(answer, Refused):
+        live.lost(answer)
+        raise Suspended
+    await live.released(step.seq)
+    return None if answer.run_id is None else ulid_text(answer.run_id)
+
+
 async def _race(live: Run, call: RaceCall, row: StepRow | None) -> int:
     tasks = call.tasks
     if not tasks:
@@ -472,7 +324,7 @@ async def _race(live: Run, call: RaceCall, row: StepRow | None) -> int:
     step = StepRow(live.run.id, call.key, 0, StepState.DONE, StepKind.RACE, now, now, 0, None, str(winner).encode())
     live.calls += 1
     try:
-        await _record(live, Record(live.lease, step, live.take_logs()))
+        await waits.record(live, Record(live.lease, step, live.take_logs()))
     finally:
         live.calls -= 1
     return winner
@@ -481,16 +333,18 @@ async def _race(live: Run, call: RaceCall, row: StepRow | None) -> int:
 async def _now(live: Run, call: NowCall, row: StepRow | None) -> int:
     now = live.host.clock.now()
     step = StepRow(live.run.id, call.key, 0, StepState.DONE, StepKind.NOW, now, now, 0, None, str(now).encode())
-    await _record(live, Record(live.lease, step, live.take_logs()))
+    await waits.record(live, Record(live.lease, step, live.take_logs()))
     return now
 
 
 _HANDLERS: dict[type[StepCall[Any]], Callable[[Run, Any, StepRow | None], Awaitable[Any]]] = {
     RunCall: _run,
-    SleepCall: _sleep,
-    WaitCall: _wait,
-    InvokeCall: _invoke,
+    SleepCall: waits.sleep,
+    WaitCall: waits.wait_for_event,
+    SignalCall: waits.wait_for_signal,
+    InvokeCall: waits.invoke,
     SendCall: _send,
+    SendSignalCall: _send_signal,
     RaceCall: _race,
     NowCall: _now,
 }

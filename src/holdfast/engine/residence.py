@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from typing import Any
+from weakref import WeakSet
 
 from holdfast.base.errors import Suspended
 from holdfast.core.rows import StepRow
@@ -20,10 +21,15 @@ class Residence:
     """A run's tasks, the results they wait for, and the durable waits that decide whether it stays in memory."""
 
     __slots__ = (
+        "_awake",
+        "_burst",
         "_checking",
         "_due",
+        "_dues",
         "_durable",
+        "_free",
         "_heap",
+        "_joins",
         "_quiet",
         "_returning",
         "_seen",
@@ -56,6 +62,8 @@ class Residence:
         self.places: Places | None = None
         """Its places, where its function has concurrency limits: it doesn't stay in memory to wait, as a lease holds one."""
         self.in_step: dict[asyncio.Task[Any], str] = {}
+        self._free: set[asyncio.Task[Any]] = set()
+        """Tasks outside of steps: the only ones that can move by themselves, and few where there are many branches."""
         self.bodies: dict[str, int] = {}
         """Bodies being executed, and since when."""
         self.calls = 0
@@ -66,12 +74,19 @@ class Residence:
         self.abandoned = False
         """Cancelled, or its lease is lost: nothing of it is recorded any more."""
         self._durable: dict[str, tuple[asyncio.Future[StepRow | None], int | None]] = {}
+        self._joins: WeakSet[asyncio.Future[Any]] = WeakSet()
+        self._dues: list[tuple[int, str]] = []
+        """A heap of the moments in `_durable`, with those of waits that are over."""
+        self._awake = 0
+        """How many of them have been told and have not gone on yet."""
         self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
         self._checking = False
         self._due: int | None = None
         self._returning = False
         self._quiet = 0
         self._seen = seen
+        self._burst: int | None = None
+        """Since when it waits, if something from outside has woken it in this lease: more of it may follow at once."""
         self._timer: Any = None
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
@@ -79,10 +94,28 @@ class Residence:
         if task is not self.root:
             self.multi = True
             self.tasks.add(task)
+            self._free.add(task)
             task.add_done_callback(self._task_done)
+
+    def adopt_root(self, root: asyncio.Task[Any]) -> None:
+        """The function's own task has begun."""
+        self.tasks.add(root)
+        self._free.add(root)
+
+    def enter_step(self, task: asyncio.Task[Any], key: str) -> None:
+        """From now on this task is inside a step call."""
+        self.in_step[task] = key
+        self._free.discard(task)
+
+    def leave_step(self, task: asyncio.Task[Any]) -> None:
+        """It has the result and goes on in the function's code."""
+        if self.in_step.pop(task, None) is not None and task in self.tasks:
+            self._free.add(task)
+        self.check()
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
+        self._free.discard(task)
         self.in_step.pop(task, None)
         if (self.unwinding or self.abandoned) and not task.cancelled():
             task.exception()  # Suspended, or what its clean-up raised: nobody is left to read it
@@ -109,10 +142,9 @@ class Residence:
         if self.unwinding or self.abandoned:
             return
         if self._heap:
-            for task in self.tasks:
-                if task not in self.in_step and not is_blocked(task):
-                    self.check()  # somebody still moves by itself
-                    return
+            if not all(is_blocked(task) for task in self._free):
+                self.check()  # somebody still moves by itself
+                return
             _, _, future = heapq.heappop(self._heap)
             if not future.done():
                 future.set_result(None)
@@ -128,22 +160,34 @@ class Residence:
         """
         future: asyncio.Future[StepRow | None] = self.host.loop.create_future()
         self._durable[key] = (future, due)
+        if due is not None:
+            heapq.heappush(self._dues, (due, key))
         self.check()
         try:
             return await future
         finally:
             self._durable.pop(key, None)
+            self._awake -= future.done() and not future.cancelled()
 
-    def resolved(self, step: StepRow) -> None:
-        """A step of this run got its result from outside."""
-        self.taken_in.add(step.key)
+    def woken_from_outside(self) -> None:
+        """An event, a signal or another run's end has woken it: it stays a while for the next."""
+        self._burst = self.host.clock.now()
+
+    def resolved(self, step: StepRow, woken: int) -> None:
+        """A step of this run got its result from outside, as number `woken` in this lease."""
         if self.unwinding:
             return  # not counted as seen: the release will be refused, and the run starts over with this result
+        if step.key in self.taken_in:
+            return  # committed with the lease itself, and read with the other records
+        self.taken_in.add(step.key)
+        # another node may have resolved something before that has not been heard of here: then the release is refused
         self._seen += 1
+        self.woken_from_outside()
         waiting = self._durable.get(step.key)
         if waiting is None:
             self.recorded[step.key] = step
         elif not waiting[0].done():
+            self._awake += 1
             waiting[0].set_result(step)
 
     @property
@@ -154,6 +198,7 @@ class Residence:
             and not (self.bodies or self._checking or self.unwinding or self._heap)
             and not any(future.done() for future, _ in self._durable.values())
             and self._all_inside()
+            and all(is_blocked(task) for task in self.in_step)
         )
 
     @property
@@ -162,13 +207,13 @@ class Residence:
         return self._earliest()
 
     def _consider_parking(self) -> None:
-        if any(future.done() for future, _ in self._durable.values()):
+        if self._awake:
             return  # somebody has just been woken and looks again when it waits next
         if len(self._durable) != self.calls or self.bodies or not self._all_inside():
             self._arm()
             return
         if self.multi and self._quiet < _QUIET_ROUNDS:
-            # a task that has just ended tells those that wait for it in the loop's next round
+            # a task that has just ended or was cancelled tells those that wait for it in the loop's next round
             self._quiet += 1
             self._checking = True
             self.host.loop.call_soon(self._check)
@@ -179,19 +224,32 @@ class Residence:
             self.suspend()
         elif due is not None and due <= now:
             self._fire()
-        elif self.places is None and self.host.may_linger(now, due, threaded=self.bridge is not None):
+        elif self.places is None and self.host.may_linger(now, self._stays_until(now, due), threaded=self.bridge is not None):
             self._arm()
         else:
             self.suspend()
 
+    def _stays_until(self, now: int, due: int | None) -> int | None:
+        """Until when there is something to stay for: the next timer, or the end of a burst of wake-ups from outside."""
+        if self._burst is None:
+            return due
+        end = self._burst + self.host.linger_ms
+        return due if end <= now or (due is not None and due <= end) else end
+
     def _all_inside(self) -> bool:
         return not self.multi or all(
-            task.done() or (is_blocked(task) and (task in self.in_step or waits_inside(task, self.tasks)))
-            for task in self.tasks
+            task.done() or (is_blocked(task) and waits_inside(task, self.tasks, self._joins)) for task in self._free
         )
 
     def _earliest(self) -> int | None:
-        return min((due for _, due in self._durable.values() if due is not None), default=None)
+        dues, durable = self._dues, self._durable
+        while dues:
+            due, key = dues[0]
+            waiting = durable.get(key)
+            if waiting is not None and waiting[1] == due:
+                return due
+            heapq.heappop(dues)
+        return None
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -203,8 +261,11 @@ class Residence:
     def _fire(self) -> None:
         self._timer = None
         now = self.host.clock.now()
-        for future, due in list(self._durable.values()):
-            if due is not None and due <= now and not future.done():
+        while (due := self._earliest()) is not None and due <= now:
+            _, key = heapq.heappop(self._dues)
+            future = self._durable[key][0]
+            if not future.done():
+                self._awake += 1
                 future.set_result(None)
         self.check()
 
@@ -214,6 +275,7 @@ class Residence:
         self._due = self._earliest()
         for future, _ in list(self._durable.values()):
             if not future.done():
+                self._awake += 1
                 future.set_exception(Suspended())
         for _, _, released in self._heap:
             if not released.done():

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any, Protocol
+from weakref import WeakSet
 
 _INTERNAL_WAITS = (
     "asyncio/tasks.py",
@@ -68,8 +69,16 @@ def is_blocked(task: asyncio.Task[Any]) -> bool:
     return waiter is not None and not waiter.done()
 
 
-def waits_inside(task: asyncio.Task[Any], family: set[asyncio.Task[Any]]) -> bool:
-    """Whether what a blocked task waits for is made of tasks of the same run: a join, a gather, a lock between them."""
+def waits_inside(
+    task: asyncio.Task[Any], family: set[asyncio.Task[Any]], known: WeakSet[asyncio.Future[Any]] | None = None
+) -> bool:
+    """Whether what a blocked task waits for is made of tasks of the same run: a join, a gather, a lock between them.
+
+    Args:
+        task: It is blocked.
+        family: The run's tasks.
+        known: Gathers of which it is known: once it holds, it stays so. They may have a thousand members.
+    """
     waiter = task._fut_waiter  # type: ignore[attr-defined]
     if waiter is None or waiter.done():
         return False
@@ -77,7 +86,12 @@ def waits_inside(task: asyncio.Task[Any], family: set[asyncio.Task[Any]]) -> boo
         return waiter in family
     children = getattr(waiter, "_children", None)
     if children is not None:
-        return all(child.done() or child in family for child in children)
+        if known is not None and waiter in known:
+            return True
+        inside = all(child.done() or child in family for child in children)
+        if inside and known is not None:
+            known.add(waiter)
+        return inside
     return _innermost_file(task.get_coro()).endswith(_INTERNAL_WAITS) and not _sleeps(task.get_coro())
 
 

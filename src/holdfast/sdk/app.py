@@ -27,6 +27,7 @@ from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
 from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
 from holdfast.sdk.settings import FunctionSettings, function_options
+from holdfast.sdk.signals import signal_json
 from holdfast.sdk.triggers import Cron, On, Trigger, normalise
 
 __all__ = ["App", "FunctionSettings", "RunHandle", "nearest"]
@@ -253,6 +254,23 @@ class App:
                 "send_sync does not pass through async around_send middleware; use `await app.send(...)`"
             )
         return self._sender().send_threadsafe(outgoing)[0]
+
+    async def send_signal(self, name: str, data: Any) -> str | None:
+        """Give a signal to the run that waits for it with `ctx.step.wait_for_signal`. Returns when that is on disk.
+
+        Args:
+            name: The signal's name.
+            data: What the waiting run receives; anything a step may return.
+
+        Returns:
+            The id of the run that was resumed, or None when nobody waits. A signal that nobody waits for is not kept.
+
+        Raises:
+            EventInvalidError: the name is empty or too long, or the data can't be written as JSON.
+            NotRunningError: neither `app.running()` nor a server address.
+            StoreError: the disk refused; nothing was resumed.
+        """
+        return await self._sender().send_signal(name, signal_json(name, data))
 
     async def _deliver(self, outgoing: list[Outgoing]) -> list[Sent]:
         if not self._send_wrappers:

@@ -147,17 +147,18 @@ class WaitCall(StepCall[T_co]):
 class InvokeCall(StepCall[T_co]):
     """`step.invoke`."""
 
-    __slots__ = ("function", "payload", "result", "timeout")
+    __slots__ = ("cancel_with_parent", "function", "payload", "result", "timeout")
 
     def __init__(
         self, driver: StepDriver, id: str, *, function: str, payload: Event | Mapping[str, Any], result: Any,
-        timeout: int,
+        timeout: int, cancel_with_parent: bool = False,
     ) -> None:
         self.function = function
         self.payload = payload
         self.result = result
         """The callee's return annotation, for reading its result back."""
         self.timeout = timeout
+        self.cancel_with_parent = cancel_with_parent
         super().__init__(driver, id, DEFAULTS)
 
 
@@ -168,6 +169,34 @@ class SendCall(StepCall[list[str]]):
 
     def __init__(self, driver: StepDriver, id: str, events: Sequence[Event | Mapping[str, Any]]) -> None:
         self.events = events
+        super().__init__(driver, id, DEFAULTS)
+
+
+class SignalCall(StepCall[T_co]):
+    """`step.wait_for_signal`."""
+
+    __slots__ = ("annotation", "replace", "signal", "timeout")
+
+    def __init__(
+        self, driver: StepDriver, id: str, *, signal: str, timeout: int, replace: bool, annotation: Any
+    ) -> None:
+        self.signal = signal
+        self.timeout = timeout
+        self.replace = replace
+        self.annotation = annotation
+        """What the signal's data is read as."""
+        super().__init__(driver, id, DEFAULTS)
+
+
+class SendSignalCall(StepCall["str | None"]):
+    """`step.send_signal`."""
+
+    __slots__ = ("data", "signal")
+
+    def __init__(self, driver: StepDriver, id: str, *, signal: str, data: bytes) -> None:
+        self.signal = signal
+        self.data = data
+        """JSON."""
         super().__init__(driver, id, DEFAULTS)
 
 

@@ -75,8 +75,45 @@ class FunctionFailed(Event, name="inngest/function.failed"):
     run_id: str
     app_id: str = ""
     error: dict[str, Any] = {}
+    """`name`, `message` and `stack`."""
     event: dict[str, Any] = {}
     events: list[dict[str, Any]] = []
+    correlation_id: str | None = None
+    """`<run id>.<step>` of the step that invoked the run, if one did."""
+
+
+class FunctionFinished(Event, name="inngest/function.finished"):
+    """A run has ended: completed, failed or cancelled (protocol section 4). Stored where something listens to it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    function_id: str
+    """`<app>-<function id>` of the function that finished."""
+    run_id: str
+    app_id: str = ""
+    result: Any = None
+    """What it returned."""
+    error: dict[str, Any] | None = None
+    """`name`, `message` and `stack` if it failed."""
+    event: dict[str, Any] = {}
+    events: list[dict[str, Any]] = []
+    correlation_id: str | None = None
+    """`<run id>.<step>` of the step that invoked the run, if one did."""
+
+
+class FunctionCancelled(Event, name="inngest/function.cancelled"):
+    """A run was cancelled (protocol section 4)."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    function_id: str
+    """`<app>-<function id>` of the function whose run it was."""
+    run_id: str
+    app_id: str = ""
+    event: dict[str, Any] = {}
+    events: list[dict[str, Any]] = []
+    correlation_id: str | None = None
+    """`<run id>.<step>` of the step that invoked the run, if one did."""
 
 
 class ReceivedEvent(Generic[D]):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -11,6 +13,7 @@ from typing import Any
 import msgspec
 
 from holdfast.base.errors import (
+    ConfigurationError,
     EventInvalidError,
     HoldfastError,
     NotRunningError,
@@ -39,15 +42,25 @@ class _Answer(msgspec.Struct):
     error: str = ""
 
 
+class _Resumed(msgspec.Struct):
+    run_id: str
+
+
+class _SignalAnswer(msgspec.Struct):
+    data: _Resumed
+
+
 class HttpSender:
     """Posts events to `<base>/e/<key>`.
 
     Args:
         base: The server's address, such as `http://127.0.0.1:8288`.
         event_key: The event key; any in development.
+        signing_key: The signing key, for signals in production.
     """
 
-    def __init__(self, base: str, event_key: str) -> None:
+    def __init__(self, base: str, event_key: str, signing_key: str | None = None) -> None:
+        self._signing_key = signing_key
         self._base = base.rstrip("/")
         self._url = f"{self._base}/e/{event_key}"
 
@@ -72,12 +85,31 @@ class HttpSender:
         answer = self._post(body, {} if seed is None else {"X-Inngest-Event-Id-Seed": seed})
         return [Sent(ulid_bytes(event_id)) for event_id in answer.ids]
 
-    def _post(self, body: bytes, headers: Mapping[str, str]) -> _Answer:
-        sent = {"Content-Type": "application/json", **headers}
-        request = urllib.request.Request(self._url, body, sent, method="POST")  # noqa: S310
+    async def send_signal(self, name: str, data: bytes) -> str | None:
+        """See `Sender.send_signal`. In production the signing key in `INNGEST_SIGNING_KEY` is needed."""
+        return await asyncio.to_thread(self._post_signal, name, data)
+
+    def _post_signal(self, name: str, data: bytes) -> str | None:
+        body = msgspec.json.encode({"signal": name, "data": msgspec.Raw(data)})
+        headers = {"Authorization": f"Bearer {_hashed(self._signing_key)}"} if self._signing_key else {}
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - configured address
-                return msgspec.json.decode(response.read(), type=_Answer)
+            answer = self._request(f"{self._base}/v1/signals", body, headers)
+        except EventInvalidError as error:
+            if error.status == 404:
+                return None
+            raise
+        return msgspec.json.decode(answer, type=_SignalAnswer).data.run_id
+
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> _Answer:
+        return msgspec.json.decode(self._request(self._url, body, headers), type=_Answer)
+
+    def _request(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        headers = {"Content-Type": "application/json", **headers}
+        request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - configured address
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+                answer: bytes = response.read()
+                return answer
         except urllib.error.HTTPError as error:
             with error:
                 raise _refusal(error.code, error.read(), dict(error.headers)) from error
@@ -87,6 +119,14 @@ class HttpSender:
                 f"no holdfast server answers at {self._base} ({reason}): "
                 "start one with `holdfast dev`, or correct INNGEST_BASE_URL"
             ) from error
+
+
+def _hashed(signing_key: str) -> str:
+    """The form of a signing key that travels (protocol section 1.1)."""
+    try:
+        return hashlib.sha256(bytes.fromhex(re.sub(r"^signkey-\w+-", "", signing_key))).hexdigest()
+    except ValueError as error:
+        raise ConfigurationError("INNGEST_SIGNING_KEY is not a signing key; `holdfast keys new` makes one") from error
 
 
 def _refusal(status: int, body: bytes, headers: dict[str, str]) -> HoldfastError:
@@ -102,5 +142,7 @@ def _refusal(status: int, body: bytes, headers: dict[str, str]) -> HoldfastError
     if status >= 500:
         return StoreError(message)
     if status == 401:
-        return NotRunningError(f"{message}: the server does not know this event key; set INNGEST_EVENT_KEY")
+        return NotRunningError(
+            f"{message}: the server does not know the key; set INNGEST_EVENT_KEY, for signals INNGEST_SIGNING_KEY"
+        )
     return EventInvalidError(message, status=status)

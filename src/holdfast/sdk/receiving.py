@@ -46,7 +46,10 @@ class Receiver:
                 failure = error
         if failure is not None:
             raise NonRetriableError(f"the stored event no longer fits its model: {explain(failure, name)}") from failure
-        return decode_json(data)
+        decoded = decode_json(data)
+        if name == "inngest/function.invoked" and isinstance(decoded, dict):
+            decoded.pop("_inngest", None)  # about the invocation, not part of what was passed
+        return decoded
 
 
 def read_awaited(body: bytes, model: type[Event] | None) -> ReceivedEvent[Any]:

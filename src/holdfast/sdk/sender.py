@@ -75,6 +75,10 @@ class Sender(Protocol):
         """
         ...
 
+    async def send_signal(self, name: str, data: bytes) -> str | None:
+        """Give a signal; the id of the run that was resumed, once that is on disk, or None when none waited."""
+        ...
+
     def send_threadsafe(self, events: Sequence[Outgoing]) -> list[Sent]:
         """The same from a thread that doesn't run the engine's loop; blocks until on disk."""
         ...

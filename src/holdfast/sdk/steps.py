@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from holdfast.base.clock import to_ms
 from holdfast.base.duration import Duration, duration_ms
-from holdfast.base.errors import ConfigurationError, StepUsageError
+from holdfast.base.errors import ConfigurationError, EventInvalidError, StepUsageError
 from holdfast.base.limits import MAX_INVOKE_MS, MAX_RETRIES, MAX_WAIT_MS
 from holdfast.base.retry import RetryPolicy
 from holdfast.core.expressions import compile_expression
@@ -20,6 +20,8 @@ from holdfast.sdk.calls import (
     RaceCall,
     RunCall,
     SendCall,
+    SendSignalCall,
+    SignalCall,
     SleepCall,
     StepCall,
     StepDriver,
@@ -27,6 +29,7 @@ from holdfast.sdk.calls import (
     WaitCall,
 )
 from holdfast.sdk.events import Event, ReceivedEvent, event_name, wire_path, wire_scalar
+from holdfast.sdk.signals import OnConflict, signal_json, signal_problem
 from holdfast.sdk.target import Target
 
 __all__ = [
@@ -35,6 +38,8 @@ __all__ = [
     "RaceCall",
     "RunCall",
     "SendCall",
+    "SendSignalCall",
+    "SignalCall",
     "SleepCall",
     "Step",
     "StepCall",
@@ -99,13 +104,35 @@ class _StepBase:
             since=since,
         )
 
+    def _wait_for_signal(
+        self, id: str, signal: str, annotation: Any, timeout: Duration, on_conflict: str
+    ) -> SignalCall[Any]:
+        problem = signal_problem(signal)
+        if problem:
+            raise StepUsageError(f"step {id!r}: {problem}")
+        if on_conflict not in {"fail", "replace"}:
+            raise StepUsageError(f"step {id!r}: on_conflict must be 'fail' or 'replace', not {on_conflict!r}")
+        timeout_ms = _span(id, timeout)
+        if timeout_ms > MAX_WAIT_MS:
+            raise StepUsageError(f"step {id!r} waits {timeout!r}; the longest wait is 366 days")
+        return SignalCall(
+            self._driver, id, signal=signal, timeout=timeout_ms, replace=on_conflict == "replace", annotation=annotation
+        )
+
+    def _send_signal(self, id: str, signal: str, data: Any) -> SendSignalCall:
+        try:
+            raw = signal_json(signal, data)
+        except EventInvalidError as error:
+            raise StepUsageError(f"step {id!r}: {error}") from error
+        return SendSignalCall(self._driver, id, signal=signal, data=raw)
+
     def _invoke(
-        self, id: str, function: Target[Any, Any], payload: Any, timeout: Duration | None,
+        self, id: str, function: Target[Any, Any], payload: Any, timeout: Duration | None, cancel_with_parent: bool,
     ) -> InvokeCall[Any]:
         timeout_ms = MAX_INVOKE_MS if timeout is None else min(_span(id, timeout), MAX_INVOKE_MS)
         return InvokeCall(
             self._driver, id, function=function.slug, payload=payload if payload is not None else {},
-            result=function.result_type, timeout=timeout_ms,
+            result=function.result_type, timeout=timeout_ms, cancel_with_parent=cancel_with_parent,
         )
 
     def _send(self, id: str, events: Any) -> SendCall:
@@ -223,9 +250,46 @@ class Step(_StepBase):
         """
         return self._wait(id, event, where, match, if_, timeout, since)
 
+    @overload
+    def wait_for_signal(
+        self, id: str, signal: str, /, *, type: type[T], timeout: Duration, on_conflict: OnConflict = "fail"
+    ) -> StepCall[T | None]: ...
+    @overload
+    def wait_for_signal(
+        self, id: str, signal: str, /, *, timeout: Duration, on_conflict: OnConflict = "fail"
+    ) -> StepCall[Any]: ...
+    def wait_for_signal(
+        self, id: str, signal: str, /, *, type: Any = Any, timeout: Duration, on_conflict: OnConflict = "fail"
+    ) -> StepCall[Any]:
+        """Wait until somebody gives a signal; one run at a time waits for it.
+
+        Args:
+            id: Names the step.
+            signal: The signal's name, such as `f"approve-{order_id}"`.
+            type: What its data is read as: a pydantic model, a dataclass, `str`, ...; plain JSON unless given.
+            timeout: After this the result is None. At most 366 days.
+            on_conflict: When another run waits for it: `fail` fails this run; `replace` takes its place, and the other
+                run's wait ends as if its time had run out.
+
+        Returns:
+            The signal's data, or None when the time ran out.
+
+        Raises:
+            SignalConflictError: when awaited, if another run waits for it. Uncaught, it ends the run at once.
+        """
+        return self._wait_for_signal(id, signal, type, timeout, on_conflict)
+
+    def send_signal(self, id: str, signal: str, data: Any, /) -> StepCall[str | None]:
+        """Give a signal as a step: recorded, so never given twice.
+
+        Returns:
+            The id of the run that was resumed, or None when nobody waited: a signal is not kept.
+        """
+        return self._send_signal(id, signal, data)
+
     def invoke(
         self, id: str, function: Target[E, R], payload: E | None = None, /, *,
-        timeout: Duration | None = None,
+        timeout: Duration | None = None, cancel_with_parent: bool = False,
     ) -> StepCall[R]:
         """Start another function and wait for its result.
 
@@ -234,12 +298,14 @@ class Step(_StepBase):
             function: A decorated function, or a `FunctionRef` to one that lives elsewhere.
             payload: Its event.
             timeout: How long to wait; one year by default.
+            cancel_with_parent: Whether cancelling this run cancels the other as well, while it is waited for.
 
         Raises:
-            StepError: when awaited: the function failed or was cancelled, or doesn't exist.
+            StepError: when awaited: the function failed, or doesn't exist.
+            InvokeCancelledError: its run was cancelled.
             InvokeTimeoutError: it did not finish in time. It goes on by itself.
         """
-        return self._invoke(id, function, payload, timeout)
+        return self._invoke(id, function, payload, timeout, cancel_with_parent)
 
     def send(
         self, id: str, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]], /
@@ -315,12 +381,32 @@ class SyncStep(_StepBase):
         """See `Step.wait_for_event`."""
         return self._driver.perform_sync(self._wait(id, event, where, match, if_, timeout, since))
 
+    @overload
+    def wait_for_signal(
+        self, id: str, signal: str, /, *, type: type[T], timeout: Duration, on_conflict: OnConflict = "fail"
+    ) -> T | None: ...
+    @overload
+    def wait_for_signal(
+        self, id: str, signal: str, /, *, timeout: Duration, on_conflict: OnConflict = "fail"
+    ) -> Any: ...
+    def wait_for_signal(
+        self, id: str, signal: str, /, *, type: Any = Any, timeout: Duration, on_conflict: OnConflict = "fail"
+    ) -> Any:
+        """See `Step.wait_for_signal`."""
+        return self._driver.perform_sync(self._wait_for_signal(id, signal, type, timeout, on_conflict))
+
+    def send_signal(self, id: str, signal: str, data: Any, /) -> str | None:
+        """See `Step.send_signal`."""
+        result: str | None = self._driver.perform_sync(self._send_signal(id, signal, data))
+        return result
+
     def invoke(
         self, id: str, function: Target[E, R], payload: E | None = None, /, *,
-        timeout: Duration | None = None,
+        timeout: Duration | None = None, cancel_with_parent: bool = False,
     ) -> R:
         """See `Step.invoke`."""
-        result: R = self._driver.perform_sync(self._invoke(id, function, payload, timeout))
+        call = self._invoke(id, function, payload, timeout, cancel_with_parent)
+        result: R = self._driver.perform_sync(call)
         return result
 
     def send(self, id: str, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]], /) -> list[str]:

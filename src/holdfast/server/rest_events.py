@@ -53,8 +53,13 @@ _INVOKED = "inngest/function.invoked"
 
 
 async def list_events(api: Api, request: Request) -> Response:
+    name = request.query_params.get("name") or None
+    wanted = request.query_params.get("include_internal_events", "false").lower()
+    if wanted not in {"true", "false", "1", "0"}:
+        raise ApiError(400, f"include_internal_events must be true or false, not {wanted[:40]!r}")
     rows, cursor = await api.engine.reader.events(
-        name=request.query_params.get("name") or None,
+        name=name,
+        internal=wanted in {"true", "1"} or (name or "").startswith("inngest/"),
         limit=read_limit(request, 20, MAX_EVENTS),
         cursor=read_cursor(request),
         received_after=read_moment(request, "received_after"),
@@ -208,6 +213,12 @@ OPERATIONS = (
         summary="List events, newest first",
         params=(
             Param("name", "Only events of this name."),
+            Param(
+                "include_internal_events",
+                "Whether to list holdfast's own (`inngest/...`) too. One asked for by name is listed anyway.",
+                "query",
+                {"type": "boolean", "default": False},
+            ),
             Param("received_after", "Received after this moment: RFC 3339 or milliseconds since 1970."),
             Param("received_before", "Received before this moment."),
             limit_param(20, MAX_EVENTS),

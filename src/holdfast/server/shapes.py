@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -11,6 +12,7 @@ from holdfast.base.clock import iso
 from holdfast.base.ids import name_uuid
 from holdfast.store.reads import (
     AttemptView,
+    CronView,
     DeadLetterView,
     EventView,
     FunctionView,
@@ -111,6 +113,22 @@ class Step(Struct, frozen=True, kw_only=True):
     error: dict[str, Any] | None
 
 
+class Cron(Struct, frozen=True, kw_only=True):
+    """A schedule of a function."""
+
+    function: Annotated[str, Meta(description="`<app>-<function>`.")]
+    function_name: str
+    app: str
+    schedule: Annotated[str, Meta(description="With its zone: `TZ=Europe/Paris 0 9 * * *`.")]
+    zone: Annotated[str, Meta(description="The IANA name of its time zone.")]
+    next: Annotated[list[str], Meta(description="Its next five occurrences, before jitter.")]
+    last_at: Annotated[str | None, Meta(description="The occurrence that fired last.")]
+    missed: Annotated[int, Meta(description="Occurrences that passed without firing so far.")]
+    jitter: Annotated[str | None, Meta(description="How much later an occurrence may fire, such as `30s`.")]
+    catch_up: Annotated[str, Meta(description="After downtime: skip, once or all.")]
+    paused: bool
+
+
 class LogLine(Struct, frozen=True):
     """A line a run logged."""
 
@@ -184,6 +202,19 @@ class Alert(Struct, frozen=True):
     threshold: float
     raised_at: str
     text: Annotated[str, Meta(description="The alert in a sentence.")]
+
+
+class Application(Struct, frozen=True):
+    """An application that is called over HTTP."""
+
+    id: Annotated[str, Meta(description="Its UUID in the Inngest protocol.")]
+    name: str
+    url: str
+    sdk: Annotated[str, Meta(description="`<language>:v<version>`.")]
+    framework: str
+    synced_at: str
+    functions: int
+    error: Annotated[str | None, Meta(description="Why it can't be reached or synced now.")]
 
 
 class Started(Struct, frozen=True):
@@ -378,4 +409,24 @@ def function_of(view: FunctionView) -> Function:
         view.paused,
         _moment(view.created_at),
         view.config,
+    )
+
+
+def cron_of(view: CronView, function: FunctionView, zone: str, coming: Sequence[int]) -> Cron:
+    """A schedule for the API."""
+    triggers = function.config.get("triggers")
+    found = [t for t in triggers if t.get("cron") == view.schedule] if isinstance(triggers, list) else []
+    trigger = found[0] if found else {}
+    return Cron(
+        function=view.function,
+        function_name=function.name,
+        app=function.app,
+        schedule=view.schedule,
+        zone=zone,
+        next=[_moment(at) for at in coming],
+        last_at=iso(view.last_at),
+        missed=view.missed,
+        jitter=trigger.get("jitter"),
+        catch_up=trigger.get("catchUp", "once"),
+        paused=view.paused,
     )

@@ -13,7 +13,7 @@ from holdfast.core.plan import Plan, Read, Tx
 from holdfast.core.rows import AlarmRow, AlertRow, CronRow, GatherRow, ItemRow, RunRow
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite.lanes import Lanes
-from holdfast.store.sqlite.registry import Registration
+from holdfast.store.sqlite.registry import AppRecord, Registration
 
 
 class Signal(msgspec.Struct, gc=False):
@@ -86,6 +86,28 @@ class Store(Protocol):
 
     def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
         """Record the functions of this process; their ids and versions by slug."""
+        ...
+
+    async def register_app(
+        self, record: AppRecord, registrations: Sequence[Registration]
+    ) -> dict[str, tuple[int, int]]:
+        """Record an application that is called over HTTP and its functions; ids and versions by slug."""
+        ...
+
+    async def put_app(self, record: AppRecord) -> None:
+        """Record what is known of such an application."""
+        ...
+
+    async def delete_app(self, name: str) -> None:
+        """Forget such an application."""
+        ...
+
+    def app_records(self) -> list[AppRecord]:
+        """The applications that are called over HTTP."""
+        ...
+
+    def cancelled_with_children(self) -> list[bytes]:
+        """Cancelled runs of which a run that they invoked still lives."""
         ...
 
     def current_functions(self) -> list[tuple[int, int, bytes]]:

@@ -77,7 +77,7 @@ class StepView(msgspec.Struct, frozen=True):
     key: str
     name: str
     kind: str
-    """run, sleep, wait_event, wait_signal, invoke, send, race, now, end, fetch, ai."""
+    """run, sleep, wait_event, wait_signal, invoke, send, race, now, end, fetch, ai, send_signal."""
     state: str
     """done, failed or pending."""
     seq: int

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from holdfast.core.cron import Schedule
+from holdfast.core.cron import Schedule, next_fires
 from holdfast.dashboard import humanize, words
 from holdfast.dashboard.forms import Form
 from holdfast.dashboard.site import Site
@@ -48,11 +48,9 @@ def lines(crons: Sequence[CronView], now: int) -> list[CronLine]:
     """Schedules with their next occurrences, soonest first."""
     out = []
     for cron in sorted(crons, key=lambda c: (c.next_at, c.function)):
-        schedule = Schedule.parse(cron.schedule)
-        moments = [cron.next_at] if cron.next_at > now else [schedule.after(now)]
-        while len(moments) < NEXT:
-            moments.append(schedule.after(moments[-1]))
-        zone = schedule.zone.key
+        # one that is due but not decided yet, for its jitter, is still to come
+        moments = next_fires(cron.schedule, min(cron.next_at - 1, now), NEXT)
+        zone = Schedule.parse(cron.schedule).zone.key
         out.append(
             CronLine(cron, words.schedule(cron.schedule), zone, tuple((m, humanize.absolute(m, zone)) for m in moments))
         )

@@ -173,13 +173,11 @@ class GroupThread(DatabaseThread):
         """An event that comes, and a wait for it that is being registered, take turns: one of them sees the other."""
         names = {arrival.event_name for arrival in arrivals}
         waited = {lookup.partition("\0")[0] for plan in group for lookup in plan.awaits()}
-        if not names and not waited:
+        excluded = {name for plan in group for name in plan.excludes()}
+        if not (names or waited or excluded):
             return
-        alone: dict[int, int] = {}
-        for name in names:
-            alone.setdefault(self._bucket(name), 0)
-        for name in waited:
-            alone[self._bucket(name)] = 1
+        alone = {self._bucket(name): 0 for name in names}
+        alone.update((self._bucket(name), 1) for name in (*waited, *excluded))
         buckets = sorted(alone)
         step.add(sql.LOCK_NAMES, [Ints(buckets), Ints([alone[bucket] for bucket in buckets])])
         if names:

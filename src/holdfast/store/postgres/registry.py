@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from holdfast.base.errors import StoreInUseError
 from holdfast.store.postgres.connection import Connection, Settings
 from holdfast.store.postgres.statements import Statements
-from holdfast.store.sqlite.registry import Registration
+from holdfast.store.sqlite.registry import AppRecord, Registration
 
 _FIND = "SELECT id, version, config, archived FROM {s}functions WHERE slug = %s FOR UPDATE"
 _RENAME = "UPDATE {s}functions SET slug = %s WHERE slug = %s"
@@ -20,6 +22,14 @@ _CHANGE = "UPDATE {s}functions SET app = %s, name = %s, version = %s, config = %
 _ARCHIVE = "UPDATE {s}functions SET archived = 1 WHERE app = %s AND NOT id = ANY(%s::int8[])"
 _ALL = "SELECT id, slug FROM {s}functions"
 _CURRENT = "SELECT id, version, config FROM {s}functions WHERE archived = 0"
+_APPS = "SELECT name, url, sdk, framework, version, checksum, method, error, synced_at FROM {s}apps ORDER BY name"
+_PUT_APP = (
+    "INSERT INTO {s}apps (name, url, sdk, framework, version, checksum, method, error, synced_at, created_at) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (name) DO UPDATE SET url = excluded.url, "
+    "sdk = excluded.sdk, framework = excluded.framework, version = excluded.version, checksum = excluded.checksum, "
+    "method = excluded.method, error = excluded.error, synced_at = excluded.synced_at"
+)
+_DELETE_APP = "DELETE FROM {s}apps WHERE name = %s"
 _STATES = "SELECT id, paused, limits FROM {s}functions WHERE paused <> 0 OR limits <> '{}'"
 _SET_STATE = "UPDATE {s}functions SET paused = %s, limits = %s WHERE id = %s"
 _PAUSED = (None, "skip", "hold")
@@ -54,15 +64,44 @@ def register(
     Returns:
         Id and version of each, by slug.
     """
-    known: dict[str, tuple[int, int]] = {}
     with conn.transaction():
-        conn.execute(sql.sql(_ALONE))
-        for registration in registrations:
-            known[registration.slug] = _register(conn, sql, registration, now)
-        for app in {registration.app for registration in registrations}:
-            ids = [known[r.slug][0] for r in registrations if r.app == app]
-            conn.execute(sql.sql(_ARCHIVE), (app, ids))
+        return _register_all(conn, sql, registrations, {one.app for one in registrations}, now)
+
+
+def register_app(
+    conn: Connection, sql: Statements, record: AppRecord, registrations: Sequence[Registration], now: int
+) -> dict[str, tuple[int, int]]:
+    """Record an application and its functions; those that are gone are archived. Returns as `register` does."""
+    with conn.transaction():
+        known = _register_all(conn, sql, registrations, {record.name}, now)
+        put_app(conn, sql, record)
     return known
+
+
+def _register_all(
+    conn: Connection, sql: Statements, registrations: Sequence[Registration], apps: set[str], now: int
+) -> dict[str, tuple[int, int]]:
+    conn.execute(sql.sql(_ALONE))
+    known = {one.slug: _register(conn, sql, one, now) for one in registrations}
+    for app in apps:
+        ids = [known[r.slug][0] for r in registrations if r.app == app]
+        conn.execute(sql.sql(_ARCHIVE), (app, ids))
+    return known
+
+
+def put_app(conn: Connection, sql: Statements, record: AppRecord) -> None:
+    """Record what is known of an application."""
+    conn.execute(sql.sql(_PUT_APP), (*msgspec.structs.astuple(record), record.synced_at))
+
+
+def delete_app(conn: Connection, sql: Statements, name: str) -> None:
+    """Forget an application; its functions and runs stay on record."""
+    conn.execute(sql.sql(_DELETE_APP), (name,))
+
+
+def app_records(conn: Connection, sql: Statements) -> list[AppRecord]:
+    """All applications that are called over HTTP."""
+    return [AppRecord(*row) for row in conn.execute(sql.sql(_APPS))]
 
 
 def _register(conn: Connection, sql: Statements, new: Registration, now: int) -> tuple[int, int]:

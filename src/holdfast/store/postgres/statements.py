@@ -194,6 +194,10 @@ FROM turn CROSS JOIN share LEFT JOIN LATERAL (
 ) AS q ON true
 ORDER BY turn.turn, turn.lane, q.rank, q.id
 """
+CANCELLED_WITH_CHILDREN = """
+SELECT DISTINCT p.id FROM {s}runs p JOIN {s}runs c ON c.parent_id = p.id
+WHERE p.status = 4 AND c.origin = 1 AND c.ended_at IS NULL
+"""
 MAX_LANES = 500
 ALL_LANES = "SELECT {lanes} FROM {s}lanes ORDER BY turn LIMIT 10000"
 LANES_AT = "blocked = 1 AND gate = %s ORDER BY turn, lane LIMIT %s"

@@ -25,6 +25,7 @@ from holdfast.core.rows import (
     Row,
     RunRow,
 )
+from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.store.api import SharedStore, Signal
 from holdfast.store.group import Attempt, GroupCommit
 from holdfast.store.postgres import statements as sql
@@ -33,13 +34,24 @@ from holdfast.store.postgres.groups import GroupThread, GroupTx
 from holdfast.store.postgres.loading import RUN_ID_BYTES, Loader
 from holdfast.store.postgres.migrating import migrate_postgres
 from holdfast.store.postgres.nodes import Listener, Membership, bury, enrol, retire
-from holdfast.store.postgres.registry import bind, current, register, set_state, slugs, states
+from holdfast.store.postgres.registry import (
+    app_records,
+    bind,
+    current,
+    delete_app,
+    put_app,
+    register,
+    register_app,
+    set_state,
+    slugs,
+    states,
+)
 from holdfast.store.postgres.retention import Pruner
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.postgres.threads import DatabaseThread, tell
 from holdfast.store.postgres.values import from_text
 from holdfast.store.sqlite.lanes import Lanes
-from holdfast.store.sqlite.registry import Registration
+from holdfast.store.sqlite.registry import AppRecord, Registration
 
 T = TypeVar("T")
 _log = logging.getLogger("holdfast")
@@ -269,6 +281,30 @@ class PostgresStore:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""
         return self._now(lambda conn: register(conn, self._sql, registrations, self.clock.now()))
 
+    async def register_app(
+        self, record: AppRecord, registrations: Sequence[Registration]
+    ) -> dict[str, tuple[int, int]]:
+        """Record an application that is called over HTTP and its functions, while the store is at work; ids and versions by slug."""
+        now = self.clock.now()
+        return await self._reads.run(lambda conn: register_app(conn, self._sql, record, registrations, now))
+
+    async def put_app(self, record: AppRecord) -> None:
+        """Record what is known of such an application."""
+        await self._reads.run(lambda conn: put_app(conn, self._sql, record))
+
+    async def delete_app(self, name: str) -> None:
+        """Forget such an application."""
+        await self._reads.run(lambda conn: delete_app(conn, self._sql, name))
+
+    def app_records(self) -> list[AppRecord]:
+        """The applications that are called over HTTP. Before `start`."""
+        return self._now(lambda conn: app_records(conn, self._sql))
+
+    def cancelled_with_children(self) -> list[bytes]:
+        """Cancelled runs of which a run that they invoked still lives. Blocks; for the start."""
+        statement = self._sql.sql(sql.CANCELLED_WITH_CHILDREN)
+        return self._now(lambda conn: [row[0] for row in conn.execute(statement)])
+
     def current_functions(self) -> list[tuple[int, int, bytes]]:
         """Id, version and registration document of every function that is not archived. Before `start`."""
         return self._now(lambda conn: current(conn, self._sql))
@@ -345,6 +381,8 @@ class PostgresStore:
 
     def expect(self, lookup: str) -> None:
         """From now on somebody may wait under this lookup."""
+        if lookup.startswith(CHILD_LOOKUP):
+            return  # ended by the run itself, not by an event
         name, _, rest = lookup.partition("\0")
         self._wait_paths.setdefault(name, set()).add(rest.partition("\0")[0])
 

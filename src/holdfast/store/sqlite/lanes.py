@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from holdfast.core.flow import lane_function
 from holdfast.core.rows import SUSPECT_LANE, LaneRow
 
 _SUSPECT = -1
@@ -91,23 +92,32 @@ class Lanes:
         """Whether lanes of these functions may be served. Suspects are served one at a time and hold nobody up."""
         return any(function in functions for function in self._ready)
 
-    def waiting(self, gate: str, count: int) -> list[LaneRow]:
-        """Lanes that wait at a gate, those that came to wait first, at most `count`."""
-        lanes = self._waiting.get(gate)
-        if lanes is None:
-            return []
-        return [self.rows[lane] for lane, _ in zip(lanes, range(count), strict=False)]
+    def waiting(self, gate: str, count: int, functions: frozenset[int]) -> list[LaneRow]:
+        """Lanes that wait at a gate, those that came to wait first: `count` of these functions, and the others on the way."""
+        found: list[LaneRow] = []
+        for lane in self._waiting.get(gate, ()):
+            if count <= 0:
+                break
+            found.append(self.rows[lane])
+            if lane == SUSPECT_LANE or _function(lane) in functions:
+                count -= 1
+        return found
+
+    def blocked_of(self, function_id: int) -> tuple[str, ...]:
+        """Lanes of a function that wait for a place or a moment; that of suspects too, as it has runs of any function."""
+        functions = (function_id, _SUSPECT)
+        return tuple(lane for lane, row in self.rows.items() if row.blocked and _function(lane) in functions)
 
     def ready(self, functions: frozenset[int], *, suspect: bool, count: int) -> list[LaneRow]:
         """The lanes whose turn it is, at most `count`."""
         wanted = [function for function in self._ready if function in functions or (suspect and function == _SUSPECT)]
-        taken: list[tuple[int, str]] = []
+        taken: dict[tuple[int, str], None] = {}  # a lane that came back in the same millisecond is in the heap twice
         fronts = [(*front, function) for function in wanted if (front := self._front(function)) is not None]
         heapq.heapify(fronts)
         while fronts and len(taken) < count:
             turn, lane, function = heapq.heappop(fronts)
             heapq.heappop(self._turns[function])
-            taken.append((turn, lane))
+            taken[turn, lane] = None
             front = self._front(function)
             if front is not None:
                 heapq.heappush(fronts, (*front, function))
@@ -130,4 +140,4 @@ class Lanes:
 
 
 def _function(lane: str) -> int:
-    return _SUSPECT if lane == SUSPECT_LANE else int(lane.partition("/")[0])
+    return _SUSPECT if lane == SUSPECT_LANE else lane_function(lane)

@@ -135,7 +135,7 @@ class Loader:
                 floor = read.since.to_bytes(6, "big") + bytes(10)
                 rows = [EventRow(*r) for r in execute(sql.EVENTS_SINCE, (read.name, floor))]
             case LanesAt():
-                rows = self._cache.lanes.waiting(read.gate, tx.size)
+                rows = self._cache.lanes.waiting(read.gate, tx.size, tx.functions)
             case EventsOfBatch():
                 rows = [BatchEventRow(*r) for r in execute(sql.EVENTS_OF_BATCH, (read.run_id,))]
             case DueTimers():

@@ -20,6 +20,32 @@ class Registration(msgspec.Struct, frozen=True):
     """Former slugs."""
 
 
+class AppRecord(msgspec.Struct, frozen=True):
+    """An application that is called over HTTP, as it registered last."""
+
+    name: str
+    """Its id."""
+    url: str
+    sdk: str
+    framework: str
+    version: str | None
+    checksum: str
+    """Of what it registered: the same again changes nothing."""
+    method: str
+    """`ping`, or `connect`."""
+    error: str | None
+    """Why it can't be reached or synced now."""
+    synced_at: int
+
+
+_APPS = "SELECT name, url, sdk, framework, version, checksum, method, error, synced_at FROM apps ORDER BY name"
+_PUT_APP = (
+    "INSERT INTO apps (name, url, sdk, framework, version, checksum, method, error, synced_at, created_at) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET url = excluded.url, sdk = excluded.sdk, "
+    "framework = excluded.framework, version = excluded.version, checksum = excluded.checksum, "
+    "method = excluded.method, error = excluded.error, synced_at = excluded.synced_at"
+)
+_DELETE_APP = "DELETE FROM apps WHERE name = ?"
 _FIND = "SELECT id, version, config, archived FROM functions WHERE slug = ?"
 _RENAME = "UPDATE functions SET slug = ? WHERE slug = ?"
 _ADD = "INSERT INTO functions (app, slug, name, version, config, archived, paused, created_at) VALUES (?, ?, ?, 1, ?, 0, 0, ?)"
@@ -38,19 +64,56 @@ def register(conn: sqlite3.Connection, registrations: Sequence[Registration], no
     Returns:
         Id and version of each, by slug.
     """
-    known: dict[str, tuple[int, int]] = {}
     conn.execute("BEGIN IMMEDIATE")
     try:
-        for registration in registrations:
-            known[registration.slug] = _register(conn, registration, now)
-        for app in {registration.app for registration in registrations}:
-            ids = [known[r.slug][0] for r in registrations if r.app == app]
-            conn.execute(_ARCHIVE, (app, msgspec.json.encode(ids).decode()))
+        known = _register_all(conn, registrations, {one.app for one in registrations}, now)
         conn.execute("COMMIT")
     except BaseException:
         conn.execute("ROLLBACK")
         raise
     return known
+
+
+def register_app(
+    conn: sqlite3.Connection, record: AppRecord, registrations: Sequence[Registration], now: int
+) -> dict[str, tuple[int, int]]:
+    """Record an application and its functions; those that are gone are archived. Returns as `register` does."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        known = _register_all(conn, registrations, {record.name}, now)
+        put_app(conn, record)
+        conn.execute("COMMIT")
+    except BaseException:
+        conn.execute("ROLLBACK")
+        raise
+    return known
+
+
+def _register_all(
+    conn: sqlite3.Connection, registrations: Sequence[Registration], apps: set[str], now: int
+) -> dict[str, tuple[int, int]]:
+    known: dict[str, tuple[int, int]] = {}
+    for registration in registrations:
+        known[registration.slug] = _register(conn, registration, now)
+    for app in apps:
+        ids = [known[r.slug][0] for r in registrations if r.app == app]
+        conn.execute(_ARCHIVE, (app, msgspec.json.encode(ids).decode()))
+    return known
+
+
+def put_app(conn: sqlite3.Connection, record: AppRecord) -> None:
+    """Record what is known of an application."""
+    conn.execute(_PUT_APP, (*msgspec.structs.astuple(record), record.synced_at))
+
+
+def delete_app(conn: sqlite3.Connection, name: str) -> None:
+    """Forget an application; its functions and runs stay on record."""
+    conn.execute(_DELETE_APP, (name,))
+
+
+def app_records(conn: sqlite3.Connection) -> list[AppRecord]:
+    """All applications that are called over HTTP."""
+    return [AppRecord(*row) for row in conn.execute(_APPS)]
 
 
 def _register(conn: sqlite3.Connection, new: Registration, now: int) -> tuple[int, int]:

@@ -172,6 +172,10 @@ ALL_CRONS = select_where(CronRow, "TRUE")
 ALL_ALERTS = select_where(AlertRow, "TRUE ORDER BY raised_at")
 ALL_LANES = select_where(LaneRow, "TRUE")
 LEASED_BY_OTHERS = select_where(ItemRow, "state = 2 AND owner <> ?")
+CANCELLED_WITH_CHILDREN = (
+    "SELECT DISTINCT p.id FROM runs p JOIN runs c ON c.parent_id = p.id "
+    "WHERE p.status = 4 AND c.origin = 1 AND c.ended_at IS NULL"
+)
 NEXT_TIMER = "SELECT min(due) FROM queue WHERE state = 1"
 EVENTS_OF_BATCH = select_where(BatchEventRow, "run_id = ? ORDER BY position")
 DUE_ALARMS = select_where(AlarmRow, "at <= ? ORDER BY at, run_id LIMIT ?")

@@ -37,6 +37,7 @@ from holdfast.core.rows import (
     RunRow,
     WaitRow,
 )
+from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.store.group import Attempt, GroupCommit, attempt_here
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
@@ -50,7 +51,19 @@ from holdfast.store.sqlite.connection import (
 )
 from holdfast.store.sqlite.lanes import Lanes
 from holdfast.store.sqlite.loading import MAX_ROWS, Loader
-from holdfast.store.sqlite.registry import Registration, current, register, set_state, slugs, states
+from holdfast.store.sqlite.registry import (
+    AppRecord,
+    Registration,
+    app_records,
+    current,
+    delete_app,
+    put_app,
+    register,
+    register_app,
+    set_state,
+    slugs,
+    states,
+)
 from holdfast.store.sqlite.retention import Pruner
 
 astuple = msgspec.structs.astuple
@@ -205,6 +218,26 @@ class SqliteStore:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""
         return register(self._conn, registrations, self.clock.now())
 
+    async def register_app(
+        self, record: AppRecord, registrations: Sequence[Registration]
+    ) -> dict[str, tuple[int, int]]:
+        """Record an application that is called over HTTP and its functions, while the store is at work; ids and versions by slug."""
+        return await self.group.between_groups(
+            lambda: register_app(self._conn, record, registrations, self.clock.now())
+        )
+
+    async def put_app(self, record: AppRecord) -> None:
+        """Record what is known of such an application."""
+        await self.group.between_groups(lambda: put_app(self._conn, record))
+
+    async def delete_app(self, name: str) -> None:
+        """Forget such an application."""
+        await self.group.between_groups(lambda: delete_app(self._conn, name))
+
+    def app_records(self) -> list[AppRecord]:
+        """The applications that are called over HTTP."""
+        return app_records(self._conn)
+
     def current_functions(self) -> list[tuple[int, int, bytes]]:
         """Id, version and registration document of every function that is not archived."""
         return current(self._conn)
@@ -224,6 +257,10 @@ class SqliteStore:
     def alert_rows(self) -> list[AlertRow]:
         """The alerts that are on, oldest first."""
         return [AlertRow(*row) for row in self._committed.execute(sql.ALL_ALERTS)]
+
+    def cancelled_with_children(self) -> list[bytes]:
+        """Cancelled runs of which a run that they invoked still lives."""
+        return [run_id for (run_id,) in self._conn.execute(sql.CANCELLED_WITH_CHILDREN)]
 
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice of what is old, while no group is being committed; whether there is more to go through."""
@@ -426,6 +463,8 @@ class SqliteStore:
         """From now on somebody may wait under this lookup. Said before the wait is written, not after: an event that comes
         while its group is being synced must look for it already.
         """
+        if lookup.startswith(CHILD_LOOKUP):
+            return  # ended by the run itself, not by an event
         name, _, rest = lookup.partition("\0")
         self._wait_paths.setdefault(name, set()).add(rest.partition("\0")[0])
 

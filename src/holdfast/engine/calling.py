@@ -1,0 +1,129 @@
+"""What a call to an application says (protocol section 2.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdfast.base.codec import decode_json
+from holdfast.base.ids import ulid_text
+from holdfast.core.progress import progress_of
+from holdfast.core.rows import EventRow, StepKind, StepRow, StepState
+from holdfast.engine.host import Host
+from holdfast.engine.operations import RAW
+from holdfast.engine.remote_run import RemoteRun
+from holdfast.wire import headers as h
+from holdfast.wire.calls import DISCOVERY, CallContext, CallEvent, CallRequest, Stack, encode_call
+from holdfast.wire.signatures import sign
+
+MAX_STATE_BYTES = 4 * 1024 * 1024 - 1024
+"""More than this in results is fetched by the SDK instead of being sent."""
+MAX_BODY_BYTES = 4 * 1024 * 1024
+ENVIRONMENT = "local"
+_BARE = frozenset({StepKind.SLEEP, StepKind.WAIT_EVENT})
+ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
+
+
+def call_body(remote: RemoteRun) -> bytes:
+    """The body of a call, in canonical form."""
+    settled = sorted(
+        (step for step in remote.steps if step.state != StepState.PENDING), key=lambda step: step.seq
+    )
+    memos = {step.key: memo(step) for step in settled}
+    memos |= {step.key: given for step in remote.steps if (given := _input(step)) is not None}
+    detached = sum(len(bytes(one)) for one in memos.values()) > MAX_STATE_BYTES
+    body = _encode(remote, settled, {} if detached else memos, detached=detached, events=True)
+    if len(body) > MAX_BODY_BYTES:
+        body = _encode(remote, settled, {}, detached=True, events=False)
+    return body
+
+
+def _encode(
+    remote: RemoteRun, settled: list[StepRow], memos: dict[str, msgspec.Raw], *, detached: bool, events: bool
+) -> bytes:
+    run, item, fn = remote.run, remote.leased.item, remote.fn
+    progress = progress_of(run)
+    assert remote.event is not None
+    all_events = [call_event(event) for event in remote.batch or [remote.event]]
+    job = item.id.hex()
+    context = CallContext(
+        run_id=ulid_text(run.id),
+        fn_id=fn.uuid,
+        env=ENVIRONMENT,
+        step_id=DISCOVERY,
+        attempt=item.attempt,
+        max_attempts=fn.retries + 1,
+        stack=Stack([step.key for step in settled], len(settled)),
+        qi_id=job,
+        request_id=request_id(remote),
+        job_id=job,
+        disable_immediate_execution=progress.planning,
+        use_api=detached,
+    )
+    event = all_events[0]
+    return encode_call(
+        CallRequest(context, event, all_events if events else [], memos, {}, progress.version, detached)
+    )
+
+
+def call_event(event: EventRow) -> CallEvent:
+    """An event as functions receive it: with `user` always there."""
+    meta: dict[str, Any] = decode_json(event.meta) if event.meta else {}
+    return CallEvent(
+        event.name,
+        msgspec.Raw(event.data),
+        event.key or ulid_text(event.id),
+        event.ts,
+        msgspec.Raw(msgspec.json.encode(meta.get("user") or {})),
+        meta.get("v"),
+        msgspec.Raw(msgspec.json.encode(meta["meta"])) if meta.get("meta") else msgspec.UNSET,  # type: ignore[arg-type]
+    )
+
+
+def memo(step: StepRow) -> msgspec.Raw:
+    """What a call says of a settled step (protocol section 2.3)."""
+    data = step.data or b"null"
+    if step.state == StepState.FAILED:
+        return msgspec.Raw(b'{"error":' + (step.error or b"{}") + b"}")
+    if step.kind == StepKind.WAIT_EVENT and data != b"null":
+        received = decode_json(data)
+        return msgspec.Raw(msgspec.json.encode({"user": {}, **received}))
+    if step.kind in _BARE or step.type == RAW or (step.kind == StepKind.WAIT_SIGNAL and data == b"null"):
+        return msgspec.Raw(data)
+    return msgspec.Raw(b'{"data":' + data + b"}")
+
+
+def _input(step: StepRow) -> msgspec.Raw | None:
+    """What a step is to be run with instead of its own arguments, after a rerun with edited input."""
+    if step.state != StepState.PENDING or step.kind != StepKind.RUN or not step.data:
+        return None
+    found = decode_json(step.data)
+    if not isinstance(found, dict) or "input" not in found:
+        return None
+    return msgspec.Raw(msgspec.json.encode({"input": found["input"]}))
+
+
+def request_id(remote: RemoteRun) -> str:
+    """The id of one call: of its item and lease."""
+    item = remote.leased.item
+    return f"{item.id.hex()}-{item.owner}-{item.epoch}"
+
+
+def call_headers(host: Host, remote: RemoteRun, body: bytes, *, signing_key: str | None, kind: str) -> dict[str, str]:
+    """The headers of a call."""
+    item = remote.leased.item
+    headers = {
+        "Content-Type": "application/json",
+        h.ACCOUNT_ID: ACCOUNT_ID,
+        h.RUN_ID: ulid_text(remote.run.id),
+        h.REQUEST_ID: request_id(remote),
+        h.GENERATION_ID: str(item.epoch),
+        h.JOB_ID: item.id.hex(),
+        h.REQUEST_VERSION: str(progress_of(remote.run).version),
+        h.STEP_ID: remote.target,
+        h.SERVER_KIND: kind,
+    }
+    if signing_key:
+        headers[h.SIGNATURE] = sign(body, signing_key, host.clock.now())
+    return headers

@@ -1,0 +1,292 @@
+"""Executing runs by calling their application over HTTP, one call for each lease (protocol sections 2.1 and 2.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urljoin
+
+import aiohttp
+import msgspec
+
+from holdfast.base.errors import HoldfastError
+from holdfast.base.ids import ulid_text
+from holdfast.core.ending import End, Ending
+from holdfast.core.ingest import Accepted
+from holdfast.core.plan import EventsOfBatch, Plan, Refused, StepsOf
+from holdfast.core.queue import Leased
+from holdfast.core.remote import Answered, RetryCall
+from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind
+from holdfast.core.signals import CONFLICT
+from holdfast.engine import failures, gateway
+from holdfast.engine.calling import call_body, call_headers
+from holdfast.engine.host import Host
+from holdfast.engine.notices import Notice
+from holdfast.engine.operations import RunFailure, Translator, error_json
+from holdfast.engine.remote_functions import RemoteFunction
+from holdfast.engine.remote_run import RemoteRun
+from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
+from holdfast.wire.calls import DISCOVERY
+from holdfast.wire.errors import WireError
+from holdfast.wire.opcodes import Op, StepFailure
+
+_log = logging.getLogger("holdfast")
+_MAX_REDIRECTS = 60
+_CALL_SECONDS = 7200.0
+_CONNECT_SECONDS = 10.0
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class Unreachable(Exception):  # noqa: N818 - what is told of an application, not an error of this program
+    """An application could not be reached, or broke off."""
+
+
+class HttpDriver:
+    """Calls applications. Every call is one task; what it brings is decided in a plan, fenced by the lease of its item.
+
+    Args:
+        host: The node.
+        signing_key: Signs calls, where there is one.
+        kind: `dev` or `cloud`: what the server says it is.
+    """
+
+    def __init__(self, host: Host, *, signing_key: str | None = None, kind: str = "dev") -> None:
+        self._host = host
+        self.signing_key = signing_key
+        self.kind = kind
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return len(self._tasks)
+
+    def launch(self, leased: Sequence[Leased]) -> None:
+        """Call for runs that are leased to this node."""
+        for one in leased:
+            task = self._host.loop.create_task(self._execute(one))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a call ended with an error of holdfast's own", exc_info=task.exception())
+        self._host.call_ended()
+
+    async def stop(self, seconds: float) -> None:
+        """Wait for the calls under way, then break off those that take longer; they are made again."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._session is not None:
+            await self._session.close()
+
+    # -- one lease -----------------------------------------------------------------------------------------------------
+
+    async def _execute(self, leased: Leased) -> None:
+        host = self._host
+        fn = host.applications.functions.get(leased.run.function_id)
+        if fn is None:
+            return  # it was archived meanwhile; its lease ends with this boot
+        try:
+            remote = await self._load(leased, fn)
+            host.metrics.of(fn.id).started += leased.item.epoch == 1 and leased.item.id == leased.run.id
+            if host.notices.wanted:
+                host.notices.publish(Notice("run", ulid_text(leased.run.id), fn.id))
+            await self._step(remote)
+        except HoldfastError as error:
+            _log.warning("run %s could not be moved forward: %s", ulid_text(leased.run.id), error)
+
+    async def _load(self, leased: Leased, fn: RemoteFunction) -> RemoteRun:
+        store, run = self._host.store, leased.run
+        reads: list[Any] = [(EventRow, run.event_id), StepsOf(run.id)]
+        if run.batch:
+            reads.append(EventsOfBatch(run.id))
+        rows = await store.read(reads)
+        steps = [step for step in rows.find(StepsOf(run.id)) if step.kind != StepKind.END]
+        batch: list[EventRow] = []
+        if run.batch:
+            ids = [place.event_id for place in rows.find(EventsOfBatch(run.id))]
+            found = await store.read([(EventRow, event_id) for event_id in ids])
+            batch = [event for event_id in ids if (event := found.get(EventRow, event_id)) is not None]
+        event = rows.get(EventRow, run.event_id)
+        return RemoteRun(run, leased, fn, event, batch, steps, self._host.clock.now())
+
+    async def _step(self, remote: RemoteRun) -> None:
+        target = remote.target
+        if target != DISCOVERY:
+            step = next((step for step in remote.steps if step.key == target), None)
+            if step is not None and step.kind in {StepKind.FETCH, StepKind.AI}:
+                await self._submit(await gateway.perform(self._host, await self._http(), remote, step))
+                return
+        if remote.event is None:
+            await self._fail(remote, StepFailure(message="the event of this run is no longer stored"), b"null")
+            return
+        try:
+            answer = await self._call(remote)
+        except Unreachable as error:
+            failure = StepFailure("Error", str(error))
+            output = msgspec.json.encode({"error": {"error": str(error), "name": "Error", "message": str(error)}})
+            answer = Answer(Outcome.FAILED, error=failure, output=output)
+        await self._decide(remote, answer)
+
+    async def _call(self, remote: RemoteRun) -> Answer:
+        body = call_body(remote)
+        headers = call_headers(self._host, remote, body, signing_key=self.signing_key, kind=self.kind)
+        status, got, content = await self._post(remote.fn.url_for(remote.target), body, headers)
+        return read(status, got, content, self._host.clock.now())
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        session = await self._http()
+        try:
+            for _ in range(_MAX_REDIRECTS):
+                async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                    if response.status in _REDIRECTS and "location" in response.headers:
+                        url = urljoin(url, response.headers["location"])
+                        continue
+                    content = await _bounded(response)
+                    return response.status, {name.lower(): value for name, value in response.headers.items()}, content
+        except aiohttp.ClientConnectorError as error:
+            raise Unreachable(f"Unable to reach SDK URL: {error}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Unreachable(
+                f"Your server reset the connection while we were reading the reply: {type(error).__name__}: {error}"
+            ) from error
+        raise Unreachable(f"Unable to reach SDK URL: more than {_MAX_REDIRECTS} redirects")
+
+    async def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=_CONNECT_SECONDS),
+                auto_decompress=True,
+            )
+        return self._session
+
+    # -- what an answer means --------------------------------------------------------------------------------------------
+
+    async def _decide(self, remote: RemoteRun, answer: Answer) -> None:
+        if answer.outcome is Outcome.FINISHED:
+            await self._end(remote, Ending(RunStatus.COMPLETED, answer.result))
+            return
+        if answer.outcome is Outcome.OPERATIONS:
+            done = next((one for one in answer.operations if one.op in {Op.RUN_COMPLETE, Op.SYNC_RUN_COMPLETE}), None)
+            if done is not None:
+                await self._end(remote, Ending(RunStatus.COMPLETED, bytes(done.data) or b"null"))
+                return
+            try:
+                plan = self._answered(remote, answer)
+            except WireError as error:
+                answer = _not_understood(error)
+            except RunFailure as failure:
+                output = msgspec.json.encode(failure.output)
+                await self._fail(remote, StepFailure(failure.name, failure.message), output)
+                return
+            else:
+                if await self._submit(plan) == CONFLICT:
+                    await self._fail(remote, StepFailure("Error", CONFLICT), msgspec.json.encode(CONFLICT))
+                return
+        await self._failed(remote, answer)
+
+    def _answered(self, remote: RemoteRun, answer: Answer) -> Plan[Any]:
+        assert remote.event is not None
+        self._check_limits(remote, answer)
+        translator = Translator(
+            self._host, remote.fn, remote.run, remote.leased.item, remote.event,
+            began=remote.began, no_retry=answer.no_retry, retry_after=answer.retry_after,
+        )  # fmt: skip
+        # waits are registered before anything is recorded that may make their event come
+        opcodes = sorted(answer.operations, key=lambda one: one.op is not Op.WAIT_FOR_EVENT)
+        operations = [one for one in map(translator.translate, opcodes) if one is not None]
+        order = {opcode.id: position for position, opcode in enumerate(answer.operations)}
+        operations.sort(key=lambda one: order[one.key])
+        asked = any(one.op is Op.DISCOVERY_REQUEST for one in answer.operations)
+        return Answered(remote.lease, operations, version=answer.version, discovery=asked)
+
+    def _check_limits(self, remote: RemoteRun, answer: Answer) -> None:
+        host = self._host
+        new = {one.id for one in answer.operations if one.id} - {step.key for step in remote.steps}
+        limit = host.step_limit(remote.fn.id)
+        if len(remote.steps) + len(new) > limit:
+            message = f"The function run exceeded the step limit of {limit} steps."
+            raise RunFailure("InngestErrFunctionOverflowed", message, {"error": {
+                "error": "function has too many steps", "name": "InngestErrFunctionOverflowed", "message": message,
+            }})  # fmt: skip
+        allowed = host.state_limit(remote.fn.id)
+        size = sum(len(step.data or b"") for step in remote.steps) + sum(len(bytes(one.data)) for one in answer.operations)
+        if size > allowed:
+            message = f"The function run exceeded the state size limit of {allowed} bytes."
+            raise RunFailure("InngestErrStateOverflowed", message, {"error": {
+                "error": f"InngestErrStateOverflowed: {message}", "name": "InngestErrStateOverflowed", "message": message,
+            }})  # fmt: skip
+
+    async def _failed(self, remote: RemoteRun, answer: Answer) -> None:
+        """The function itself failed, or there was no answer that can be understood."""
+        host = self._host
+        failure = answer.error or StepFailure()
+        attempt = remote.leased.item.attempt
+        if answer.no_retry or failure.no_retry or attempt >= remote.fn.retries:
+            await self._fail(remote, failure, answer.output, attempt=attempt)
+            return
+        now = host.clock.now()
+        delay = host.retry_delay_ms(remote.fn.backoff, attempt) if answer.retry_after is None else answer.retry_after
+        row = AttemptRow(remote.run.id, "", attempt, remote.began, now, now + delay, error_json(failure))
+        await self._submit(RetryCall(remote.lease, now + delay, row))
+        host.metrics.of(remote.fn.id).retried += 1
+
+    async def _fail(
+        self, remote: RemoteRun, failure: StepFailure, output: bytes, *, attempt: int | None = None
+    ) -> None:
+        error = msgspec.json.decode(error_json(failure))
+        error["output"] = msgspec.Raw(output)
+        raw = msgspec.json.encode(error)
+        row = None
+        if attempt is not None:
+            now = self._host.clock.now()
+            row = AttemptRow(remote.run.id, "", attempt, remote.began, now, None, error_json(failure))
+        await self._end(remote, Ending(RunStatus.FAILED, error=raw, fingerprint=failures.fingerprint(raw)), row)
+
+    async def _end(self, remote: RemoteRun, ending: Ending, attempt: AttemptRow | None = None) -> None:
+        host, run = self._host, remote.run
+        plan = End(
+            remote.lease,
+            ending,
+            invoked=run.origin == 1,
+            waits=True,
+            lifecycle=host.end_events(run, remote.event, ending),
+            logs=[attempt] if attempt is not None else [],  # type: ignore[list-item]
+            remote=True,
+        )
+        plan.then = lambda accepted: host.remote_ended(run, ending, accepted)
+        await host.submit(plan)
+
+    async def _submit(self, plan: Plan[Accepted]) -> str | None:
+        """Record; the reason if it was refused."""
+        plan.then = self._host.accepted
+        answer = await self._host.submit(plan)
+        return answer.reason if isinstance(answer, Refused) else None
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    """The body, read no further than what makes it too large."""
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            break
+    return b"".join(chunks)
+
+
+def _not_understood(error: WireError) -> Answer:
+    message = f"error reading generator opcode response: {error}"
+    output = msgspec.json.encode({"error": {"error": message, "name": "Error", "message": message}})
+    return Answer(Outcome.FAILED, error=StepFailure("Error", message), output=output)
+

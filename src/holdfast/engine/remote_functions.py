@@ -1,0 +1,65 @@
+"""Functions that are executed by calling their application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+
+from holdfast.base.duration import duration_ms
+from holdfast.base.ids import name_uuid
+from holdfast.base.retry import Backoff, RetryPolicy
+from holdfast.core.cron import Schedule
+from holdfast.core.firing import Firing
+from holdfast.wire.functions import FunctionConfig
+
+
+class RemoteFunction:
+    """A function that is executed by calling its application."""
+
+    __slots__ = ("app", "backoff", "config", "document", "id", "name", "retries", "slug", "uuid", "version")
+
+    def __init__(self, function_id: int, version: int, app: str, document: Mapping[str, Any]) -> None:
+        self.id = function_id
+        self.version = version
+        self.app = app
+        self.document = document
+        """Its configuration as it was registered."""
+        self.config = msgspec.convert(document, FunctionConfig, strict=False)
+        self.slug = self.config.slug
+        self.name = self.config.name or self.slug
+        self.retries = self.config.retry_count
+        self.uuid = name_uuid(app, self.slug)
+        described = document.get("backoff")
+        self.backoff: RetryPolicy = (
+            RetryPolicy.parse(described) if isinstance(described, Mapping) else Backoff.table()
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it is called, with `fnId`."""
+        return self.config.url
+
+    def url_for(self, step: str) -> str:
+        """Where it is called for a step, or for discovery with `step`."""
+        scheme, host, path, query, fragment = urlsplit(self.url)
+        parameters = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name != "stepId"]
+        if not any(name == "fnId" for name, _ in parameters):
+            parameters.append(("fnId", self.slug))
+        return urlunsplit((scheme, host, path, urlencode([*parameters, ("stepId", step)]), fragment))
+
+    @property
+    def firings(self) -> list[Firing]:
+        """How its schedules fire."""
+        return [
+            Firing(
+                Schedule.parse(trigger["cron"]),
+                self.slug,
+                duration_ms(trigger["jitter"]) if trigger.get("jitter") else 0,
+                trigger.get("catchUp") or "once",
+            )
+            for trigger in self.document.get("triggers") or ()
+            if trigger.get("cron")
+        ]

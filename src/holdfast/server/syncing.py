@@ -1,0 +1,127 @@
+"""Asking applications to register: at start, and again so that changes of their code are seen (protocol section 1.3)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import aiohttp
+import msgspec
+
+from holdfast.engine.engine import Engine
+from holdfast.server.settings import ServerSettings
+from holdfast.wire import headers as h
+from holdfast.wire.canonical import canonicalise
+from holdfast.wire.signatures import sign
+
+_log = logging.getLogger("holdfast")
+_TIMEOUT = aiohttp.ClientTimeout(total=10)
+ENDPOINT_PORTS = (3000, 3001, 3002, 3003, 3004, 3005, 3006, 4321, 5000, 5173, 5999, 8000, 8080, 8081, 8787, 8888, 9000)
+"""Ports on which development servers usually are."""
+ENDPOINT_PATHS = ("/api/inngest", "/x/inngest", "/.netlify/functions/inngest", "/.redwood/functions/inngest")
+
+
+class Syncing:
+    """Pings serve routes, so that they register with this server.
+
+    Args:
+        engine: Where they register.
+        settings: The server's.
+        urls: The addresses of serve routes.
+        every: Seconds between two rounds; 0 asks those again that could not be reached, and nobody else.
+        discover: Whether to look for serve routes on the usual ports of this machine as well.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: ServerSettings, urls: Sequence[str], *, every: float, discover: bool = False
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._urls = list(dict.fromkeys(urls))
+        self._every = every
+        self._discover = discover
+        self._failing: dict[str, str] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        if self._urls or self._discover:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        first = True
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            while True:
+                wanted = self._urls if first or self._every else list(self._failing)
+                await asyncio.gather(*(self._ping(session, url) for url in wanted))
+                if self._discover and self._settings.mode != "start":
+                    await self._look_around(session)
+                first = False
+                await asyncio.sleep(self._every or 5.0)
+
+    async def _ping(self, session: aiohttp.ClientSession, url: str) -> None:
+        problem = await self.ask(session, url)
+        if problem is None:
+            if self._failing.pop(url, None) is not None:
+                _log.info("%s has been synced", url)
+        elif self._failing.get(url) != problem:
+            _log.warning("%s could not be synced: %s", url, problem)
+            self._failing[url] = problem
+        for record in list(self._engine.applications.apps.values()):
+            if record.url == url:
+                await self._engine.applications.failed(record.name, problem)
+
+    async def ask(self, session: aiohttp.ClientSession, url: str) -> str | None:
+        """Ask one serve route to register; what was wrong, in words, or None."""
+        body = canonicalise(msgspec.json.encode({"url": url}))
+        headers = {"Content-Type": "application/json", h.SERVER_KIND: self._settings.kind}
+        if self._settings.signing_key and self._settings.mode == "start":
+            headers[h.SIGNATURE] = sign(body, self._settings.signing_key, self._engine.clock.now())
+        try:
+            async with session.put(url, data=body, headers=headers) as response:
+                text = (await response.content.read(2000)).decode(errors="replace")
+                if response.status < 300:
+                    return None
+                return f"it answered {response.status}: {text[:300]}"
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return f"it can't be reached ({type(error).__name__}: {error}); is the application running there?"
+
+    async def _look_around(self, session: aiohttp.ClientSession) -> None:
+        own = self._settings.port
+        known = set(self._urls) | {record.url for record in self._engine.applications.apps.values()}
+        ports = [port for port in ENDPOINT_PORTS if port != own and await _open(port)]
+        for port in ports:
+            for path in ENDPOINT_PATHS:
+                url = f"http://localhost:{port}{path}"
+                if url in known or f"http://127.0.0.1:{port}{path}" in known:
+                    break
+                if await _is_sdk(session, url):
+                    _log.info("found an application at %s", url)
+                    self._urls.append(url)
+                    await self._ping(session, url)
+                    break
+
+
+async def _open(port: int) -> bool:
+    try:
+        async with asyncio.timeout(0.2):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+async def _is_sdk(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url) as response:
+            return h.SDK in response.headers and response.status < 500
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return False
