@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -59,6 +60,8 @@ def ask_postgres(store_url: str, sql: str, parameters: tuple[Any, ...]) -> list[
     settings = parse_url(store_url)
     with connect(settings, "test") as conn:
         conn.execute("SELECT set_config('search_path', %s, false)", [settings.schema])
+        sql = re.sub(r"CAST\((\w+) AS TEXT\)", r"convert_from(\1, 'UTF8')", sql)
+        sql = re.sub(r"hex\((\w+)\)", r"encode(\1, 'hex')", sql)
         return conn.execute(sql.replace("%", "%%").replace("?", "%s"), parameters).fetchall()
 
 

@@ -26,7 +26,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"IN \(\)"), "IN (NULL)"),
     (re.compile(r"(\?\d*) IS NULL"), r"\1::text IS NULL"),
     (re.compile(r"SELECT sum\((\(.*?\))\) FROM names", re.DOTALL), r"SELECT sum(\1)::int8 FROM names"),
-    (re.compile(r"^(SELECT count\(\*\) FROM \(.*\))$", re.DOTALL), r"\1 AS counted"),
+    (re.compile(r"(FROM \(\s*SELECT .*\))\s*$", re.DOTALL), r"\1 AS found"),  # named, before PostgreSQL 16
 )
 
 # the aggregate of bytes is younger than the oldest PostgreSQL that is supported
