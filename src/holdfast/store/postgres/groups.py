@@ -198,9 +198,13 @@ class GroupThread(DatabaseThread):
         step.add(sql.TRANSACTION_ID, (), lambda cursor: xid.extend(row[0] for row in cursor.fetchall()))
         changes = tx.changes()
         if loader.claimed or not loader.timed.isdisjoint(changes.get(ItemRow, ())):
-            step.add(self._sql.sql(sql.NEXT_TIMER), (), lambda cursor: tx.moments.__setitem__("timer", _value(cursor)))
+            step.add(
+                self._sql.sql(sql.NEXT_TIMER), (), lambda cursor: tx.moments.__setitem__("timer", value_of(cursor))
+            )
         if changes.get(AlarmRow) or changes.get(GatherRow):
-            step.add(self._sql.sql(sql.NEXT_ALARM), (), lambda cursor: tx.moments.__setitem__("alarm", _value(cursor)))
+            step.add(
+                self._sql.sql(sql.NEXT_ALARM), (), lambda cursor: tx.moments.__setitem__("alarm", value_of(cursor))
+            )
         step.go(conn)
         return xid[0]
 
@@ -269,6 +273,7 @@ def _take_paths(cursor: Cursor, tx: GroupTx) -> None:
     tx.paths.update((from_text(name), from_text(path)) for name, path in cursor.fetchall())
 
 
-def _value(cursor: Cursor) -> Any:
+def value_of(cursor: Cursor) -> Any:
+    """The one value that a statement gives; None when it gives no row."""
     row = cursor.fetchone()
     return None if row is None else row[0]

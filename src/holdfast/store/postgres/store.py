@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -12,46 +12,32 @@ import psycopg
 from holdfast.base.clock import Clock, FollowingClock
 from holdfast.base.errors import StoreError
 from holdfast.core.flow import Flow
-from holdfast.core.plan import Change, Plan, Read, Tx
+from holdfast.core.plan import Plan, Read, Tx
 from holdfast.core.rows import (
     AlarmRow,
-    AlertRow,
-    CronRow,
     GatherRow,
     ItemRow,
     ItemState,
     LaneRow,
-    LeaseCountRow,
-    Row,
     RunRow,
 )
-from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.store.api import SharedStore, Signal
 from holdfast.store.group import Attempt, GroupCommit
 from holdfast.store.postgres import statements as sql
+from holdfast.store.postgres.catalogue import Catalogue
 from holdfast.store.postgres.connection import Connection, connect, discard, parse_url, settle, translate
-from holdfast.store.postgres.groups import GroupThread, GroupTx
-from holdfast.store.postgres.loading import RUN_ID_BYTES, Loader
+from holdfast.store.postgres.groups import GroupThread, GroupTx, value_of
+from holdfast.store.postgres.loading import Loader
+from holdfast.store.postgres.memory import Memory
 from holdfast.store.postgres.migrating import migrate_postgres
 from holdfast.store.postgres.nodes import Listener, Membership, bury, enrol, retire
 from holdfast.store.postgres.registry import (
-    app_records,
     bind,
-    current,
-    delete_app,
-    put_app,
-    register,
-    register_app,
-    set_state,
-    slugs,
-    states,
 )
 from holdfast.store.postgres.retention import Pruner
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.postgres.threads import DatabaseThread, tell
 from holdfast.store.postgres.values import from_text
-from holdfast.store.sqlite.lanes import Lanes
-from holdfast.store.sqlite.registry import AppRecord, Registration
 
 T = TypeVar("T")
 _log = logging.getLogger("holdfast")
@@ -61,7 +47,7 @@ _RETRY_SECONDS = 0.25
 _CLAIM_AGAIN_SECONDS = 0.05
 
 
-class PostgresStore:
+class PostgresStore(Catalogue, Memory):
     """All state of a holdfast in one schema of a PostgreSQL database, shared by any number of nodes.
 
     Args:
@@ -80,31 +66,14 @@ class PostgresStore:
         self._followed = FollowingClock() if clock is None else None
         self.clock: Clock = clock or self._followed  # type: ignore[assignment]
         self._sql = Statements(self.settings.schema)
-        self._items: dict[bytes, ItemRow] = {}
-        self._sure: dict[bytes, ItemRow] = {}
-        """Items as they were when their runs were last read or written: for as long as they are so, the runs are as remembered."""
-        self._runs: dict[bytes, RunRow] = {}
-        self._lanes = Lanes(())
-        self.lanes_in_doubt = False
-        self._lease_counts: dict[str, int] = {}
-        self._claiming_again: asyncio.TimerHandle | None = None
+        Memory.__init__(self)
         self.flows: dict[int, Flow] = {}
         """The flow control of the functions that have any."""
         self.known_states: dict[int, tuple[str | None, dict[str, int]]] = {}
         """How functions were paused, and their limits changed, when this node began."""
         self.paused: dict[int, str] = {}
         """Functions that are paused, and how."""
-        self.on_alarm: Callable[[int], None] | None = None
-        """Called after a commit that set alarms, or let events gather, with the moment when the first of them is due."""
-        self.on_lanes: Callable[[], None] | None = None
-        """Called after a commit that changed lanes: something may be ready, or wait for a moment."""
-        self._wait_paths: dict[str, set[str]] = {}
-        self._stored_paths: set[tuple[str, str]] = set()
-        self._next_timer: int | None = None
-        self._next_alarm: int | None = None
         self._room: Callable[[], int] = lambda: 0
-        self.functions: frozenset[int] = frozenset()
-        """Ids of the functions whose runs may be executed here now."""
         self._signalled: Callable[[Signal], None] | None = None
         self._looked: Callable[[], None] | None = None
         self._pruner = Pruner(self._sql)
@@ -122,7 +91,6 @@ class PostgresStore:
         self._groups = GroupThread(self.settings, conn, self._sql, self, self, self._rejoin)
         self._reads = DatabaseThread(self.settings, "reads")
         self._listener = Listener(self.settings, lambda: self.boot, self._heard)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self.group: GroupCommit
         self.membership.start()
 
@@ -141,8 +109,8 @@ class PostgresStore:
             self._lanes.put(row)
         for name, path in conn.execute(self._sql.sql(sql.ALL_PATHS)):
             self._know_path(from_text(name), from_text(path))
-        self._next_timer = _value(conn.execute(self._sql.sql(sql.NEXT_TIMER)))
-        self._next_alarm = _value(conn.execute(self._sql.sql(sql.NEXT_ALARM)))
+        self._next_timer = value_of(conn.execute(self._sql.sql(sql.NEXT_TIMER)))
+        self._next_alarm = value_of(conn.execute(self._sql.sql(sql.NEXT_ALARM)))
 
     def _timed(self, ms: float, at: float) -> None:
         if self._followed is not None:
@@ -222,21 +190,12 @@ class PostgresStore:
         statement = self._sql.sql(sql.LEASED_BY_DEAD).decode()
         return self._rows(conn, ItemRow, statement, after, limit)
 
-    def next_timer(self) -> int | None:
-        """When the earliest TIMED item, or lane that waits for a moment, is due, as far as this node knows; a claim finds out."""
-        due, until = self._next_timer, self._lanes.next_until()
-        return until if due is None or (until is not None and until < due) else due
-
-    def next_alarm(self) -> int | None:
-        """When the earliest alarm, debounce or batch is due, as far as this node knows; `due_alarms` finds out."""
-        return self._next_alarm
-
     async def due_alarms(self, now: int, limit: int) -> list[AlarmRow]:
         """Alarms that are due, oldest first."""
         found, self._next_alarm = await self._reads.run(
             lambda conn: (
                 self._rows(conn, AlarmRow, sql.DUE_ALARMS, now, limit),
-                _value(conn.execute(self._sql.sql(sql.NEXT_ALARM))),
+                value_of(conn.execute(self._sql.sql(sql.NEXT_ALARM))),
             )
         )
         return found
@@ -254,83 +213,6 @@ class PostgresStore:
         found = await self._reads.run(lambda conn: self._rows(conn, GatherRow, "run_id = %s", run_id))
         return found[0] if found else None
 
-    def _rows(self, conn: Connection, cls: type[Row], condition: str, *parameters: object) -> list[Any]:
-        table = self._sql[cls]
-        return table.rows(conn.cursor(binary=True).execute(table.where(condition), parameters).fetchall())
-
-    @property
-    def lease_counts(self) -> dict[str, int]:
-        """Places of concurrency limits that leases hold, by gate, as far as this node has seen."""
-        return self._lease_counts
-
-    async def set_function(self, function_id: int, *, paused: str | None, limits: Mapping[str, int]) -> None:
-        """Record whether a function is paused, and the limits that were changed while it runs."""
-        await self._reads.run(lambda conn: set_state(conn, self._sql, function_id, paused, limits))
-        self.membership.tell(Signal(states=True))
-
-    def function_states(self) -> dict[int, tuple[str | None, dict[str, int]]]:
-        """How functions are paused, and which of their limits were changed, where anything is. Before `start`."""
-        self.known_states = self._now(lambda conn: states(conn, self._sql))
-        return self.known_states
-
-    async def function_states_now(self) -> dict[int, tuple[str | None, dict[str, int]]]:
-        """How functions are paused, and which of their limits were changed, where anything is."""
-        return await self._reads.run(lambda conn: states(conn, self._sql))
-
-    def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
-        """Record the functions of this process; their ids and versions by slug. Before `start`."""
-        return self._now(lambda conn: register(conn, self._sql, registrations, self.clock.now()))
-
-    async def register_app(
-        self, record: AppRecord, registrations: Sequence[Registration]
-    ) -> dict[str, tuple[int, int]]:
-        """Record an application that is called over HTTP and its functions, while the store is at work; ids and versions by slug."""
-        now = self.clock.now()
-        return await self._reads.run(lambda conn: register_app(conn, self._sql, record, registrations, now))
-
-    async def put_app(self, record: AppRecord) -> None:
-        """Record what is known of such an application."""
-        await self._reads.run(lambda conn: put_app(conn, self._sql, record))
-
-    async def delete_app(self, name: str) -> None:
-        """Forget such an application."""
-        await self._reads.run(lambda conn: delete_app(conn, self._sql, name))
-
-    def app_records(self) -> list[AppRecord]:
-        """The applications that are called over HTTP. Before `start`."""
-        return self._now(lambda conn: app_records(conn, self._sql))
-
-    def cancelled_with_children(self) -> list[bytes]:
-        """Cancelled runs of which a run that they invoked still lives. Blocks; for the start."""
-        statement = self._sql.sql(sql.CANCELLED_WITH_CHILDREN)
-        return self._now(lambda conn: [row[0] for row in conn.execute(statement)])
-
-    def current_functions(self) -> list[tuple[int, int, bytes]]:
-        """Id, version and registration document of every function that is not archived. Before `start`."""
-        return self._now(lambda conn: current(conn, self._sql))
-
-    def slugs(self) -> dict[int, str]:
-        """The slug of every function there ever was. Before `start`."""
-        return self._now(lambda conn: slugs(conn, self._sql))
-
-    def cron_rows(self) -> list[CronRow]:
-        """All schedules. Blocks; for the start."""
-        return self._now(lambda conn: self._rows(conn, CronRow, "TRUE"))
-
-    def alert_rows(self) -> list[AlertRow]:
-        """The alerts that are on, oldest first. Blocks; for the start."""
-        return self._now(lambda conn: self._rows(conn, AlertRow, "TRUE ORDER BY raised_at"))
-
-    def _now(self, job: Callable[[Connection], T]) -> T:
-        """Do something with a connection of its own, and wait for it: only while the node starts."""
-        conn = connect(self.settings, "start")
-        try:
-            return job(conn)
-        except psycopg.Error as error:
-            raise translate(error, self.settings, conn) from error
-        finally:
-            discard(conn)
-
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice of what is old, if that is this node's duty; whether there is more to go through."""
         if not self.membership.leads:
@@ -338,57 +220,11 @@ class PostgresStore:
         now = self.clock.now()
         return await self._reads.run(lambda conn: self._pruner.prune(conn, now, runs_ms, dead_letters_ms))
 
-    # -- what is in memory -------------------------------------------------------------------------------------------------
-
-    def cached_item(self, item_id: bytes) -> ItemRow | None:
-        """An item leased by this process, as last seen."""
-        return self._items.get(item_id)
-
-    def _sure_item(self, item_id: bytes) -> ItemRow | None:
-        return self._sure.get(item_id)
-
-    def cached_run(self, run_id: bytes) -> RunRow | None:
-        """A run leased by this process."""
-        return self._runs.get(run_id)
-
-    leased_item = _sure_item
-    leased_run = cached_run
-
     @property
     def problem(self) -> str | None:
         """What keeps the database from being written to, if something does that may pass."""
         hindered = self.group.hindered
         return None if hindered is None else str(hindered)
-
-    @property
-    def lanes(self) -> Lanes:
-        """Lanes that have items waiting, as far as this node knows."""
-        return self._lanes
-
-    def backlog(self) -> bool:
-        """Whether items that could run here wait for a place."""
-        return self._lanes.backlog(self.functions)
-
-    def wait_paths(self, event_name: str) -> frozenset[str] | set[str]:
-        """The data paths by which runs may wait for this event, "" for any, as far as this node knows."""
-        return self._wait_paths.get(event_name, _NO_PATHS)
-
-    known = wait_paths
-
-    def missing(self, name: str, path: str) -> bool:
-        """Whether the database may not know yet that runs wait for this event by this path."""
-        return (name, path) not in self._stored_paths
-
-    def expect(self, lookup: str) -> None:
-        """From now on somebody may wait under this lookup."""
-        if lookup.startswith(CHILD_LOOKUP):
-            return  # ended by the run itself, not by an event
-        name, _, rest = lookup.partition("\0")
-        self._wait_paths.setdefault(name, set()).add(rest.partition("\0")[0])
-
-    def _know_path(self, name: str, path: str) -> None:
-        self._stored_paths.add((name, path))
-        self._wait_paths.setdefault(name, set()).add(path)
 
     # -- group commit ------------------------------------------------------------------------------------------------------
 
@@ -413,93 +249,6 @@ class PostgresStore:
         loop = self._loop
         assert loop is not None
         self._groups.put(lambda: tell(loop, done, self._groups.commit(attempt.token)))
-
-    def committed(self, tx: Tx) -> None:
-        assert isinstance(tx, GroupTx)
-        changes = tx.changes()
-        signal = Signal()
-        self._apply_lanes(tx, changes.get(LaneRow, {}), signal)
-        for gate, change in changes.get(LeaseCountRow, {}).items():
-            if change is Change.DELETE:
-                self._lease_counts.pop(gate, None)
-            else:
-                self._lease_counts[gate] = tx.row(LeaseCountRow, gate).used
-        self._announce_alarms(tx, changes)
-        if "alarm" in tx.moments and tx.moments["alarm"] != self._next_alarm:
-            self._next_alarm = tx.moments["alarm"]
-            signal.alarms = True
-        for key in {*tx.loader.woken, *changes.get(ItemRow, ())}:
-            self._remember(tx, key, signal)
-        for run_id in changes.get(RunRow, ()):
-            row = tx.row(RunRow, run_id)
-            if row is None or row.ended_at is not None:
-                self._runs.pop(run_id, None)
-                signal.ended = True
-        for path in tx.paths:
-            self._know_path(*path)
-        self._next_timer = tx.moments.get("timer", self._next_timer)
-        if signal.says_something:
-            self.membership.tell(signal)
-
-    def _apply_lanes(self, tx: GroupTx, changes: dict[Any, Change], signal: Signal) -> None:
-        if tx.loader.lanes is not None:
-            self.lanes_in_doubt = False
-            self._lanes = Lanes(())
-            for row in tx.loader.lanes:
-                self._lanes.put(row)
-        for lane, change in changes.items():
-            if change is Change.DELETE:
-                self._lanes.remove(lane)
-            else:
-                self._lanes.put(tx.row(LaneRow, lane))
-                signal.work = True
-        if changes or tx.loader.lanes is not None:
-            self._tell_lanes()
-        elif tx.loader.claimed and self.membership.others and self.backlog() and self._claiming_again is None:
-            # another node holds the lanes that could be served: it is done in a moment
-            assert self._loop is not None
-            self._claiming_again = self._loop.call_later(_CLAIM_AGAIN_SECONDS, self._tell_lanes)
-
-    def _announce_alarms(self, tx: GroupTx, changes: dict[type[Row], dict[Any, Change]]) -> None:
-        due = [
-            tx.row(cls, key).at if cls is AlarmRow else tx.row(cls, key).due
-            for cls in (AlarmRow, GatherRow)
-            for key, change in changes.get(cls, {}).items()
-            if change is not Change.DELETE
-        ]
-        if due and self.on_alarm is not None and self._loop is not None:
-            self._loop.call_soon(self.on_alarm, min(due))
-
-    def _tell_lanes(self) -> None:
-        if self._claiming_again is not None:
-            self._claiming_again.cancel()
-            self._claiming_again = None
-        if self.on_lanes is not None and self._loop is not None:
-            self._loop.call_soon(self.on_lanes)
-
-    def _remember(self, tx: GroupTx, key: bytes, signal: Signal) -> None:
-        """Keep an item that is leased here, with its run; forget what is not any more."""
-        item = tx.get(ItemRow, key)
-        known = self._items.get(key)
-        ours = (tx.owner,) if known is None else (tx.owner, known.owner)
-        if item is not None and item.state == ItemState.LEASED and item.owner in ours:
-            self._items[key] = item
-            run = tx.get(RunRow, item.run_id)
-            if run is not None and len(key) == RUN_ID_BYTES:
-                self._runs[key] = run
-                self._sure[key] = item
-            return
-        owner = tx.loader.owners.get(key)
-        if owner is not None and (item is None or item.owner != owner or item.woken != tx.loader.woken[key]):
-            signal.woken.add(owner)
-        self._items.pop(key, None)
-        self._sure.pop(key, None)
-        self._runs.pop(key, None)
-        if item is not None and item.state == ItemState.TIMED:
-            due = self._next_timer
-            if due is None or item.due < due:
-                self._next_timer = item.due
-                signal.work = True
 
     def translate(self, error: BaseException) -> BaseException:
         return translate(error, self.settings)
@@ -574,10 +323,6 @@ class PostgresStore:
         """Whether no other node has been alive since the last look."""
         return not (self.membership.others or self.membership.accompanied)
 
-    def doubt_lanes(self) -> None:
-        """Lanes may not be as remembered: the next claim looks at all of them."""
-        self.lanes_in_doubt = True
-
     @property
     def dead_nodes(self) -> int:
         """Nodes declared dead that may have left something."""
@@ -611,8 +356,3 @@ class PostgresStore:
     def _heard(self, signal: Signal) -> None:
         if self._loop is not None and self._signalled is not None:
             tell(self._loop, self._signalled, signal)
-
-
-def _value(cursor: Any) -> Any:
-    row = cursor.fetchone()
-    return None if row is None else row[0]
