@@ -51,7 +51,8 @@ def build_engine(
         return _on_postgres(apps, url, ids, clock, options, app_errors)
     clock = clock or SystemClock()
     store = SqliteStore(url, clock, ids, **store_settings)
-    return Engine(apps, store, SqliteReader(store.path, clock), clock=clock, options=options, app_errors=app_errors)
+    reader = SqliteReader(store.path, clock, leased=store.leased)
+    return Engine(apps, store, reader, clock=clock, options=options, app_errors=app_errors)
 
 
 def _on_postgres(

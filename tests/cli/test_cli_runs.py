@@ -22,7 +22,7 @@ from commandline import PATIENCE, Cli, Result, environment
 
 APP = """
 from pathlib import Path
-from holdfast import App, Backoff, Context, Event
+from holdfast import App, Backoff, Context, Cron, CronTick, Event
 
 app = App("shop", backoff=Backoff.exponential(base=0.01, factor=1, jitter="none"))
 
@@ -54,6 +54,13 @@ async def breaks(ctx: Context[Broken]) -> str:
 @app.function(Nap)
 async def sleeper(ctx: Context[Nap]) -> None:
     await ctx.step.sleep("nap", 3600)
+
+@app.function(Cron("0 9 * * mon", tz="Asia/Riyadh"), Cron("@yearly"))
+async def report(ctx: Context[CronTick]) -> str:
+    return ctx.event.data.cron
+
+@app.function(Cron("30 4 1 1 *"))
+async def single(ctx: Context[CronTick]) -> None: ...
 """
 
 Shop = tuple[Cli, str]
@@ -329,3 +336,22 @@ def test_the_doctor_finds_the_server_and_the_owner_of_its_store(shop: Shop) -> N
     assert re.search(r"ok +owner +process \d+ has it open \(app shop\)", result.out)
     assert "SQLite's check of the whole file found nothing wrong" in result.out
     assert Path(cli.directory / ".holdfast").exists()
+
+
+def test_schedules_are_listed_and_fired(shop: Shop) -> None:
+    listed = command(shop, "crons")
+    assert listed.code == 0, listed.err
+    for text in ("shop-report", "Asia/Riyadh", "09:00", "shop-single", "04:30"):
+        assert text in listed.out
+    rows = json.loads(command(shop, "crons", "--json").out)
+    assert {(row["function"], row["schedule"]) for row in rows} == {
+        ("shop-report", "TZ=Asia/Riyadh 0 9 * * mon"), ("shop-report", "@yearly"), ("shop-single", "30 4 1 1 *"),
+    }  # fmt: skip
+    cli, url = shop
+    fired = cli.run("crons", "run", "single", "--url", url).out.strip()
+    named = json.loads(command(shop, "crons", "run", "shop-report", "@yearly", "--json").out)
+    found = {run["run_id"]: run["function"] for run in wait_for_runs(shop, 2, "--status", "completed")}
+    assert found == {fired: "shop-single", named["run_id"]: "shop-report"}
+    refused = command(shop, "crons", "run", "report")
+    assert refused.code == 1
+    assert "several schedules" in refused.err

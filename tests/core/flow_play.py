@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from flow_world import JOB, STOP, WAKE, World
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+
+_many = os.environ.get("HOLDFAST_LONG")
+PLAYS = settings(
+    max_examples=int(_many or 25),
+    derandomize=_many is None,
+    database=None,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+"""How much is tried: little and always the same by default, as many plays as `HOLDFAST_LONG` says otherwise. A failing play is
+shrunk and printed, with the `@reproduce_failure` that replays it."""
 
 
 @dataclass(frozen=True)

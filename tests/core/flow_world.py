@@ -66,6 +66,8 @@ class Sent:
     at: int = -1
     """When it was committed."""
     order: int = -1
+    begun: int = 0
+    """How many runs had begun by then."""
 
 
 @dataclass(eq=False)
@@ -271,6 +273,7 @@ class World:
         def then(answer: Any) -> None:
             assert not isinstance(answer, Refused), answer
             sent.at, sent.order, sent.n = self.clock.now(), len(self.order), len(self.order)
+            sent.begun = len(self.starts)
             self.sent[sent.raw] = sent
             self.order.append(sent)
             self._accepted(answer)

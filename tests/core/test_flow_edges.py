@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from flow_world import JOB, STOP, WAKE, World
+from flow_world import JOB, START, STOP, WAKE, World
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.core.flow_config import FlowReader
@@ -91,6 +91,19 @@ def test_a_run_that_parks_and_is_woken_in_one_group_keeps_the_turn_of_its_lane()
         world.drain()
 
 
+def test_a_throttle_that_is_raised_is_in_force_at_once():
+    with World({"f": {"throttle": {"limit": 1, "period": "24h"}}}) as world:
+        for _ in range(3):
+            send(world)
+        assert len(world.starts) == 1
+        world.limit("f", "throttle", 86_400)
+        for _ in range(3):
+            world.settle()
+            world.clock.ms += 1000
+        assert [at for at, _ in world.starts] == [START, START, START + 1000]
+        world.drain()
+
+
 # -- other code after a boot -----------------------------------------------------------------------------------------------
 
 
@@ -163,6 +176,20 @@ def test_a_run_that_follows_another_is_not_forgotten_when_an_event_cancels_that_
         world.settle()
         assert run_of(world, first).ended is not None
         assert run_of(world, second).started is not None, world.describe()
+        world.drain()
+
+
+def test_a_run_that_starts_in_the_group_in_which_its_timeout_rings_is_not_cancelled():
+    with World({"f": {"concurrency": [{"limit": 1}], "timeouts": {"start": "2s"}}}) as world:
+        first, second = send(world, 2)
+        world.end(body_of(world, first))
+        world.commit(engine=False)
+        world.clock.ms += 2000
+        claim, ringing = world._due()[::-1]
+        world.pending = [claim, ringing]
+        world.commit(engine=False)
+        assert run_of(world, second).started is not None
+        assert run_of(world, second).ended is None
         world.drain()
 
 

@@ -6,10 +6,12 @@ The limits are checked by the world at each lease, and that nothing waits withou
 from __future__ import annotations
 
 import pytest
-from flow_play import Limit, Pause, bodies, crashes, kills, passes, play, plays, sends
+from flow_play import PLAYS, Limit, Pause, bodies, crashes, kills, passes, play, plays, sends
 from flow_world import START, World, duration, model_key
 from hypothesis import given
 from hypothesis import strategies as st
+
+pytestmark = pytest.mark.timeout(400)  # a failing play is shrunk
 
 TENANT, KIND = "event.data.tenant", "event.data.kind"
 
@@ -30,6 +32,7 @@ def test_caps(rules):
         st.builds(Pause, st.just("f"), st.sampled_from(["hold", None])),
     )
 
+    @PLAYS
     @given(plays(sends(), sends(), bodies, bodies, crashes, kills, passes(1, 1000), changes))
     def check(acts):
         with World({"f": rules}) as world:
@@ -44,6 +47,7 @@ def test_places_shared_between_functions(scope):
     own = {"concurrency": [{"limit": 2, "key": TENANT, "scope": scope}, {"limit": 1, "key": KIND}]}
     pauses = st.builds(Pause, st.sampled_from("fg"), st.sampled_from(["hold", None]))
 
+    @PLAYS
     @given(plays(sends(), bodies, bodies, crashes, kills, passes(1, 1000), pauses))
     def check(acts):
         with World({"f": shared, "g": own, "free": {}}) as world:
@@ -55,6 +59,7 @@ def test_places_shared_between_functions(scope):
 def test_little_room():
     """A node that is nearly full, and claims a few at a time, starves no lane."""
 
+    @PLAYS
     @given(plays(sends(), sends(), bodies, crashes, passes(1)), st.integers(1, 3), st.integers(1, 3))
     def check(acts, capacity, batch):
         with World({"f": CAPS["two keys"], "g": CAPS["runs"], "free": {}}, capacity=capacity, claim_batch=batch) as world:
@@ -75,6 +80,7 @@ THROTTLES = [
 def test_throttle(rule):
     """Any two starts with n between them are at least n - burst intervals apart (GCRA, protocol section 2.7)."""
 
+    @PLAYS
     @given(plays(sends(delays=(0, 0, 3000)), sends(), bodies, crashes, kills, passes(1, 333, 2500, 10_000)))
     def check(acts):
         with World({"f": {"throttle": rule, "concurrency": [{"limit": 3, "key": KIND}]}}) as world:
@@ -95,6 +101,7 @@ def test_throttle(rule):
 def test_priority():
     """Of what waits in a lane, the one goes first whose time, less its priority in seconds, is earliest."""
 
+    @PLAYS
     @given(plays(sends(gold=(0, 10, -10, 60)), sends(gold=(0, 2)), bodies, passes(1, 1500, 20_000)))
     def check(acts):
         rules = {"concurrency": [{"limit": 1, "key": TENANT}], "priority": {"run": "event.data.gold"}}

@@ -146,6 +146,15 @@ class Shop:
         runs = await self.engine.reader.event_runs(sent.id)
         return runs[0].id if runs else sent.id
 
+    def send_later(self, name: str, seconds: int = 3600) -> str:
+        """Send an event whose run starts later; the run's id."""
+
+        async def send() -> str:
+            sent = await self.app.send({"name": name, "data": {}}, ts=self.engine.clock.now() + seconds * 1000)
+            return (await self.engine.reader.event_runs(sent.id))[0].id
+
+        return self.call(send())
+
     def end(self, run_id: str) -> None:
         """Wait until a run has ended, however."""
         self.call(_ended(self.engine, run_id))
@@ -186,10 +195,10 @@ async def _until(engine: Engine, run_id: str, fact: Callable[[RunDetail], bool])
 
 
 @contextmanager
-def shop(store: Path, **settings: Any) -> Iterator[Shop]:
+def shop(store: Path, make: Callable[[World], App] = make_app, **settings: Any) -> Iterator[Shop]:
     """Start engine and server on a thread; stop both in the end."""
     world = World()
-    app = make_app(world)
+    app = make(world)
     ready: list[Shop | BaseException] = []
     started = threading.Event()
     stop: list[Callable[[], Any]] = []

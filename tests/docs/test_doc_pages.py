@@ -25,6 +25,7 @@ import holdfast
 from holdfast import HoldfastError
 from holdfast.base import errors
 from holdfast.compose import EngineOptions
+from holdfast.serve.settings import ServeOptions
 from holdfast.server.app import OPERATIONS
 
 ROOT = Path(__file__).parents[2]
@@ -203,7 +204,10 @@ def test_every_route_is_in_the_reference(operation):
 def test_every_command_and_option_is_in_the_reference():
     text = reference("cli.md")
     # a subprocess, because that is how it is used, and it loads its commands one by one
-    commands = ["dev", "start", "send", "runs", "crons", "redrive", "keys new", "doctor", "version"]
+    commands = [
+        "dev", "start", "send", "runs", "crons", "crons run", "redrive", "functions", "limits", "pause", "resume", "flush", "keys new",
+        "doctor", "version",
+    ]
     for command in commands:
         assert f"## `holdfast {command}" in text
         done = subprocess.run([sys.executable, "-m", "holdfast", *command.split(), "--help"], capture_output=True, text=True, check=True)
@@ -222,6 +226,11 @@ def test_every_environment_variable_is_in_the_reference():
     for source in (ROOT / "src/holdfast").rglob("*.py"):
         found |= set(re.findall(r"[\"'`](?:HOLDFAST|INNGEST)_[A-Z_]+\b", source.read_text()))
     assert [name for name in sorted({name[1:] for name in found}) if f"`{name}`" not in text] == []
+
+
+def test_every_option_of_a_serve_route_is_in_the_reference():
+    section = reference("configuration.md").split("## Serve routes")[1].split("\n## ")[0]
+    assert [name for name in ServeOptions.__annotations__ if f"`{name}`" not in section] == []
 
 
 def test_every_option_of_the_engine_is_in_the_reference():

@@ -11,6 +11,7 @@ import pytest
 from holdfast import App, Context, Cron, CronTick
 from holdfast.base.clock import iso, to_ms
 from holdfast.core.cron import next_fires
+from holdfast.core.occurrences import FireCron
 from holdfast.engine.crash import kill
 from holdfast.testing import AsyncHarness
 
@@ -190,3 +191,33 @@ async def test_every_occurrence_is_decided_once_across_crashes_and_downtimes(see
             assert crons[text].missed == 0
 
 
+
+
+async def test_a_decision_that_can_not_be_written_is_made_again(monkeypatch):
+    app, ticks = ticking()
+    decide = FireCron.decide
+    failures = ["once"]
+
+    def failing(plan: FireCron, tx: Any) -> Any:
+        if failures:
+            raise RuntimeError(failures.pop())
+        return decide(plan, tx)
+
+    monkeypatch.setattr(FireCron, "decide", failing)
+    async with AsyncHarness(app, start=START) as harness:
+        await harness.clock.advance("1h")
+        assert ticks == []
+        await harness.clock.advance("5s")
+        assert scheduled(ticks) == ["13:00"]
+        await harness.clock.advance("1h")
+        assert scheduled(ticks) == ["13:00", "14:00"]
+        assert (await cron_row(harness)).missed == 0
+
+
+async def test_fired_beside_its_occurrences_a_schedule_keeps_its_place():
+    app, ticks = ticking()
+    async with AsyncHarness(app, start=START) as harness:
+        await harness.clock.advance("30m")
+        await harness.engine.run_cron("t-hourly", "0 * * * *")
+        await harness.clock.advance("1h")
+    assert scheduled(ticks) == ["12:30", "13:00"]

@@ -698,3 +698,26 @@ async def test_a_cancelling_event_does_not_forget_the_run_that_follows():
         runs = await h.runs()
         assert all(run.status in {"COMPLETED", "CANCELLED"} for run in runs)
         assert [run.output for run in runs if run.status == "COMPLETED"] == [4]
+
+
+async def test_a_debounced_invocation_that_a_singleton_turns_away_tells_its_caller():
+    app, answers = App("t"), []
+
+    @app.function(Job, debounce=Debounce("1s"), singleton=Singleton())
+    async def callee(ctx: Context[Job]) -> None:
+        await ctx.step.sleep("long", timedelta(hours=1))
+
+    @app.function(Stop)
+    async def caller(ctx: Context[Stop]) -> None:
+        try:
+            await ctx.step.invoke("call", callee, Job(n=1))
+        except StepError as error:
+            answers.append(str(error))
+
+    async with Harness(app, start=START) as h:
+        await app.send(Job())
+        await h.advance("2s")
+        await app.send(Stop())
+        await h.advance("2s")
+        assert len(answers) == 1
+        assert "singleton" in answers[0]

@@ -257,6 +257,22 @@ async def test_a_failing_parent_leaves_its_children_alone(engine_for, query):
     assert query("SELECT status FROM runs WHERE parent_id IS NOT NULL") == [(1,)]
 
 
+async def test_a_function_may_be_what_cancels_a_parent():
+    app, parent, _ = family()
+
+    @app.function(Go, id="canceller")
+    async def canceller(ctx: Context[Go]) -> bool:
+        # outside of steps, so that what follows in the engine has its context
+        return await app.cancel(target[0])
+
+    target: list[str] = []
+    async with AsyncHarness(app) as harness:
+        target.append((await harness.start(parent, Go())).id)
+        assert (await harness.run(canceller, Go())).output is True
+        await harness.clock.quiesce()
+        assert (await statuses(harness))["t-grandchild/down"] == 4
+
+
 def test_the_errors_are_step_errors():
     assert issubclass(InvokeCancelledError, StepError)
     assert issubclass(InvokeTimeoutError, StepError)

@@ -16,6 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 LATE = "test_duplicates.py::test_a_result_under_an_old_lease_is_refused"
 TWICE = "test_duplicates.py::test_two_results_of_one_step_are_one_record"
+CAPS = "../core/test_flow_gates.py::test_caps[by key]"
+IDS = "../core/test_flow_admission.py::test_event_ids"
+RINGS = "../core/test_flow_edges.py::test_a_run_that_starts_in_the_group_in_which_its_timeout_rings_is_not_cancelled"
 POWER = "test_power_cut.py::test_power_cuts_lose_nothing_that_was_promised"
 
 MUTATIONS = {
@@ -39,6 +42,41 @@ MUTATIONS = {
         r"\1) STRICT;",
         TWICE,
         "DUPLICATE",
+    ),
+    "the count of leases": (
+        "core/gates.py",
+        r"            _add\(tx, gate\.id, 1\)\n",
+        "",
+        CAPS,
+        "places",
+    ),
+    "what an item holds": (
+        "core/queue.py",
+        r"woken=0, held=held\)",
+        "woken=0)",
+        CAPS,
+        "places",
+    ),
+    "the waking of lanes": (
+        "core/gates.py",
+        r"(_add\(tx, gate_id, -1\)\n)\s+wake_lanes\(tx, gate_id, 1\)",
+        r"\1",
+        CAPS,
+        "waits and nothing holds it up",
+    ),
+    "the row of an event id": (
+        "core/ingest.py",
+        r"tx\.put\(DedupeRow\(match\.function_id, event\.key, match\.run_id, now \+ EVENT_ID_WINDOW_MS\)\)",
+        "pass",
+        IDS,
+        "AssertionError",
+    ),
+    "the second look at an alarm": (
+        "core/ending.py",
+        r"if self\.alarm is not None and \(alarm is None",
+        "if False and (alarm is None",
+        RINGS,
+        "AssertionError",
     ),
     "the plain copy": ("core/machine.py", r"\A", "", None, ""),
 }
@@ -94,5 +132,5 @@ def test_an_unchanged_copy_stays_green(tmp_path, disk_library):
     """The copy as such breaks nothing: what is red above is red for its mutation."""
     files, pattern, replacement, _, _ = MUTATIONS["the plain copy"]
     package = mutated(tmp_path, files, pattern, replacement)
-    passed, printed = run_tests(package, LATE, TWICE, POWER + "[lost]")
+    passed, printed = run_tests(package, LATE, TWICE, RINGS, CAPS, IDS, POWER + "[lost]")
     assert passed, printed[-4000:]

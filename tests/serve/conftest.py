@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -42,6 +43,25 @@ def served() -> Iterator[Serve]:
         url = running[-1].url + "/api/inngest"
         status, _, body = server.ask("PUT", url)
         assert (status, body["ok"]) == (200, True), body
+        return url
+
+    yield start
+    for one in running:
+        one.stop()
+
+
+@pytest.fixture
+def served_by() -> Iterator[Callable[[App, str], str]]:
+    """Serve an app for a server at an address and register it there; gives the address of its route."""
+    running: list[Uvicorn] = []
+
+    def start(app: App, base: str) -> str:
+        web = Starlette()
+        serve(web, app, dev=True, base_url=base)
+        running.append(Uvicorn(web))
+        url = running[-1].url + "/api/inngest"
+        with urllib.request.urlopen(urllib.request.Request(url, b"", method="PUT"), timeout=20) as answer:
+            assert answer.status == 200
         return url
 
     yield start

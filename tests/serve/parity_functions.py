@@ -49,6 +49,12 @@ class Receipt:
 
 
 @dataclass
+class Approval:
+    who: str
+    n: int
+
+
+@dataclass
 class Case:
     """A function of the table."""
 
@@ -62,6 +68,8 @@ class Case:
     """What it is to have noted."""
     replies: list[dict[str, Any]] = field(default_factory=list)
     """Events that come in while it waits."""
+    signals: list[tuple[str, Any]] = field(default_factory=list)
+    """And signals."""
     sent: list[dict[str, Any]] = field(default_factory=list)
     """Events that it is to have sent."""
 
@@ -237,6 +245,18 @@ def wait_with_match_and_if(app: App, notes: list[Any]) -> Any:
         reply = await ctx.step.wait_for_event("reply", "par/reply", match="data.n", if_="async.data.n > 6", timeout="1h")
         assert reply is not None
         return reply.data["n"]
+
+    return fn
+
+
+@case(output=[["ann", 3], None, None], signals=[("approve", {"who": "ann", "n": 3})])
+def signals(app: App, notes: list[Any]) -> Any:
+    @app.function(Go)
+    async def fn(ctx: Context[Go]) -> list[Any]:
+        approval = await ctx.step.wait_for_signal("approval", "approve", type=Approval, timeout="1h")
+        assert isinstance(approval, Approval)
+        late = await ctx.step.wait_for_signal("late", "never", timeout="1h", on_conflict="replace")
+        return [[approval.who, approval.n], late, await ctx.step.send_signal("tell", "nobody-waits", {"a": 1})]
 
     return fn
 

@@ -50,7 +50,7 @@ class Call:
 
     @property
     def named(self) -> list[str]:
-        return [f"{op['op']} {op['displayName']}" for op in self.body] if self.status == 206 else [f"{self.status}"]
+        return [f"{op['op']} {op.get('displayName', '')}".strip() for op in self.body] if self.status == 206 else [f"{self.status}"]
 
 
 @dataclass
@@ -79,18 +79,24 @@ class Item:
 class ProtocolServer:
     """Stands in for the server: event API, registration, and runs of whatever has registered."""
 
-    def __init__(self, *, signing_key: str | None = None, replies: list[dict[str, Any]] | None = None, use_api: bool = False) -> None:
+    def __init__(self, *, signing_key: str | None = None, replies: list[dict[str, Any]] | None = None, use_api: bool = False, signals: list[tuple[str, Any]] | None = None) -> None:
         self.functions: dict[str, dict[str, Any]] = {}
         self.registered: list[dict[str, Any]] = []
         self.sent: list[dict[str, Any]] = []
         self.seeds: list[str | None] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.checkpoints: list[dict[str, Any]] = []
-        self.on_checkpoint: Callable[[dict[str, Any]], int] = lambda body: 200
+        self.on_checkpoint: Callable[[dict[str, Any]], int | None] = lambda body: None
+        """Asked before steps are taken; a status refuses them."""
+        self.runs: dict[str, Run] = {}
         self.refuse_sends = 0
+        self.lose_answers = 0
+        """Requests that are taken and then not answered."""
         self.signing_key = signing_key
         self.replies = list(replies or [])
         """Events that come in once something waits for them."""
+        self.signals = dict(signals or [])
+        """Signals that are given once something waits for them."""
         self.use_api = use_api
         self.state: dict[str, tuple[list[Any], dict[str, Any]]] = {}
         server = self
@@ -98,7 +104,12 @@ class ProtocolServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("content-length", 0)))
-                self.reply(*server.post(self.path, json.loads(raw), {name.lower(): value for name, value in self.headers.items()}))
+                answer = server.post(self.path, json.loads(raw), {name.lower(): value for name, value in self.headers.items()})
+                if server.lose_answers:
+                    server.lose_answers -= 1
+                    self.close_connection = True
+                else:
+                    self.reply(*answer)
 
             def do_GET(self) -> None:
                 self.reply(*server.get(self.path, {name.lower(): value for name, value in self.headers.items()}))
@@ -137,11 +148,23 @@ class ProtocolServer:
                 self.functions[function["id"]] = function
             return 200, {"ok": True, "modified": True, "app_id": "x"}
         if path.startswith("/v1/checkpoint/"):
+            refusal = self._unauthorised(headers)
+            if refusal:
+                return refusal
             self.checkpoints.append(body)
-            return self.on_checkpoint(body), {"data": None}
+            status = self.on_checkpoint(body)
+            if status is not None:
+                return status, {"error": "not taken", "status": status}
+            assert path == f"/v1/checkpoint/{body['run_id']}/async"
+            self.runs[body["run_id"]].checkpoint(body["steps"])
+            return 200, {"data": {}}
+        if path == "/v1/signals":
+            return 404, {"error": "No signal found", "status": 404}
         if self.refuse_sends:
             self.refuse_sends -= 1
             return 503, {"ids": [], "status": 503, "error": "busy"}
+        if any(event["name"] == "bad/event" for event in body):
+            return 400, {"ids": [], "status": 400, "error": "not acceptable"}
         self.sent += body
         self.seeds.append(headers.get("x-inngest-event-id-seed"))
         return 200, {"ids": [ulid(len(self.sent) + index) for index in range(len(body))], "status": 200}
@@ -189,6 +212,7 @@ class Run:
     """One run: its memos, its queue, and what is pending of parallel steps."""
 
     _ids = itertools.count(1000)
+    limit = 200
 
     def __init__(self, server: ProtocolServer, slug: str, event: dict[str, Any]) -> None:
         self.server = server
@@ -208,7 +232,18 @@ class Run:
         self.queue: list[Item] = []
         self.calls: list[Call] = []
         self.result: Outcome | None = None
+        self.attempt_reset = False
+        server.runs[self.id] = self
         self.push(DISCOVERY)
+
+    def checkpoint(self, steps: list[dict[str, Any]]) -> None:
+        """Steps reported while a call goes on."""
+        for op in steps:
+            assert op["op"] == "StepRun"
+            assert op["id"] not in self.memos, f"{op['displayName']} ran twice"
+            self.memos[op["id"]] = {"data": op.get("data")}
+            self.stack.append(op["id"])
+        self.attempt_reset = True
 
     def push(self, step: str, due: int = 0, attempt: int = 0, effect: Callable[[], None] | None = None) -> None:
         self.queue.append(Item(max(due, self.now), next(self.order), step, attempt, effect))
@@ -216,24 +251,28 @@ class Run:
     def drive(self) -> Outcome:
         while self.result is None:
             assert self.queue, f"the run hangs after {[call.named for call in self.calls]}"
-            assert len(self.calls) < 200, "the run does not come to an end"
+            assert len(self.calls) < self.limit, "the run does not come to an end"
             item = min(self.queue)
             self.queue.remove(item)
             self.now = item.due
             if item.effect is not None:
                 item.effect()
             else:
-                self.take(item, self.call(item))
+                self.attempt_reset = False
+                call = self.call(item)
+                if self.attempt_reset:
+                    item.attempt = 0
+                self.take(item, call)
         return self.result
 
     def call(self, item: Item) -> Call:
         detached = self.server.use_api and bool(self.memos)
         self.server.state[self.id] = ([self.event], dict(self.memos))
         body = {
-            "event": self.event, "events": [] if detached else [self.event], "steps": {} if detached else self.memos, "use_api": detached, "version": self.version,
+            "event": self.event, "events": [] if detached else [self.event], "steps": {} if detached else dict(self.memos), "use_api": detached, "version": self.version,
             "ctx": {
                 "fn_id": "f", "run_id": self.id, "env": "local", "step_id": "step", "attempt": item.attempt, "max_attempts": self.retries + 1,
-                "stack": {"stack": self.stack, "current": len(self.stack)}, "qi_id": "q1", "request_id": "r1", "job_id": "j1", "use_api": detached,
+                "stack": {"stack": list(self.stack), "current": len(self.stack)}, "qi_id": "q1", "request_id": "r1", "job_id": "j1", "use_api": detached,
                 "disable_immediate_execution": self.force_plan,
             },
         }
@@ -267,12 +306,12 @@ class Run:
             self.push(DISCOVERY)
         if len(ops) > 1:
             self.force_plan = True
-            self.pending |= {op["id"] for op in ops if op["id"] not in self.known and op["id"] not in self.memos}
+            self.pending |= {op["id"] for op in ops if op.get("id") and op["id"] not in self.known and op["id"] not in self.memos}
         for op in ops:
             if op["op"] in {"StepRun", "StepFailed", "StepError"}:
                 self.executed(item, call, op)
-            elif op["id"] not in self.known and op["id"] not in self.memos:
-                self.known.add(op["id"])
+            elif op.get("id") not in self.known and op.get("id") not in self.memos:
+                self.known.add(op.get("id", ""))
                 getattr(self, f"on_{op['op']}")(op)
 
     def executed(self, item: Item, call: Call, op: dict[str, Any]) -> None:
@@ -297,6 +336,10 @@ class Run:
         if not was_pending or not self.pending or race:
             self.push(DISCOVERY)
 
+    def on_DiscoveryRequest(self, op: dict[str, Any]) -> None:
+        self.known.discard(op.get("id", ""))
+        self.push(DISCOVERY)
+
     # -- what is to be done ------------------------------------------------------------------------------------------------
 
     def on_StepPlanned(self, op: dict[str, Any]) -> None:
@@ -316,6 +359,15 @@ class Run:
                 self.push("", self.now, effect=lambda: self.finish(op, event))
                 return
         self.push("", self.now + span(opts["timeout"]), effect=lambda: self.finish(op, None))
+
+    def on_WaitForSignal(self, op: dict[str, Any]) -> None:
+        opts = op["opts"]
+        assert opts["conflict"] in {"fail", "replace"}
+        if opts["signal"] in self.server.signals:
+            memo = {"data": {"signal": opts["signal"], "data": self.server.signals.pop(opts["signal"])}}
+            self.push("", self.now, effect=lambda: self.finish(op, memo))
+        else:
+            self.push("", self.now + span(opts["timeout"]), effect=lambda: self.finish(op, None))
 
     def holds(self, expression: str | None, event: dict[str, Any]) -> bool:
         return expression is None or compile_expression(expression).matches(**{"event": self.event, "async": event})

@@ -42,7 +42,7 @@ async def test_single_steps_are_executed_at_once(protocol, served):
     server = protocol()
     served(app, server)
     outcome = await run(served, server, fn)
-    assert outcome.told == [["StepRun one"], ["StepRun one:1"], ["200"]]
+    assert outcome.told == [["StepRun one"], ["StepRun one"], ["200"]]
     assert outcome.calls[1].body[0]["userland"] == {"id": "one", "index": 1}
     assert outcome.calls[1].body[0]["id"] == sha("one:1")
 
@@ -325,21 +325,47 @@ async def test_an_invocation_is_told_with_the_other_functions_id(protocol, serve
     assert (await run(served, server, fn)).calls[0].body[0]["opts"] == {"function_id": "billing-charge", "payload": {"data": {"n": 3}}, "timeout": "1m30s"}
 
 
-async def test_a_send_that_is_repeated_carries_the_same_seed(protocol, served):
+async def test_a_send_whose_answer_is_lost_is_repeated_with_the_same_seed(protocol, served):
     app = App("c")
 
-    @app.function(Go, backoff=Backoff.constant("1s"))
+    @app.function(Go)
     async def fn(ctx: Context[Go]) -> list[str]:
         return await ctx.step.send("send", [{"name": "c/x"}, {"name": "c/y"}])
 
     server = protocol()
     served(app, server)
+    server.lose_answers = 1
+    assert (await run(served, server, fn)).told == [["StepRun send"], ["200"]]
+    assert len(server.seeds) == 2
+    assert server.seeds[0] == server.seeds[1]
+
+
+async def test_a_send_that_is_refused_is_tried_again(protocol, served):
+    app = App("c")
+
+    @app.function(Go, backoff=Backoff.constant("1s"))
+    async def fn(ctx: Context[Go]) -> list[str]:
+        return await ctx.step.send("send", {"name": "c/x"})
+
+    server = protocol()
+    served(app, server)
     server.refuse_sends = 1
+    assert (await run(served, server, fn)).told == [["StepError send"], ["StepRun send"], ["200"]]
+    assert [event["name"] for event in server.sent] == ["c/x"]
+
+
+async def test_a_send_that_the_server_can_not_accept_is_not_tried_again(protocol, served):
+    app = App("c")
+
+    @app.function(Go)
+    async def fn(ctx: Context[Go]) -> list[str]:
+        return await ctx.step.send("send", {"name": "bad/event"})
+
+    server = protocol()
+    served(app, server)
     outcome = await run(served, server, fn)
-    assert outcome.told == [["StepError send"], ["StepRun send"], ["200"]]
-    seeds = [headers["x-inngest-event-id-seed"] for _, path, headers in server.requests if path.startswith("/e/")]
-    assert len(seeds) == 2
-    assert seeds[0] == seeds[1]
+    assert outcome.told == [["StepFailed send"], ["500"]]
+    assert "not acceptable" in outcome.output["message"]
 
 
 async def test_an_event_that_does_not_fit_its_model_any_more_is_not_retried(protocol, served):
@@ -467,3 +493,36 @@ async def test_middleware_wraps_functions_and_bodies(protocol, served):
     served(app, server)
     assert (await run(served, server, fn)).output == 42
     assert told == ["function 0", "step n of 01JA", "function 0"]
+
+
+async def test_what_only_works_in_process_is_refused_with_the_reason(protocol, served):
+    app = App("c")
+
+    @app.function(Go)
+    async def other(ctx: Context[Go]) -> None: ...
+
+    @app.function(Go, id="parent")
+    async def parent(ctx: Context[Go]) -> None:
+        await ctx.step.invoke("call", other, Go(), cancel_with_parent=True)
+
+    server = protocol()
+    served(app, server)
+    outcome = await run(served, server, parent)
+    assert "cancel_with_parent is not in the protocol" in outcome.output["message"]
+
+
+async def test_a_key_that_is_a_python_function_can_not_be_registered(protocol):
+    from holdfast import Concurrency
+    from holdfast.serve.handler import ServeHandler
+    from holdfast.serve.http import Request
+    from holdfast.serve.settings import ServeSettings
+
+    app = App("c")
+
+    @app.function(Go, concurrency=Concurrency(1, key=lambda event: event.n))
+    async def fn(ctx: Context[Go]) -> None: ...
+
+    handler = ServeHandler(app, ServeSettings.of({}, dev=True, base_url=protocol().url), "local")
+    answer = await handler.handle(Request("PUT", "http://x/api/inngest", {}, {}, b""))
+    assert answer.status == 500
+    assert b"is a Python function, which a server that calls the app can't ask" in answer.body

@@ -6,6 +6,8 @@ import asyncio
 import http.client
 import json
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
@@ -206,9 +208,25 @@ def test_a_lifespan_is_left_when_the_application_stops(protocol) -> None:
     assert told == ["web in", "in", "call", "call", "out", "web out"]
 
 
+def test_the_doctor_finds_nothing_wrong(place) -> None:
+    from holdfast.base.findings import Level
+    from holdfast.cli.endpoint import examine
+
+    findings = examine(place[1])
+    assert [finding.level for finding in findings] == [Level.FINE, Level.FINE]
+    assert findings[1].text == "it has 2 functions"
+
+
 def test_another_path(web_server, protocol) -> None:
     web = fastapi.FastAPI()
     on_fastapi.serve(web, an_app("dj"), dev=True, path="/jobs")
     base = web_server(web)
     assert protocol().ask("GET", f"{base}/jobs")[0] == 200
     assert json.loads(json.dumps(web.openapi()))["paths"] == {}
+
+
+@pytest.mark.parametrize("name", ["flask", "django"])
+def test_a_framework_that_is_not_installed_is_named_with_the_remedy(name) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None\nimport holdfast.serve.{name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"pip install 'holdfast[{name}]'" in done.stderr

@@ -249,6 +249,29 @@ async def test_everything_registered_passes_the_servers_checks(protocol):
     assert [f.id for f in functions_of(decode_register(json.dumps(server.registered[0]).encode()))] == ["h-fn"]
 
 
+async def test_flow_control_is_registered_as_the_protocol_has_it(protocol):
+    from datetime import timedelta
+
+    from holdfast import CancelOn, Concurrency, Debounce, RateLimit, Singleton, Throttle, Timeouts
+    from holdfast.wire.registering import decode_register, functions_of
+
+    app = App("h")
+
+    @app.function(
+        Go, concurrency=[Concurrency(5), Concurrency(1, key="event.data.n", scope="account")], run_concurrency=3, throttle=Throttle(2, timedelta(seconds=5)),
+        rate_limit=RateLimit(3, "1h", key="event.data.n"), debounce=Debounce("5s", key="event.data.n"), priority="event.data.n", singleton=Singleton("skip"),
+        cancel_on=CancelOn("h/stop", match="data.n"), timeouts=Timeouts(start="1m", finish="1h"), retries=1,
+    )
+    async def fn(ctx: Context[Go]) -> None: ...
+
+    server = protocol()
+    assert (await ask(handler(app, dev=True, base_url=server.url), "PUT"))[0] == 200
+    found = functions_of(decode_register(json.dumps(server.registered[0]).encode()))[0]
+    assert (found.limits.fn[0].limit, [limit.scope for limit in found.limits.step], found.throttle.period) == (3, [None, "account"], "5s")
+    assert (found.rate_limit.limit, found.debounce.period, found.priority.run, found.singleton.mode, found.timeouts.finish) == (3, "5s", "event.data.n", "skip", "1h")
+    assert (found.cancel[0].event, found.retry_count) == ("h/stop", 1)
+
+
 async def test_a_sync_that_fails_says_why(protocol):
     status, body, _ = await ask(handler(dev=True, base_url="http://127.0.0.1:9"), "PUT")
     assert (status, body["code"]) == (500, "not_running")

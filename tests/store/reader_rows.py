@@ -74,7 +74,7 @@ class Shelf:
         self.url = POSTGRES_URL
         if self.url is None:
             self.store = SqliteStore(f"sqlite:///{path}", self.clock, ("shop",), synchronous="OFF")
-            self.reader = SqliteReader(path, self.clock)
+            self.reader = SqliteReader(path, self.clock, leased=self.store.leased)
         else:
             self.store = PostgresStore(self.url, self.clock, ("shop",))
             self.reader = PostgresReader(self.url, self.clock)

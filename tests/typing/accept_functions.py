@@ -16,7 +16,9 @@ from holdfast import (
     CronTick,
     Event,
     Function,
+    FunctionCancelled,
     FunctionFailed,
+    FunctionFinished,
     FunctionRef,
     Middleware,
     On,
@@ -191,3 +193,16 @@ async def main() -> None:
     assert_type(await app.handle("01J", plain).result(), list[str])
     async for run in app.runs(status="FAILED", function=one, limit=5):
         assert_type(run.duration, timedelta | None)
+
+
+@app.function(
+    Cron("0 9 * * *", tz="Europe/Paris", jitter="30s", catch_up="all", catch_up_limit=10),
+    Cron("@daily", jitter=timedelta(minutes=1), catch_up="skip"),
+)
+async def scheduled(ctx: Context[CronTick]) -> None:
+    assert_type(ctx.event.data.fireAt, str)
+
+
+@app.function(FunctionFinished, On(FunctionCancelled, if_="event.data.function_id == 'shop-one'"))
+async def ended(ctx: Context[FunctionFinished | FunctionCancelled]) -> None:
+    assert_type(ctx.event.data.correlation_id, str | None)

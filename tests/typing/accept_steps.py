@@ -148,3 +148,26 @@ def sync_steps(ctx: SyncContext[Paid]) -> str:
     assert_type(step.send("send", {"name": "x"}), list[str])
     assert_type(ctx.now(), datetime)
     return order_id
+
+
+@app.function(Paid, id="signals")
+async def signals(ctx: Context[Paid]) -> None:
+    step = ctx.step
+    assert_type(await step.wait_for_signal("a", "approve", type=Receipt, timeout="1d"), Receipt | None)
+    assert_type(await step.wait_for_signal("b", "approve", type=str, timeout=5, on_conflict="replace"), str | None)
+    assert_type(await step.wait_for_signal("c", "approve", timeout=timedelta(days=1)), Any)
+    assert_type(await step.send_signal("d", "approve", Receipt("1")), str | None)
+    assert_type(await step.send_signal("e", "approve", None), str | None)
+    one, two = await asyncio.gather(
+        step.wait_for_signal("f", "x", type=Receipt, timeout=1), step.send_signal("g", "y", {"z": 1})
+    )
+    assert_type(one, Receipt | None)
+    assert_type(two, str | None)
+    assert_type(await app.send_signal("approve", {"by": "me"}), str | None)
+
+
+@app.function(Paid, id="plain-signals")
+def plain_signals(ctx: SyncContext[Paid]) -> None:
+    assert_type(ctx.step.wait_for_signal("a", "approve", type=Receipt, timeout="1d"), Receipt | None)
+    assert_type(ctx.step.wait_for_signal("b", "approve", timeout="1d"), Any)
+    assert_type(ctx.step.send_signal("c", "approve", 1), str | None)

@@ -100,6 +100,9 @@ async def good(ctx: Context[Paid]) -> str:
 
 
 Cron(5)  # error
+Cron("@daily", catch_up="never")  # error
+Cron("@daily", "UTC", "30s")  # error
+Cron("@daily", jitter=None, catch_up_limit="ten")  # error
 RetryPolicy(5)  # error
 Backoff.exponential(jitter="sometimes")  # error
 Backoff.exponential(base=None)  # error

@@ -79,3 +79,15 @@ def sync_steps(ctx: SyncContext[Paid]) -> None:
     shipped.data  # error
     ctx.step.race("r")  # error
     print(number)
+
+
+@app.function(Paid, id="signals")
+async def signals(ctx: Context[Paid]) -> None:
+    step = ctx.step
+    await step.wait_for_signal("a", "approve", type=str)  # error
+    await step.wait_for_signal("b", "approve", timeout="1d", on_conflict="wait")  # error
+    await step.wait_for_signal("c", Shipped, timeout="1d")  # error
+    approved: int | None = await step.wait_for_signal("d", "approve", type=str, timeout="1d")  # error
+    await step.send_signal("e", "approve")  # error
+    await step.invoke("f", child, Shipped(order_id="o1"), cancel_with_parent="yes")  # error
+    await app.send_signal("approve")  # error

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.wire.calls import CallContext, CallEvent, CallRequest, decode_call, encode_call, wrapped_memo
+from holdfast.wire.calls import CallContext, CallEvent, CallRequest, call_headers, call_url, decode_call, encode_call, wrapped_memo
+from holdfast.wire.checkpoints import AsyncCheckpoint, decode_checkpoint, encode_checkpoint
 from holdfast.wire.errors import WireError
+from holdfast.wire.opcodes import Op, Opcode
 
 EVENT = {"name": "a/b", "data": {}, "id": "e", "ts": 1, "user": {}}
 
@@ -58,3 +60,32 @@ def test_whatever_comes_is_a_call_or_a_wire_error(value: object) -> None:
         decode_call(json.dumps(value).encode())
     except WireError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "called"),
+    [
+        ("http://x/api/inngest?fnId=a-f&stepId=step", "http://x/api/inngest?fnId=a-f&stepId=abc"), ("http://x/api?fnId=a-f", "http://x/api?fnId=a-f&stepId=abc"),
+        ("https://x:1/p/?stepId=step&x=%20y&fnId=a", "https://x:1/p/?x=+y&fnId=a&stepId=abc"),
+    ],
+)
+def test_the_address_of_a_call(url: str, called: str) -> None:
+    assert call_url(url, "abc") == called
+
+
+def test_the_headers_of_a_call() -> None:
+    call = CallRequest(CallContext("r", request_id="q", job_id="j"), CallEvent("a/b"))
+    assert call_headers(call, "step", server_kind="dev", generation=2) == {
+        "content-type": "application/json", "x-run-id": "r", "x-inngest-step-id": "step", "x-inngest-server-kind": "dev",
+        "x-inngest-generation-id": "2", "x-inngest-req-version": "-1", "x-request-id": "q", "x-inngest-job-id": "j",
+    }
+
+
+def test_a_checkpoint() -> None:
+    report = AsyncCheckpoint("r", [Opcode(Op.STEP_RUN, "a" * 40, "a", data=msgspec.Raw(b"1"))], "f", "q", "x", 3, 5, 6)
+    assert decode_checkpoint(encode_checkpoint(report)) == report
+    # the TypeScript SDK's generation is text
+    assert decode_checkpoint(b'{"run_id":"r","steps":[],"generation_id":"4","qi_id":null}').generation_id == 4
+    for body in (b"[]", b'{"run_id":"r","steps":[{"op":"Sleep","id":"a","name":"1h"}]}', b'{"run_id":"r","steps":[{"op":"Nonsense"}]}'):
+        with pytest.raises(WireError):
+            decode_checkpoint(body)

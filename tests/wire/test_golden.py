@@ -1,4 +1,4 @@
-"""What the official Python SDK says on the wire, recorded from it, is understood; and what is written back is the same."""
+"""What the official SDKs say on the wire, recorded from them, is understood; and what is written back is the same."""
 
 from __future__ import annotations
 
@@ -91,3 +91,52 @@ def test_an_in_band_sync() -> None:
 def test_an_introspection() -> None:
     found = msgspec.convert(GOLDEN["sync"]["introspection_dev"]["body"], registering.Introspection)
     assert (found.function_count, found.mode, found.has_signing_key) == (11, "dev", False)
+
+
+# -- TypeScript ------------------------------------------------------------------------------------------------------
+
+TYPESCRIPT = json.loads((Path(__file__).parent / "golden" / "typescript_sdk.json").read_text())
+
+
+def operations(kind: str, index: int) -> list[Any]:
+    return read(TYPESCRIPT["calls"][kind][index]).operations
+
+
+def test_typescript_opcodes_survive_the_way_through() -> None:
+    seen = set()
+    for found in TYPESCRIPT["calls"].values():
+        for call in found:
+            if call["answer"]["status"] == 206:
+                ops = read(call).operations
+                seen |= {one.op for one in ops}
+                assert decode_opcodes(encode_opcodes(ops)) == ops
+    assert {Op.WAIT_FOR_SIGNAL, Op.GATEWAY, Op.STEP_FAILED, Op.STEP_ERROR} <= seen
+
+
+def test_typescript_steps() -> None:
+    nap, until, wait, signal, send, invoke, fetch = [operations("steps", index)[0] for index in range(2, 9)]
+    assert moment_ms(nap.option("duration") or nap.name, 0) == 5_400_000
+    assert moment_ms(until.option("duration") or until.name, 0) == 1893553445000
+    assert (wait.text("event", wait.name), wait.text("timeout"), wait.text("if")) == ("a/c", "2d", "event.data.id == async.data.id")
+    assert (signal.text("signal"), signal.text("conflict"), signal.text("timeout")) == ("s1", "replace", "1h")
+    assert (send.title, send.option("type"), bytes(send.data)) == ("send", "step.sendEvent", b'{"ids":["01JABCDEFGHJKMNPQRSTVWXYZ0"]}')
+    assert (invoke.text("function_id"), invoke.text("timeout"), invoke.option("payload")) == ("golden-batched", "5m", {"data": {"k": 1}})
+    assert (fetch.text("url"), fetch.text("method"), fetch.title) == ("https://example.org/x", "GET", "step.fetch: example.org")
+
+
+def test_typescript_errors() -> None:
+    retried, last, final, later, plain, plain_final, plain_later, memo, unknown = [read(call) for call in TYPESCRIPT["calls"]["errors"]]
+    assert [one.operations[0].op for one in (retried, last, final, later)] == [Op.STEP_ERROR, Op.STEP_FAILED, Op.STEP_FAILED, Op.STEP_ERROR]
+    assert (retried.operations[0].error.name, last.no_retry, later.retry_after, plain_later.retry_after) == ("TypeError", True, 90_000, 90_000)
+    assert [answer.no_retry for answer in (plain, plain_final, memo, unknown)] == [False, True, True, False]
+    assert plain.error.message == "outside steps"
+
+
+def test_a_typescript_registration() -> None:
+    body = TYPESCRIPT["sync"]["out_of_band"]["register"][0]["body"]
+    functions = {function.id: function for function in registering.functions_of(registering.decode_register(canonical_json(body)))}
+    everything = functions["golden-everything"]
+    assert (everything.singleton.mode, everything.timeouts.start, everything.limits.step[0].key) == ("skip", "1m", "event.data.user")
+    assert functions["golden-debounced"].debounce.timeout == "1m"
+    assert functions["golden-everything-failure"].retry_count == 1
+    assert TYPESCRIPT["sync"]["introspection_dev"]["body"]["function_count"] == 14

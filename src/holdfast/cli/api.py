@@ -103,8 +103,16 @@ class ServerApi:
         return self._request("GET", path + ("?" + urlencode(given, doseq=True) if given else ""), None, Answer[kind])  # type: ignore[valid-type]
 
     def post(self, path: str, kind: type[T], body: Mapping[str, Any] | None = None) -> T:
-        """A POST below `/v1`, without a body unless given; what it answers."""
+        """A POST below `/v1`; what it answers."""
         return self._request("POST", path, body or {}, Answer[kind]).data  # type: ignore[valid-type]
+
+    def put(self, path: str, kind: type[T], body: Mapping[str, Any]) -> T:
+        """A PUT below `/v1`; what it answers."""
+        return self._request("PUT", path, body, Answer[kind]).data  # type: ignore[valid-type]
+
+    def delete(self, path: str, kind: type[T]) -> T:
+        """A DELETE below `/v1` that answers something."""
+        return self._request("DELETE", path, None, Answer[kind]).data  # type: ignore[valid-type]
 
     def send_event(self, event: Mapping[str, Any], event_key: str | None) -> str:
         """Send one event; its internal id."""

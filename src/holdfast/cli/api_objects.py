@@ -25,6 +25,8 @@ class Run(Struct, frozen=True, kw_only=True):
     error: str | None
     original_run_id: str | None = None
     parent_run_id: str | None = None
+    reason: str | None = None
+    why: list[str] = []
     output: Raw = NULL
 
     @property

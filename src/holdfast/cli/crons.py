@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import click
 import msgspec
+from click.core import ParameterSource
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -53,12 +54,19 @@ def command(ctx: click.Context, as_json: bool, url: str, signing_key: str | None
 @click.argument("function")
 @click.argument("schedule", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON as the API answers it.")
-@click.pass_obj
-def run(api: ServerApi, function: str, schedule: str | None, as_json: bool) -> None:
+@url_option
+@signing_key_option
+@click.pass_context
+def run(
+    ctx: click.Context, function: str, schedule: str | None, as_json: bool, url: str, signing_key: str | None
+) -> None:
     """Fire a schedule now, beside its regular occurrences.
 
     FUNCTION is report or shop-report; SCHEDULE, as `holdfast crons` lists it, may be left out where there is only one.
     """
+    # a server that was named before `run` counts unless another is named after it
+    named = any(ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in ("url", "signing_key"))
+    api = ServerApi(url, signing_key) if named else ctx.obj
     started = api.post("/v1/crons/run", Started, {"function": function, "schedule": schedule})
     click.echo(msgspec.json.encode(started) if as_json else started.run_id)
 

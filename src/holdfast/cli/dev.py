@@ -8,6 +8,7 @@ import webbrowser
 
 import click
 
+from holdfast.cli.applications import application_options, application_settings
 from holdfast.cli.console import say
 from holdfast.cli.listening import listen
 from holdfast.cli.log_output import LEVELS
@@ -42,6 +43,7 @@ from holdfast.cli.supervisor import Supervisor
     metavar="SECONDS",
     help="How long running steps may take to finish when it stops.",
 )
+@application_options(poll_interval=5.0, discovery=True)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.pass_context
 def command(
@@ -53,6 +55,11 @@ def command(
     reload: bool,
     browser: bool,
     drain: float,
+    urls: tuple[str, ...],
+    poll_interval: float,
+    no_poll: bool,
+    retry_interval: float | None,
+    discovery: bool,
     log_level: str,
 ) -> None:
     """Run an app with its dashboard, reloading as you edit.
@@ -66,12 +73,16 @@ def command(
     get five seconds to finish, then the code is loaded anew; requests wait meanwhile. An app that can't be imported
     is shown here and on the dashboard, and loaded again on the next change.
 
+    Applications written with an Inngest SDK, in any language, are called over HTTP: name their serve routes with -u,
+    or let them be found. Set INNGEST_DEV=1 where they run.
+
     Ctrl-C lets running steps finish; a second Ctrl-C stops at once, and they run again at the next start.
 
     \b
       holdfast dev app.py
       holdfast dev shop.functions:app --port 9000
       holdfast dev orders.py mails.py --store sqlite:///both.db
+      holdfast dev -u http://localhost:3000/api/inngest
       holdfast dev                              look for an app, or just run the server
     """  # noqa: D301
     if reload and os.name != "posix":
@@ -87,6 +98,7 @@ def command(
         drain_seconds=drain,
         log_level=log_level,
         browser=browser,
+        **application_settings(urls, poll_interval, no_poll, retry_interval, discovery),
     )
     server = server_settings(settings)
     with listen(host, port) as sock:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from holdfast.base.clock import monotonic
 from holdfast.base.findings import Finding, note, wrong
 from holdfast.cli.api import reason
-from holdfast.wire.diagnosis import SERVE_PATH, Seen, diagnose, introspection_of
+from holdfast.wire.diagnosis import SERVE_PATH, Seen, Silence, diagnose, introspection_of, no_answer
 
 _LIMIT = 256 * 1024
 
@@ -89,26 +89,16 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _no_answer(url: str, error: NoAnswerError, timeout: float) -> Finding:
-    host = urlsplit(url).netloc
-    if error.timed_out:
-        return wrong(
-            "time-out",
-            f"{url} did not answer within {timeout:g} s",
-            "Is the application blocked, or does a firewall drop requests? Introspection answers at once.",
-        )
     cause = error.__cause__
     inner = getattr(cause, "reason", cause)
-    if isinstance(inner, ConnectionRefusedError):
-        return wrong("connection", f"nothing listens on {host}", "Start the application, or correct host and port.")
-    if isinstance(inner, ssl.SSLError):
-        return wrong(
-            "connection",
-            f"no secure connection to {host}: {error}",
-            "Use http:// if the application has no certificate, else mend the certificate.",
-        )
-    return wrong(
-        "connection", f"{url} can't be reached: {error}", "Check the host name, and that this machine may reach it."
-    )
+    silence = Silence.OTHER
+    if error.timed_out:
+        silence = Silence.TIMED_OUT
+    elif isinstance(inner, ConnectionRefusedError):
+        silence = Silence.REFUSED
+    elif isinstance(inner, ssl.SSLError):
+        silence = Silence.TLS
+    return no_answer(url, silence, str(error), timeout)
 
 
 def _elsewhere(url: str, timeout: float) -> list[Finding]:

@@ -21,6 +21,7 @@ from holdfast.dashboard.humanize import plural
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.server.serve import serving
 from holdfast.server.settings import ServerSettings
+from holdfast.server.syncing import Syncing
 
 Tell = Callable[[Sequence[str], str | None], None]
 """Told the directories of the sources once they are loaded, and again, with the server's address, once it answers."""
@@ -93,10 +94,23 @@ class ServerProcess:
         async with AsyncExitStack() as stack:
             engine = await self._enter_engine(stack, loaded)
             served = await stack.enter_async_context(serving(engine, self._server, sockets=[self._sock]))
+            syncing = self._syncing(engine)
+            syncing.start()
+            stack.push_async_callback(syncing.stop)
             self._greet(loaded, served.url)
             self._tell(source_directories(loaded), served.url)
             await self._stop.wait()
             self._say_draining(engine)
+
+    def _syncing(self, engine: Engine) -> Syncing:
+        """What asks applications to register; and how they are called is told the driver."""
+        settings = self._settings
+        if settings.mode == "start":
+            engine.driver.signing_key = self._server.signing_key
+            engine.driver.kind = self._server.kind
+        return Syncing(
+            engine, self._server, settings.urls, every=settings.poll_interval, discover=settings.discovery
+        )
 
     def stop(self) -> None:
         """Stop accepting, drain, and end. May be called from a signal handler of the loop."""
@@ -114,7 +128,11 @@ class ServerProcess:
         return [] if found is None else [found]
 
     async def _enter_engine(self, stack: AsyncExitStack, loaded: Loaded) -> Engine:
-        options = EngineOptions(drain_seconds=self._settings.drain_seconds)
+        interval = self._settings.retry_interval
+        options = EngineOptions(
+            drain_seconds=self._settings.drain_seconds,
+            retry_interval_ms=None if interval is None else round(interval * 1000),
+        )
         try:
             engine = build_engine(loaded.apps, self._settings.store, options=options, app_errors=loaded.problems)
             return await stack.enter_async_context(engine)

@@ -33,7 +33,7 @@ def runs_table(runs: Sequence[Run], now: int) -> RenderableType:
             since(run.queued_at, now),
             _took(run.duration_ms),
             str(run.steps),
-            Text(run.error or "", style="red"),
+            Text(run.error, style="red") if run.error else Text(run.reason or "", style="dim"),
         )
     return table
 
@@ -60,6 +60,7 @@ def history_view(history: History, now: int) -> RenderableType:
         Text(_origin(run), style="dim"),
         Text(_times(run, now), style="dim"),
     ]
+    parts += [Text(sentence) for sentence in run.why if not run.ended or run.reason]
     parts += [Text(note, style="yellow") for note in history.notes]
     if history.steps:
         parts += [Text(""), _steps(history.steps, now)]

@@ -27,6 +27,14 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long running steps may take to finish when the process is told to stop."""
     log_level: str = "info"
     log_format: Literal["plain", "json"] = "plain"
+    urls: tuple[str, ...] = ()
+    """Serve routes of applications that are called over HTTP."""
+    poll_interval: float = 0.0
+    """Seconds between two looks at each of them; 0 looks again only where the last look failed."""
+    discovery: bool = False
+    """Whether to look for such applications on this machine."""
+    retry_interval: float | None = None
+    """Seconds between the attempts of their functions, instead of their backoff."""
     browser: bool = False
     """Open the dashboard once the server answers."""
 

@@ -108,19 +108,25 @@ def _add(tx: Tx, gate_id: str, change: int) -> None:
 
 def _throttled_until(tx: Tx, gate: Gate) -> int:
     """When the next start may be, in ms; 0 if now. GCRA: `limit` starts a period, evenly, and `burst` beyond that at once."""
-    row = tx.get(ThrottleRow, gate.id)
-    if row is None:
-        return 0
     interval = gate.period * _US // gate.limit
-    opens = row.tat - interval * gate.burst
+    opens = _arrival(tx, gate, interval) - interval * gate.burst
     return 0 if opens <= tx.now * _US else -(-opens // _US)
 
 
 def _count_start(tx: Tx, gate: Gate) -> None:
-    row = tx.get(ThrottleRow, gate.id)
     interval = gate.period * _US // gate.limit
+    tx.put(ThrottleRow(gate.id, max(_arrival(tx, gate, interval), tx.now * _US) + interval))
+
+
+def _arrival(tx: Tx, gate: Gate, interval: int) -> int:
+    """The theoretical arrival time, in µs. One further ahead than this limit can bring it is from a slower limit that was in
+    force before, or from before the clock was set back: it would hold starts up for as long, so the next may be now.
+    """
+    row = tx.get(ThrottleRow, gate.id)
+    if row is None:
+        return 0
     now = tx.now * _US
-    tx.put(ThrottleRow(gate.id, (now if row is None else max(row.tat, now)) + interval))
+    return row.tat if row.tat <= now + interval * (gate.burst + 1) else now + interval * gate.burst
 
 
 # -- giving back -------------------------------------------------------------------------------------------------------

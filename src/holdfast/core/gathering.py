@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from holdfast.core.ingest import Accepted, Match, admit_gathered, match_reads
-from holdfast.core.plan import Plan, Read, Refused, Tx
+from holdfast.core.ingest import Accepted, Match, admit_gathered, match_reads, resolve
+from holdfast.core.plan import Plan, Read, Refused, Tx, WaitsFor
 from holdfast.core.rows import EventRow, GatherKind, GatherRow, SkipRow
+from holdfast.core.waiting import CHILD_LOOKUP, refusal
 
 
 class FireGather(Plan[Accepted]):
@@ -30,6 +31,7 @@ class FireGather(Plan[Accepted]):
             (GatherRow, (gather.function_id, gather.kind, gather.key)),
             (SkipRow, (gather.event_id, gather.function_id)),
             *match_reads(self.match, self.event.received_at),
+            self._callers(),
         ]
 
     def awaits(self) -> Sequence[str]:
@@ -51,5 +53,12 @@ class FireGather(Plan[Accepted]):
             tx.delete(SkipRow, (gather.event_id, gather.function_id))
         out = Accepted.empty()
         match = msgspec.structs.replace(self.match, run_id=gather.run_id, origin=1 if current.invoked else 0)
-        admit_gathered(tx, match, self.event, batch, out)
+        refused = admit_gathered(tx, match, self.event, batch, out)
+        if refused is not None:
+            for wait in tx.find(self._callers()):
+                resolve(tx, wait, None, refusal(refused), out)
         return out
+
+    def _callers(self) -> WaitsFor:
+        """Steps that invoked its function and wait for its run."""
+        return WaitsFor((CHILD_LOOKUP + self.gather.run_id.hex(),))

@@ -241,21 +241,23 @@ def admit(tx: Tx, match: Match, event: EventRow, out: Accepted) -> None:
         out.runs.append(decision.run_id)
 
 
-def admit_gathered(tx: Tx, match: Match, event: EventRow, batch: int, out: Accepted) -> None:
-    """Start the run of a debounce or a batch: what asks about single events has been asked."""
+def admit_gathered(tx: Tx, match: Match, event: EventRow, batch: int, out: Accepted) -> str | None:
+    """Start the run of a debounce or a batch: what asks about single events has been asked. Why it doesn't start, if it doesn't."""
     admission = match.admission
     if admission is None:  # the function has no rules any more, or isn't part of this node
         start_run(tx, match, event, 0, out.leased, batch=batch)
         out.runs.append(match.run_id)
-        return
+        return None
     admission.restarted = True
     decision = decide(tx, match.function_id, match.run_id, event, 0, admission)
     if decision.start:
         decision.batch = batch
         _start_admitted(tx, match, event, decision, out)
         out.runs.append(match.run_id)
-    else:
-        _skip_run(tx, match, event, "", decision.refused or "", decision.run_id, out)
+        return None
+    words = decision.refused or "refused"
+    _skip_run(tx, match, event, "", words, decision.run_id, out)
+    return words
 
 
 def _start_admitted(tx: Tx, match: Match, event: EventRow, decision: Decision, out: Accepted) -> None:

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 
 from holdfast.base.clock import iso
 from holdfast.base.errors import HoldfastError, OverloadedError, RunNotFoundError, StoreError
-from holdfast.dashboard import assets, humanize, payload, status, words
+from holdfast.dashboard import assets, flow_words, humanize, payload, status, words
 from holdfast.dashboard.drafts import example
 from holdfast.dashboard.forms import Form, read_form
 from holdfast.dashboard.guard import CSRF_FIELD, Guard
@@ -260,6 +260,8 @@ def _environment() -> Environment:
         ACTIVE=status.ACTIVE,
         KIND_LABELS=status.KIND_LABELS,
         trigger_words=words.trigger,
+        rule_label=flow_words.label,
+        skip_words=flow_words.skipped,
         escape=escape,
     )
     env.globals["ui"] = env.get_template("macros.html").module

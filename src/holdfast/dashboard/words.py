@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.base.codec import decode_json
 from holdfast.core.cron import Schedule
-from holdfast.dashboard import humanize
+from holdfast.dashboard import flow_words, humanize
 from holdfast.dashboard.status import ACTIVE
 from holdfast.store.reads import QueueView, RunDetail, StepView
 
@@ -30,7 +30,7 @@ def standing(detail: RunDetail, now: int, retries: int | None = None) -> list[st
         sentences.append(
             f"The process executing it died {times} in a row without recording progress; it is tried alone."
         )
-    return ([place] if place else []) + sentences or ["Between two steps."]
+    return (([place] if place else []) + sentences or ["Between two steps."]) + list(flow_words.limits(detail, now))
 
 
 def _ending(detail: RunDetail) -> str:
@@ -46,12 +46,10 @@ def _ending(detail: RunDetail) -> str:
             else f"Failed before it started{why}"
         )
     if run.status == "CANCELLED":
-        return (
-            "Cancelled before it started."
-            if run.started_at is None
-            else f"Cancelled after {humanize.duration(run.duration_ms or 0)}."
-        )
-    return "Skipped: it was not to run."
+        why = f": {_short(run.reason)}." if run.reason else "."
+        after = "before it started" if run.started_at is None else f"after {humanize.duration(run.duration_ms or 0)}"
+        return f"Cancelled {after}{why}"
+    return f"Skipped: {_short(run.reason)}." if run.reason else "Skipped: it was not to run."
 
 
 def _short(text: str) -> str:
@@ -63,10 +61,8 @@ def _place(detail: RunDetail, queue: QueueView | None, now: int, has_steps: bool
         return None
     if queue.state == "leased":
         return None if has_steps else "Executing now."
-    if queue.state == "ready":
-        line = f", {humanize.ordinal(queue.position)} in line" if queue.position else ""
-        since = humanize.duration(now - queue.due) if now > queue.due else None
-        return f"Waits for a free place{line}" + (f", for {since}." if since else ".")
+    if queue.state == "ready" or queue.gate is not None:
+        return flow_words.in_line(queue, now)
     if queue.state == "timed" and not has_steps:
         if detail.function_attempts:
             last = detail.function_attempts[-1]

@@ -90,6 +90,12 @@ class Applications:
 
     async def _store(self, record: AppRecord, documents: Sequence[Mapping[str, Any]]) -> None:
         host = self._host
+        if any(document["id"] in host.functions for document in documents):
+            # calling the application as well would execute them a second time
+            _log.info("app %s runs in this process; its serve route at %s is not called", record.name, record.url)
+            self.apps[record.name] = record
+            await host.store.put_app(record)
+            return
         registrations = [
             Registration(record.name, document["id"], document.get("name") or document["id"], msgspec.json.encode(document))
             for document in documents

@@ -31,7 +31,8 @@ class Children:
 
     def parent_cancelled(self, parent_id: bytes) -> None:
         """After the commit of a cancellation: cancel what was to be cancelled with it."""
-        task = self._host.loop.create_task(self._follow(parent_id))
+        # not through the loop's factory: where a function has cancelled the parent, it would be taken for its own
+        task = asyncio.Task(self._follow(parent_id), loop=self._host.loop)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -256,4 +256,5 @@ def _info(view: Any) -> RunInfo:
         view.ended_at,
         view.attempt,
         view.error,
+        view.reason,
     )

@@ -6,6 +6,7 @@ import asyncio
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.core.claiming import OpenLanes
+from holdfast.core.flow_words import gate_prefix
 from holdfast.core.plan import Refused
 from holdfast.core.rows import GatherKind
 from holdfast.engine.alarms import fire
@@ -13,6 +14,8 @@ from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.sdk.outgoing import nearest
 
+_TOGETHER = 500
+"""Debounces and batches that are started at once."""
 PAUSE_MODES = ("skip", "hold")
 
 
@@ -54,6 +57,8 @@ class FlowControl:
     async def set_limit(self, slug: str, rule: str, limit: int | None) -> None:
         """Change a limit of a function at once, until it is changed again; None goes back to its code's.
 
+        A throttle begins anew with its new pace, so one start, and those of its burst, may come at once.
+
         Args:
             slug: `<app>-<function>`.
             rule: concurrency, concurrency-2, run-concurrency, throttle or rate-limit.
@@ -77,9 +82,10 @@ class FlowControl:
         limits.pop(rule, None)
         if limit is not None:
             limits[rule] = limit
-        await self._set(slug, paused=self._host.store.paused.get(function_id), limits=limits)
+        anew = gate_prefix(flow, flow.throttle) if flow.throttle is not None and rule == flow.throttle.name else None
+        await self._set(slug, paused=self._host.store.paused.get(function_id), limits=limits, throttle=anew)
 
-    async def _set(self, slug: str, *, paused: str | None, limits: dict[str, int] | None = None) -> None:
+    async def _set(self, slug: str, *, paused: str | None, limits: dict[str, int] | None = None, throttle: str | None = None) -> None:
         host = self._host
         function_id = self._function(slug)
         flow = host.intake.flows.get(function_id)
@@ -87,6 +93,8 @@ class FlowControl:
             limits = dict(flow.limits) if flow is not None else {}
         await host.store.set_function(function_id, paused=paused, limits=limits)
         host.set_state(function_id, paused, limits)
+        if throttle is not None:
+            await host.store.forget_throttles(throttle)
         # whatever waited at a gate may find it open now
         await host.submit(OpenLanes(host.store.lanes.blocked_of(function_id)))
         host.claim()
@@ -103,10 +111,15 @@ class FlowControl:
         Raises:
             ConfigurationError: there is no such function.
         """
-        gathers = await self._host.store.gathers_of(self._function(slug))
-        wanted = [gather for gather in gathers if key is None or gather.key == key]
-        answers = await asyncio.gather(*(fire(self._host, gather, flush=True) for gather in wanted))
-        return sum(not isinstance(answer, Refused) for answer in answers)
+        function_id = self._function(slug)
+        total = 0
+        while True:
+            gathers = await self._host.store.gathers_of(function_id, _TOGETHER, key)
+            answers = await asyncio.gather(*(fire(self._host, gather, flush=True) for gather in gathers))
+            started = sum(not isinstance(answer, Refused) for answer in answers)
+            total += started
+            if not started or len(gathers) < _TOGETHER:
+                return total
 
     async def gathers(self, slug: str) -> list[dict[str, object]]:
         """A function's debounces and batches that wait: kind, key, events so far, when the first came, when it is due."""

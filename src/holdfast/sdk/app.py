@@ -15,6 +15,7 @@ from holdfast.base.limits import DEFAULT_RETRIES
 from holdfast.base.retry import Backoff, RetryPolicy
 from holdfast.sdk.alerts import Alerts
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, event_name
+from holdfast.sdk.flow_switches import FlowSwitching
 from holdfast.sdk.functions import (
     AnyFunctionDecorator,
     FailureHandler,
@@ -78,7 +79,7 @@ class RunHandle(Generic[R]):
         return f"<RunHandle {self.id}>"
 
 
-class App:
+class App(FlowSwitching):
     """An application: a name, event schemas and durable functions.
 
     Args:

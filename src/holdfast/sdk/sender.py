@@ -53,6 +53,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     ended_at: int | None
     attempt: int
     error: str | None
+    reason: str | None = None
+    """Why it was cancelled or skipped, where a rule did it."""
 
     @property
     def duration(self) -> timedelta | None:
@@ -84,8 +86,20 @@ class Sender(Protocol):
         ...
 
 
+class FlowSwitches(Protocol):
+    """What can be changed about functions without changing their code; `holdfast.sdk.flow_switches` says what each does."""
+
+    async def pause(self, slug: str, mode: str = "hold") -> None: ...
+    async def resume(self, slug: str) -> None: ...
+    async def set_limit(self, slug: str, rule: str, limit: int | None) -> None: ...
+    async def flush(self, slug: str, key: str | None = None) -> int: ...
+
+
 class Control(Sender, Protocol):
     """Starts, reads and stops runs as well."""
+
+    @property
+    def flow_control(self) -> FlowSwitches: ...
 
     async def start(self, function: str, event: Outgoing) -> str:
         """Start one function for one event, whatever its triggers; the run's id once it is on disk."""

@@ -93,12 +93,17 @@ class _StepBase:
                 paths[path if model is None else wire_path(model, path)] = wire_scalar(value)
             except (TypeError, ValueError) as error:
                 raise StepUsageError(f"step {id!r}: where[{path!r}] {error}") from error
+            except ConfigurationError as error:
+                raise StepUsageError(f"step {id!r}: {error}") from error
         expression = if_
         if match is not None:
             same = f"event.{match} == async.{match}"
             expression = f"({same}) && ({if_})" if if_ else same
         if expression is not None:
-            compile_expression(expression)
+            try:
+                compile_expression(expression)
+            except ConfigurationError as error:
+                raise StepUsageError(f"step {id!r}: {error}") from error
         return WaitCall(
             self._driver, id, event=name, model=model, where=paths, expression=expression, timeout=timeout_ms,
             since=since,

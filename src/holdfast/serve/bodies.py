@@ -13,7 +13,7 @@ from holdfast.base.errors import NonRetriableError, NotSerializableError, StepTi
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
 from holdfast.engine.tasks import current_step
 from holdfast.engine.threads import Bridge
-from holdfast.sdk.calls import NowCall, RunCall, SendCall, StepCall
+from holdfast.sdk.calls import NowCall, RunCall, SendCall, SendSignalCall, StepCall
 from holdfast.sdk.sender import Outgoing
 from holdfast.serve.memos import tagged, with_input
 from holdfast.serve.place import Place, Served
@@ -59,6 +59,9 @@ class Body:
         if isinstance(call, SendCall):
             ids = await self._place.send(self._outgoing, self._run_id, call.key)
             return encode_json(ids, f"step {call.key!r}")
+        if isinstance(call, SendSignalCall):
+            resumed = await self._place.send_signal(call.signal, call.data)
+            return encode_json(resumed, f"step {call.key!r}")
         assert isinstance(call, RunCall)
         raw = await self._run(call)
         if len(raw) > MAX_STEP_OUTPUT_BYTES:
@@ -85,8 +88,9 @@ class Body:
     async def _timed(self, call: RunCall[Any], *, is_async: bool) -> Any:
         own = call.options.timeout_ms
         limit = self._fn.function.options.step_timeout_ms if own is None else own
+        scope = asyncio.timeout(limit / 1000)
         try:
-            async with asyncio.timeout(limit / 1000) as scope:
+            async with scope:
                 return await self._plain(call, is_async=is_async)
         except TimeoutError:
             if scope.expired():

@@ -9,54 +9,44 @@ is thrown in, and the report is the answer.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from holdfast.base.errors import NonRetriableError, StepUsageError, Suspended
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.base.retry import RetryPolicy
 from holdfast.engine import failures
-from holdfast.engine.tasks import TaskFactory, current_run, current_step, is_blocked, waits_inside
+from holdfast.engine.tasks import TaskFactory, current_run, current_step
 from holdfast.engine.threads import Bridge
 from holdfast.sdk.calls import RaceCall, RunCall, StepCall
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.repeats import StepKeys
 from holdfast.serve import reports
 from holdfast.serve.bodies import Body
+from holdfast.serve.checkpoints import DISCOVER, Checkpoints, Verdict
 from holdfast.serve.logs import CallLogger
 from holdfast.serve.memos import memo_of, value_of
 from holdfast.serve.place import Place, Served
+from holdfast.serve.turns import Found, Turns
 from holdfast.wire import answers
 from holdfast.wire.answers import Written
-from holdfast.wire.calls import CallRequest
+from holdfast.wire.calls import CallRequest, wrapped_memo
 from holdfast.wire.opcodes import Opcode, StepFailure
 
 _log = logging.getLogger("holdfast.runs")
-_QUIET_ROUNDS = 3
-_POLL_SECONDS = 0.02
 _GONE = "the step that this call is for is not reached: the function's code changed under a run in progress, or takes another way on replay"
 
 
-class Found:
-    """A step without a result yet, and the task that waits for it."""
-
-    __slots__ = ("body", "call", "go", "task")
-
-    def __init__(self, call: StepCall[Any], body: Body | None, task: asyncio.Task[Any] | None) -> None:
-        self.call = call
-        self.body = body
-        """What executes it; None where the server takes care of it."""
-        self.task = task
-        self.go: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when its body is to be executed; Suspended when the call ends."""
-
-
-class FunctionCall:
+class FunctionCall(Turns):
     """One call. It is the driver of the function's steps and what its context asks about the run."""
 
-    def __init__(self, place: Place, fn: Served, request: CallRequest, target: str | None) -> None:
+    def __init__(
+        self, place: Place, fn: Served, request: CallRequest, target: str | None, checkpoints: Checkpoints | None = None
+    ) -> None:
         """Prepare it.
 
         Args:
@@ -64,32 +54,25 @@ class FunctionCall:
             fn: The function.
             request: The call, its steps and events fetched.
             target: The hash of the one step to execute; None to execute or plan whatever comes next.
+            checkpoints: Reports steps while the function goes on; None to end the call after one.
         """
+        stack = request.ctx.stack
+        super().__init__((stack and stack.stack) or ())
         self.place = place
         self.fn = fn
         self.request = request
         self.target = target
+        self.checkpoints = checkpoints
         self.resources: Any = None
         self.memos = request.steps or {}
         self.unreached = set(self.memos)
         """Memos that the code has not come to yet."""
-        stack = request.ctx.stack
-        self._order = {step: index for index, step in enumerate((stack and stack.stack) or ())}
         self.keys = StepKeys()
-        self.found: dict[str, Found] = {}
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.multi = False
-        self.in_step: dict[asyncio.Task[Any], str] = {}
-        self.bodies: set[asyncio.Task[Any]] = set()
-        self.unwinding = False
-        self._over = False
         self.bridge: Bridge | None = None
         self.context: Any = None
         self._answer: Written | None = None
+        self._opcodes: list[Opcode] | None = None
         self._racing: set[asyncio.Future[Any]] = set()
-        self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._checking = False
-        self._quiet = 0
         self._logger: CallLogger | None = None
 
     # -- what the context asks -----------------------------------------------------------------------------------------
@@ -120,18 +103,18 @@ class FunctionCall:
 
     async def answer(self) -> Written:
         """Execute the function, as far as it goes, and say what came of it. Never raises what the function raises."""
-        loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         if not isinstance(loop.get_task_factory(), TaskFactory):
             TaskFactory(loop).install()
         self.resources = await self.place.resources()
-        self._loop = loop
         self._concluded: asyncio.Future[Written] = loop.create_future()
         self.root = asyncio.Task(self._main(), loop=loop)
         try:
-            return await self._concluded
+            answer = await self._concluded
         finally:
             self.unwinding = True
             await self._drop_tasks()
+        return answer if self.checkpoints is None else await self.checkpoints.close(answer, self._opcodes)
 
     async def _main(self) -> None:
         current_run.set(self)
@@ -144,7 +127,7 @@ class FunctionCall:
             failure = error
         current_run.set(None)
         unwound = self.unwinding
-        self._over = True
+        self.over = True
         await self._join()
         if failure is None:
             self._conclude(self._returned(result, unwound=unwound))
@@ -164,7 +147,7 @@ class FunctionCall:
             call: Callable[[], Awaitable[Any]] = partial(function.fn, self.context)
         else:
             self.context = SyncContext(self, events[0], events)
-            self.bridge = Bridge(self._loop)
+            self.bridge = Bridge(self.loop)
             current_run.set(None)  # its steps come through the bridge; no task of theirs is the function's
             call = partial(self.place.function_threads.run, function.fn, self.context)
         for wrapper in reversed(self.fn.wrappers):
@@ -236,8 +219,13 @@ class FunctionCall:
         after = None if final else self._retry_after(error, self.fn.function.options.backoff)
         return answers.failed(reports.failure_of(error), no_retry=final, retry_after=after)
 
-    def _retry_after(self, error: BaseException, policy: Any) -> int | None:
-        return reports.retry_after(error, policy, self.attempt, self.place.clock.now())
+    @property
+    def _tries(self) -> int:
+        """Failed tries, as the server counts them: anew once it has recorded a step."""
+        return 0 if self.checkpoints is not None and self.checkpoints.recorded else self.attempt
+
+    def _retry_after(self, error: BaseException, policy: RetryPolicy) -> int | None:
+        return reports.retry_after(error, policy, self._tries, self.place.clock.now())
 
     def _report_failure(self, what: str, error: BaseException, *, final: bool) -> None:
         _log.log(
@@ -246,7 +234,7 @@ class FunctionCall:
             self.function_slug,
             self.run_id,
             what,
-            self.attempt + 1,
+            self._tries + 1,
             type(error).__name__,
             failures.message_of(error).partition("\n")[0][:300],
             extra={"run_id": self.run_id, "function_id": self.function_slug, "attempt": self.attempt},
@@ -306,7 +294,7 @@ class FunctionCall:
         if memo is not None:
             self.unreached.discard(step)
             if memo.input is None:
-                await self._turn(step)
+                await self.turn(step)
                 return value_of(call, memo, self.place.callables)
         reports.check(call)
         body = None
@@ -319,7 +307,7 @@ class FunctionCall:
             elif self.multi:
                 self.check()
             else:
-                self._decide()
+                self.decide()
             await found.go
             return await self._execute_body(found)
         finally:
@@ -342,13 +330,24 @@ class FunctionCall:
         except Exception as error:
             self._body_failed(found, error)
         else:
-            if not self.unwinding:
-                self._end([reports.done(call, data, race=self._is_racing(found))])
+            if not self.unwinding and await self._report(reports.done(call, data, race=self._is_racing(found))):
+                return value_of(call, wrapped_memo(msgspec.Raw(b'{"data":' + data + b"}")), self.place.callables)
         finally:
             self.bodies.discard(task)
-        if not self._is_root(task) and not self._over:
-            await self._loop.create_future()  # until the function's end cancels it
+        if not self._is_root(task) and not self.over:
+            await self.loop.create_future()  # until the function's end cancels it
         raise Suspended
+
+    async def _report(self, opcode: Opcode) -> bool:
+        """A step has been executed: end the call with it, unless checkpoints let the function go on."""
+        if self.checkpoints is None or self.over:
+            self._end([opcode])
+            return False
+        verdict = await self.checkpoints.add(opcode)
+        if verdict is Verdict.GO_ON:
+            return not self.unwinding
+        self._end([DISCOVER] if verdict is Verdict.STOP and await self.checkpoints.flush() else [])
+        return False
 
     def _is_root(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether a task is the function's own, or for a plain `def` one of its bridge."""
@@ -365,7 +364,7 @@ class FunctionCall:
         if isinstance(call, RunCall):
             retries = retries if call.options.retries is None else call.options.retries
             backoff = call.options.backoff or backoff
-        final = failures.is_final(error) or self.attempt >= retries
+        final = failures.is_final(error) or self._tries >= retries
         self._report_failure(f"step {call.key!r}", error, final=final)
         opcode = reports.failed(call, error, final=final, race=self._is_racing(found))
         self._end([opcode], retry_after=None if final else self._retry_after(error, backoff))
@@ -375,7 +374,7 @@ class FunctionCall:
 
     # -- deciding ------------------------------------------------------------------------------------------------------
 
-    def _decide(self) -> None:
+    def decide(self) -> None:
         """All tasks wait: execute the one step there is to execute, or plan what there is."""
         found = list(self.found.values())
         if self.target is not None:
@@ -391,6 +390,7 @@ class FunctionCall:
         self._unwind(answers.failed(failure))
 
     def _end(self, opcodes: list[Opcode], *, retry_after: int | None = None) -> None:
+        self._opcodes = opcodes
         self._unwind(answers.operations(opcodes, retry_after=retry_after))
 
     def _unwind(self, answer: Written) -> None:
@@ -405,71 +405,10 @@ class FunctionCall:
         for found in waiting:
             if not found.go.done():
                 found.go.set_exception(Suspended())
-        if not waiting and not self._over:
+        if not waiting and not self.over:
             self.root.cancel()
         if self.bridge is not None and self.bridge.held:
             self._conclude(answer)  # a body that ran out of time still holds the function's thread
-
-    # -- the function's tasks ------------------------------------------------------------------------------------------
-
-    def adopt(self, task: asyncio.Task[Any]) -> None:
-        """The function created a task."""
-        if task is not self.root and task not in self.tasks:
-            self.multi = True
-            self.tasks.add(task)
-            task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
-        self.in_step.pop(task, None)
-        if self.unwinding and not task.cancelled():
-            task.exception()  # Suspended, or what its clean-up raised: nobody is left to read it
-        self.check()
-
-    async def _turn(self, step: str) -> None:
-        """Wait for a memo's turn: in the order of their finishing, one when nothing else can move."""
-        if not self.multi:
-            return
-        future: asyncio.Future[None] = self._loop.create_future()
-        heapq.heappush(self._heap, (self._order.get(step, len(self._order)), id(future), future))
-        self.check()
-        await future
-
-    def check(self) -> None:
-        """Look, after what is runnable now has run, whether a memo can be released or something is to be decided."""
-        self._quiet = 0
-        if self.multi and not self._checking and (self._heap or self.found):
-            self._checking = True
-            self._loop.call_soon(self._check)
-
-    def _check(self) -> None:
-        self._checking = False
-        if self.unwinding or self._concluded.done():
-            return
-        if any(task not in self.in_step and not is_blocked(task) for task in self.tasks):
-            self.check()  # somebody still moves by itself
-        elif self._quiet < _QUIET_ROUNDS:
-            # a task that has just ended tells those that wait for it in the loop's next round
-            self._quiet += 1
-            self._checking = True
-            self._loop.call_soon(self._check)
-        elif self._heap:
-            _, _, future = heapq.heappop(self._heap)
-            if not future.done():
-                future.set_result(None)
-            self.check()
-        elif self.found and not self.bodies and not any(one.go.done() for one in self.found.values()):
-            self._consider()
-
-    def _consider(self) -> None:
-        if all(self._waits(task) for task in self.tasks):
-            self._decide()
-        else:  # somebody waits for something outside; nothing tells when it has come
-            self._checking = True
-            self._loop.call_later(_POLL_SECONDS, self._check)
-
-    def _waits(self, task: asyncio.Task[Any]) -> bool:
-        return task.done() or (is_blocked(task) and (task in self.in_step or waits_inside(task, self.tasks)))
 
 
 def _consists_of(error: BaseException, *kinds: type[BaseException]) -> bool:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Unpack
 
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.http.request import UnreadablePostError
-from django.urls import URLPattern, path
+try:
+    from django.core.handlers.asgi import ASGIRequest
+    from django.http import HttpRequest, HttpResponse, JsonResponse
+    from django.http.request import UnreadablePostError
+    from django.urls import URLPattern, path
+except ImportError as error:
+    raise ImportError("holdfast.serve.django needs Django: pip install 'holdfast[django]'") from error
 
 from holdfast.sdk.app import App
 from holdfast.serve.handler import ServeHandler
@@ -47,14 +50,15 @@ def serve(app: App, **options: Unpack[ServeOptions]) -> URLPattern:
 
     view.csrf_exempt = True  # type: ignore[attr-defined] # calls are signed, not made by a browser
     close_at_exit(handler.close)
-    return path(handler.settings.path.lstrip("/"), view, name="holdfast")
+    pattern: Any = path(handler.settings.path.lstrip("/"), view, name="holdfast")
+    return pattern
 
 
 def _request(request: HttpRequest, body: bytes) -> Request:
-    query: dict[str, Any] = dict(request.GET.items())
-    headers = {name.lower(): value for name, value in request.headers.items()}
-    url = request.build_absolute_uri(request.path)
-    return Request(request.method or "", url, query, headers, body)
+    given: Any = request.headers
+    headers = {name.lower(): value for name, value in given.items()}
+    url = str(request.build_absolute_uri(request.path))
+    return Request(request.method or "", url, {name: str(value) for name, value in request.GET.items()}, headers, body)
 
 
 def _written(response: Response) -> HttpResponse:

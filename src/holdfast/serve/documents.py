@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from holdfast.base.errors import ConfigurationError
 from holdfast.base.version import __version__
 from holdfast.core.cron import Schedule
 from holdfast.sdk.app import App
@@ -19,21 +20,34 @@ CAPABILITIES = Capabilities(in_band_sync="v1", trust_probe="v1")
 _FAILED = "inngest/function.failed"
 
 
-def function_documents(app: App, url: str) -> list[msgspec.Raw]:
+def function_documents(app: App, settings: ServeSettings, url: str) -> list[msgspec.Raw]:
     """The configuration of each function, as servers take it (protocol section 3).
 
     Args:
         app: The app.
-        url: The address of its serve route.
+        settings: Those of its serve route.
+        url: The route's address.
+
+    Raises:
+        ConfigurationError: a function has something that only works in process.
     """
-    functions = list(dict.fromkeys(app.functions.values()))
-    return [msgspec.Raw(msgspec.json.encode(_document(app, function, functions, url))) for function in functions]
+    functions = dict.fromkeys(app.functions.values())
+    return [msgspec.Raw(msgspec.json.encode(_document(app, settings, function, url))) for function in functions]
 
 
-def _document(app: App, function: Function[Any, Any], functions: list[Function[Any, Any]], url: str) -> dict[str, Any]:
+def _document(app: App, settings: ServeSettings, function: Function[Any, Any], url: str) -> dict[str, Any]:
+    if function.options.keys:
+        name = min(function.options.keys)
+        raise ConfigurationError(
+            f"{function.where}: the key {name} is a Python function, which a server that calls the app can't ask; "
+            "write it as an expression, such as 'event.data.order_id'"
+        )
     document = function.config()
     retries = document.pop("retries", None)
-    document["triggers"] = [_trigger(app, trigger, functions) for trigger in document["triggers"]]
+    document["triggers"] = [_trigger(app, trigger) for trigger in document["triggers"]]
+    checkpoints = settings.checkpoints_of(function)
+    if checkpoints is not None:
+        document["checkpoint"] = checkpoints.document()
     document["steps"] = {
         "step": {
             "id": "step",
@@ -45,11 +59,12 @@ def _document(app: App, function: Function[Any, Any], functions: list[Function[A
     return document
 
 
-def _trigger(app: App, trigger: dict[str, Any], functions: list[Function[Any, Any]]) -> dict[str, Any]:
+def _trigger(app: App, trigger: dict[str, Any]) -> dict[str, Any]:
     if "cron" in trigger:
         return {**trigger, "cron": five_fields(trigger["cron"])}
     if trigger.get("event") == _FAILED and trigger.get("expression") == f"event.data.app_id == '{app.id}'":
         # other servers don't say the app in this event, only the function
+        functions = dict.fromkeys(app.functions.values())
         slugs = ", ".join(f"'{f.slug}'" for f in functions if all(t.event != _FAILED for t in f.triggers))
         return {**trigger, "expression": f"event.data.function_id in [{slugs}]"}
     return trigger
@@ -69,7 +84,7 @@ def register_request(app: App, settings: ServeSettings, framework: str, url: str
         sdk=h.SDK_NAME,
         framework=framework,
         app_name=app.id,
-        functions=function_documents(app, url),
+        functions=function_documents(app, settings, url),
         app_version=settings.app_version,
         headers={"env": settings.env, "platform": None},
         capabilities=CAPABILITIES,
@@ -85,7 +100,7 @@ def in_band_sync(app: App, settings: ServeSettings, framework: str, url: str) ->
         sdk_version=__version__,
         framework=framework,
         url=url,
-        functions=function_documents(app, url),
+        functions=function_documents(app, settings, url),
         inspection=full_introspection(app, settings, framework),
         appVersion=settings.app_version,
         env=settings.env,

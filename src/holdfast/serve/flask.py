@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack
 
-import flask
-from werkzeug.exceptions import RequestEntityTooLarge
+try:
+    import flask
+    from werkzeug.exceptions import RequestEntityTooLarge
+except ImportError as error:
+    raise ImportError("holdfast.serve.flask needs Flask: pip install 'holdfast[flask]'") from error
 
 from holdfast.sdk.app import App
 from holdfast.serve.handler import METHODS, ServeHandler

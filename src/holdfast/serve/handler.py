@@ -12,9 +12,10 @@ from holdfast.base.errors import ConfigurationError, HoldfastError
 from holdfast.sdk.app import App
 from holdfast.serve import documents
 from holdfast.serve.call import FunctionCall, call_failed
+from holdfast.serve.checkpoints import Checkpoints
 from holdfast.serve.client import ServerClient
 from holdfast.serve.http import Request, Response
-from holdfast.serve.place import Place
+from holdfast.serve.place import Place, Served
 from holdfast.serve.settings import ServeSettings
 from holdfast.wire import headers as h
 from holdfast.wire.answers import Written
@@ -181,7 +182,16 @@ class ServeHandler:
         if call.detached:
             await self._fetch(call)
         target = request.query.get("stepId") or request.headers.get(h.STEP_ID) or DISCOVERY
-        return await FunctionCall(self.place, fn, call, None if target == DISCOVERY else target).answer()
+        if target != DISCOVERY:
+            return await FunctionCall(self.place, fn, call, target).answer()
+        return await FunctionCall(self.place, fn, call, None, self._checkpoints(request, fn, call)).answer()
+
+    def _checkpoints(self, request: Request, fn: Served, call: CallRequest) -> Checkpoints | None:
+        settings = self.settings.checkpoints_of(fn.function)
+        ctx = call.ctx
+        if settings is None or ctx.disable_immediate_execution or not (ctx.qi_id and ctx.run_id.isalnum()):
+            return None
+        return Checkpoints(self.client, call, settings, request.headers.get(h.GENERATION_ID), self.clock)
 
     async def _fetch(self, call: CallRequest) -> None:
         """State that was too large for the call."""

@@ -12,13 +12,15 @@ from pydantic import ValidationError
 
 from holdfast.base.codec import ResultCodec, decode_json
 from holdfast.base.errors import InvokeTimeoutError, NonRetriableError, NotSerializableError, StepError, qualified_name
+from holdfast.engine import failures
 from holdfast.sdk.callables import Callables
-from holdfast.sdk.calls import InvokeCall, RunCall, StepCall, WaitCall
+from holdfast.sdk.calls import InvokeCall, RunCall, SignalCall, StepCall, WaitCall
 from holdfast.sdk.receiving import read_awaited
+from holdfast.sdk.signals import read_signal
 from holdfast.wire.calls import Memo, bare_memo, wrapped_memo
 from holdfast.wire.opcodes import StepFailure
 
-_TIMED_OUT = frozenset({"InngestInvokeTimeoutError", "InvokeTimeoutError"})
+_TIMED_OUT = "InngestInvokeTimeoutError"
 
 
 class Tagged(msgspec.Struct, rename={"type": "$type", "value": "$value"}, forbid_unknown_fields=True):
@@ -53,6 +55,8 @@ def value_of(call: StepCall[Any], memo: Memo, callables: Callables) -> Any:
         return _untagged(callables.of(call.fn).codec, data)
     if isinstance(call, WaitCall):
         return None if data == b"null" else read_awaited(data, call.model)
+    if isinstance(call, SignalCall):
+        return read_signal(data, call.signal, call.annotation)
     if isinstance(call, InvokeCall):
         return ResultCodec.of(call.result).decode(data, None)
     return decode_json(data)
@@ -71,12 +75,17 @@ def _untagged(codec: ResultCodec, data: bytes) -> Any:
 def step_error(key: str, failure: StepFailure) -> StepError:
     """The error a function sees for a recorded failure: the same as in process."""
     data = failure.data
-    if isinstance(data, dict) and data.keys() <= {"chain", "step"}:
-        data = None  # holdfast's own
-    if failure.name in _TIMED_OUT:
-        chain = tuple(map(qualified_name, (InvokeTimeoutError, StepError)))
-        return InvokeTimeoutError(key, "InvokeTimeoutError", failure.message, chain=chain, stack=failure.stack, data=data)
-    return StepError(key, failure.name, failure.message, chain=failure.chain, stack=failure.stack, data=data)
+    own = isinstance(data, dict) and "chain" in data and data.keys() <= {"chain", "step"}
+    body: dict[str, Any] = {
+        "name": failure.name,
+        "message": failure.message,
+        "stack": failure.stack,
+        "chain": failure.chain,
+        **(data if own else {"data": data}),
+    }
+    if failure.name == _TIMED_OUT:
+        body |= {"name": InvokeTimeoutError.__name__, "chain": list(map(qualified_name, (InvokeTimeoutError, StepError)))}
+    return failures.step_error(key, msgspec.json.encode(body))
 
 
 def with_input(key: str, fn: Callable[..., Any], given: msgspec.Raw) -> Callable[[], Any]:

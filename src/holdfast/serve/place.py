@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
 from hashlib import sha1
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from holdfast.base.clock import Clock
 from holdfast.base.codec import ResultCodec
-from holdfast.base.ids import ulid_bytes, ulid_ms
+from holdfast.base.errors import EventInvalidError, NonRetriableError, NotRunningError
 from holdfast.engine.threads import Threads
 from holdfast.sdk.app import App
 from holdfast.sdk.callables import Callables
@@ -20,12 +21,13 @@ from holdfast.sdk.functions import Function
 from holdfast.sdk.http_sender import HttpSender
 from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.receiving import Receiver
-from holdfast.sdk.sender import Outgoing
+from holdfast.sdk.sender import Outgoing, Sender, Sent
 from holdfast.serve.client import ServerClient
 from holdfast.serve.settings import ServeSettings
 
 _FUNCTION_THREADS = 64
 _STEP_THREADS = 32
+_NO_KEY = "NO_EVENT_KEY_SET"
 
 
 class Served:
@@ -44,27 +46,39 @@ class Served:
 
 
 class _Lifespan:
-    """An app's lifespan on one loop."""
+    """An app's lifespan on one loop. It is entered and left by a task of its own, as some context managers need it."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._stack: AsyncExitStack | None = None
+        self._holder: asyncio.Task[None] | None = None
+        self._leaving = asyncio.Event()
         self._resources: Any = None
 
     async def enter(self, app: App) -> Any:
         async with self._lock:
-            if self._stack is None:
-                stack = AsyncExitStack()
-                if app.lifespan is not None:
-                    self._resources = await stack.enter_async_context(app.lifespan(app))
-                self._stack = stack
+            if self._holder is None and app.lifespan is not None:
+                entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                # in a context of its own, so that it keeps nothing of the call that happened to be first
+                holder = asyncio.create_task(self._hold(app.lifespan(app), entered), context=Context())
+                self._resources = await entered
+                self._holder = holder
         return self._resources
+
+    async def _hold(self, lifespan: AbstractAsyncContextManager[Any], entered: asyncio.Future[Any]) -> None:
+        try:
+            async with lifespan as resources:
+                entered.set_result(resources)
+                await self._leaving.wait()
+        except BaseException as error:
+            if entered.done():
+                raise
+            entered.set_exception(error)
 
     async def leave(self) -> None:
         async with self._lock:
-            stack, self._stack = self._stack, None
-        if stack is not None:
-            await stack.aclose()
+            self._leaving.set()
+            if self._holder is not None:
+                await self._holder
 
 
 class Place:
@@ -106,27 +120,38 @@ class Place:
             await lifespan.leave()
 
     async def send(self, events: Sequence[Outgoing], run_id: str, key: str) -> list[str]:
-        """Send the events of a step: to what the app sends to here, else to the route's server.
-
-        A step that is tried again because its answer was lost sends the same events with the same internal ids.
-        """
-        sender = self._sender()
-        if isinstance(sender, HttpSender):
-            sent = await sender.send_seeded(events, _seed(run_id, key))
-        else:
-            sent = await sender.send(events)
+        """Send the events of a step: to what the app sends to here, else to the route's server."""
+        try:
+            sent = await self._send(events, _seed(self.clock.now(), run_id, key))
+        except EventInvalidError as error:  # it will be no better the next time
+            raise NonRetriableError(str(error)) from error
         return [one.id for one in sent]
 
-    def _sender(self) -> Any:
-        if self.app._senders or self.settings.event_url is None:
+    async def _send(self, events: Sequence[Outgoing], seed: str) -> list[Sent]:
+        sender = self._sender()
+        if not isinstance(sender, HttpSender):
+            return await sender.send(events)
+        try:
+            return await sender.send_seeded(events, seed)
+        except NotRunningError:
+            # its answer may have been lost; with the same seed the events are the same, and are stored once
+            return await sender.send_seeded(events, seed)
+
+    async def send_signal(self, name: str, data: bytes) -> str | None:
+        """Give a signal, to the same place; the id of the run that was resumed, if one was."""
+        base = self.settings.api_url
+        if self.app._senders or base is None:
+            return await self.app._sender().send_signal(name, data)
+        key = next(iter(self.settings.signing_keys), None)
+        return await HttpSender(base, _NO_KEY, key).send_signal(name, data)
+
+    def _sender(self) -> Sender:
+        base = self.settings.event_url
+        if self.app._senders or base is None:
             return self.app._sender()
-        return HttpSender(self.settings.event_url, self.settings.event_key or "NO_EVENT_KEY_SET")
+        return HttpSender(base, self.settings.event_key or _NO_KEY)
 
 
-def _seed(run_id: str, key: str) -> str:
-    try:
-        ms = ulid_ms(ulid_bytes(run_id))
-    except ValueError:  # a server whose run ids are no ULIDs
-        ms = 0
+def _seed(now: int, run_id: str, key: str) -> str:
     entropy = sha1(f"{run_id}:{key}".encode(), usedforsecurity=False).digest()[:10]
-    return f"{ms},{base64.b64encode(entropy).decode()}"
+    return f"{now},{base64.b64encode(entropy).decode()}"

@@ -14,16 +14,27 @@ from holdfast.base.limits import MAX_INVOKE_MS
 from holdfast.base.retry import Backoff, RetryPolicy
 from holdfast.core.expressions import field_equals
 from holdfast.engine import failures
-from holdfast.sdk.calls import InvokeCall, NowCall, RunCall, SendCall, SleepCall, StepCall, WaitCall
+from holdfast.sdk.calls import (
+    InvokeCall,
+    NowCall,
+    RunCall,
+    SendCall,
+    SendSignalCall,
+    SignalCall,
+    SleepCall,
+    StepCall,
+    WaitCall,
+)
 from holdfast.sdk.outgoing import payload
 from holdfast.sdk.repeats import repeat_index
 from holdfast.wire.opcodes import RACE, Op, Opcode, StepFailure, Userland
 
-EXECUTABLE = (RunCall, SendCall, NowCall)
+EXECUTABLE = (RunCall, SendCall, SendSignalCall, NowCall)
 """The calls whose bodies the app executes; of the others the server takes care."""
 
 _PROTOCOLS_OWN = Backoff.table().describe()
-_SENT = {"type": "step.sendEvent"}
+_TYPES: dict[type[Any], str] = {SendCall: "step.sendEvent", SendSignalCall: "step.sendSignal"}
+"""What servers show of a body that isn't the user's."""
 
 
 def hash_of(call: StepCall[Any]) -> str:
@@ -44,33 +55,36 @@ def planned(call: StepCall[Any], *, race: bool) -> Opcode:
         op, opts = Op.WAIT_FOR_EVENT, _wait_options(call)
     elif isinstance(call, InvokeCall):
         op, opts = Op.INVOKE_FUNCTION, _invoke_options(call)
-    elif isinstance(call, SendCall):
-        opts = dict(_SENT)
-    if race:
-        opts["parallelMode"] = RACE
-    return _opcode(op, call, name=name, opts=opts or None)
+    elif isinstance(call, SignalCall):
+        name = call.signal
+        conflict = "replace" if call.replace else "fail"
+        op, opts = Op.WAIT_FOR_SIGNAL, {"signal": name, "timeout": duration_text(call.timeout), "conflict": conflict}
+    return _opcode(op, call, name=name, opts={**opts, **_common(call, race=race)})
 
 
 def done(call: StepCall[Any], data: bytes, *, race: bool) -> Opcode:
     """A step whose body has returned."""
-    opts: dict[str, Any] = dict(_SENT) if isinstance(call, SendCall) else {}
-    if race:
-        opts["parallelMode"] = RACE
-    opcode = _opcode(Op.STEP_RUN, call, opts=opts or None)
+    opcode = _opcode(Op.STEP_RUN, call, opts=_common(call, race=race))
     opcode.data = msgspec.Raw(data)
     return opcode
 
 
 def failed(call: StepCall[Any], error: BaseException, *, final: bool, race: bool) -> Opcode:
     """A step whose body has raised: to be tried again, or failed for good."""
-    opcode = _opcode(Op.STEP_FAILED if final else Op.STEP_ERROR, call, opts={"parallelMode": RACE} if race else None)
+    opcode = _opcode(Op.STEP_FAILED if final else Op.STEP_ERROR, call, opts=_common(call, race=race))
     opcode.error = failure_of(error)
     return opcode
 
 
-def _opcode(op: Op, call: StepCall[Any], *, name: str | None = None, opts: dict[str, Any] | None) -> Opcode:
+def _common(call: StepCall[Any], *, race: bool) -> dict[str, Any]:
+    """The options that any report of a step has."""
+    kind = _TYPES.get(type(call))
+    return {**({} if kind is None else {"type": kind}), **({"parallelMode": RACE} if race else {})}
+
+
+def _opcode(op: Op, call: StepCall[Any], *, name: str | None = None, opts: dict[str, Any]) -> Opcode:
     return Opcode(
-        op, hash_of(call), name or call.id, opts, display_name=call.key,
+        op, hash_of(call), name or call.id, opts or None, display_name=call.id,
         userland=Userland(call.id, repeat_index(call) or None),
     )  # fmt: skip
 
@@ -85,6 +99,10 @@ def check(call: StepCall[Any]) -> None:
         raise StepUsageError(
             f"step {call.key!r}: since={call.since!r} is not in the protocol, so a function that is called over HTTP can't use it; "
             "wait without it from the start, in parallel with the step that leads to the event"
+        )
+    if isinstance(call, InvokeCall) and call.cancel_with_parent:
+        raise StepUsageError(
+            f"step {call.key!r}: cancel_with_parent is not in the protocol, so a function that is called over HTTP can't use it"
         )
 
 

@@ -6,14 +6,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, Literal, TypedDict, Unpack
+from typing import Any, Final, Literal, TypedDict, Unpack
 
+from holdfast.base.duration import duration_ms, duration_text
 from holdfast.base.errors import ConfigurationError
+from holdfast.sdk.functions import Function
 from holdfast.wire.diagnosis import SERVE_PATH
 from holdfast.wire.signatures import hashed_key
 
 Mode = Literal["dev", "cloud"]
 DEV_SERVER: Final = "http://127.0.0.1:8288"
+_CHECKPOINT_FIELDS: Final = frozenset({"batch_steps", "batch_interval", "max_runtime"})
 _OFF: Final = frozenset({"", "0", "false", "no", "off"})
 
 
@@ -40,6 +43,47 @@ class ServeOptions(TypedDict, total=False):
     """The path there, where it differs from `path`. `INNGEST_SERVE_PATH`."""
     app_version: str
     """Shown beside the app."""
+    checkpoint: bool | Mapping[str, Any]
+    """Report steps while a function goes on: True, or `{"batch_steps": 10, "batch_interval": "1s", "max_runtime": "60s"}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSettings:
+    """How often steps are reported."""
+
+    batch_steps: int = 1
+    """Steps that are reported together."""
+    batch_interval_ms: int = 0
+    """How long the first of a batch may wait for the others; 0 for as long as it takes."""
+    max_runtime_ms: int = 0
+    """After this the next step is left to another call; 0 for no limit."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | bool | None) -> CheckpointSettings | None:
+        """Read `True`, or `{"batch_steps": 10, "batch_interval": "1s", "max_runtime": "60s"}`; None for no checkpoints.
+
+        Raises:
+            ConfigurationError: a field is unknown or can't be used.
+        """
+        if given is None or given is False:
+            return None
+        fields: Mapping[str, Any] = {} if given is True else given
+        unknown = set(fields) - _CHECKPOINT_FIELDS
+        if unknown:
+            raise ConfigurationError(f"{min(unknown)!r} is not a field of checkpoint; it has {', '.join(sorted(_CHECKPOINT_FIELDS))}")
+        steps = fields.get("batch_steps", 1)
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise ConfigurationError(f"checkpoint: batch_steps is a number from 1, not {steps!r}")
+        return cls(steps, duration_ms(fields.get("batch_interval", 0)), duration_ms(fields.get("max_runtime", 0)))
+
+    def document(self) -> dict[str, Any]:
+        """As a function registers it."""
+        out: dict[str, Any] = {"batch_steps": self.batch_steps}
+        if self.batch_interval_ms:
+            out["batch_interval"] = duration_text(self.batch_interval_ms)
+        if self.max_runtime_ms:
+            out["max_runtime"] = duration_text(self.max_runtime_ms)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +102,8 @@ class ServeSettings:
     serve_origin: str | None = None
     serve_path: str | None = None
     app_version: str | None = None
+    checkpoint: CheckpointSettings | None = None
+    """For functions without a setting of their own."""
 
     @property
     def signed(self) -> bool:
@@ -98,7 +144,13 @@ class ServeSettings:
             serve_origin=_address(options.get("serve_origin") or env.get("INNGEST_SERVE_ORIGIN"), "INNGEST_SERVE_ORIGIN"),
             serve_path=options.get("serve_path") or env.get("INNGEST_SERVE_PATH") or None,
             app_version=options.get("app_version"),
+            checkpoint=CheckpointSettings.of(options.get("checkpoint")),
         )
+
+    def checkpoints_of(self, function: Function[Any, Any]) -> CheckpointSettings | None:
+        """How a function reports its steps."""
+        own = function.options.extra.get("checkpoint")
+        return self.checkpoint if own is None else CheckpointSettings.of(own)
 
     def address(self, seen: str) -> str:
         """The route's address for the server.

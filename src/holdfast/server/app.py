@@ -15,7 +15,7 @@ from holdfast.base.errors import HoldfastError
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.routes import routes as dashboard_routes
 from holdfast.engine.engine import Engine
-from holdfast.server import rest_apps, rest_events, rest_runs, rest_time
+from holdfast.server import rest_apps, rest_events, rest_flow, rest_runs, rest_time
 from holdfast.server.access import Access, identity_of
 from holdfast.server.bodies import Budget
 from holdfast.server.errors import ApiError, api_error, error_response
@@ -164,10 +164,20 @@ _REFERENCE = (
         answers={200: Answer("A page.", None, media_type="text/html")},
     ),
 )
-_GROUPS = ("Events", "Signals", "Runs", "Dead letters", "Functions", "Schedules", "Applications", "Server")
+_GROUPS = (
+    "Events", "Signals", "Runs", "Dead letters", "Functions", "Flow control", "Schedules", "Applications", "Server",
+)  # fmt: skip
 OPERATIONS = tuple(
     sorted(
-        (_SEND, *rest_events.OPERATIONS, *rest_runs.OPERATIONS, *rest_time.OPERATIONS, *rest_apps.OPERATIONS, *_REFERENCE),
+        (
+            _SEND,
+            *rest_events.OPERATIONS,
+            *rest_runs.OPERATIONS,
+            *rest_flow.OPERATIONS,
+            *rest_time.OPERATIONS,
+            *rest_apps.OPERATIONS,
+            *_REFERENCE,
+        ),
         key=lambda operation: _GROUPS.index(operation.group),
     )
 )

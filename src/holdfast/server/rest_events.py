@@ -15,6 +15,7 @@ from holdfast.sdk.events import Event as EventModel
 from holdfast.sdk.functions import Function as SdkFunction
 from holdfast.sdk.sender import Outgoing
 from holdfast.server.errors import ApiError, ErrorBody
+from holdfast.server.flow_shapes import Skip, skip_of
 from holdfast.server.ingest import parse_payload
 from holdfast.server.metrics import metrics_response
 from holdfast.server.operation import (
@@ -42,7 +43,7 @@ from holdfast.server.shapes import (
     function_of,
     run_of,
 )
-from holdfast.store.reads import EventView
+from holdfast.store.reads import EventView, reasons
 
 MAX_EVENTS = 51
 """The protocol's largest page of events."""
@@ -75,6 +76,13 @@ async def get_event(api: Api, request: Request) -> Response:
 async def get_event_runs(api: Api, request: Request) -> Response:
     event = await _event(api, request)
     return api.answer([run_of(row) for row in await api.engine.reader.event_runs(event.internal_id)])
+
+
+async def get_event_skips(api: Api, request: Request) -> Response:
+    event = await _event(api, request)
+    runs = await api.engine.reader.event_runs(event.internal_id)
+    skips = await api.engine.reader.event_skips(event.internal_id)
+    return api.answer([skip_of(skip) for skip in reasons(event, runs, skips)])
 
 
 async def _event(api: Api, request: Request) -> EventView:
@@ -165,7 +173,7 @@ async def health(api: Api, _request: Request) -> Response:
 
 
 async def metrics(api: Api, _request: Request) -> Response:
-    return metrics_response(api.engine, api.metrics)
+    return await metrics_response(api.engine, api.metrics)
 
 
 async def dev(api: Api, _request: Request) -> Response:
@@ -245,6 +253,17 @@ OPERATIONS = (
         summary="List the runs an event started",
         params=(_INTERNAL_ID,),
         answers={200: Answer("Runs.", list[Run]), 400: _BAD_ID, 404: _NO_EVENT},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/events/{internal_id}/skips",
+        id="getEventSkips",
+        group="Events",
+        handler=get_event_skips,
+        summary="List the functions an event did not start, and why",
+        description="Those it will start later, debounced or in a batch, included. Never empty for an event that started nothing.",
+        params=(_INTERNAL_ID,),
+        answers={200: Answer("Reasons.", list[Skip]), 400: _BAD_ID, 404: _NO_EVENT},
     ),
     Operation(
         method="GET",

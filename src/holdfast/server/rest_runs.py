@@ -74,7 +74,7 @@ async def get_run(api: Api, request: Request) -> Response:
     detail = await api.engine.reader.run(run_id)
     if detail is None:
         raise no_run(run_id)
-    return api.answer(full_run_of(detail))
+    return api.answer(full_run_of(detail, api.engine.clock.now()))
 
 
 async def get_history(api: Api, request: Request) -> Response:
@@ -82,7 +82,7 @@ async def get_history(api: Api, request: Request) -> Response:
     detail = await api.engine.reader.run(run_id)
     if detail is None:
         raise no_run(run_id)
-    return api.answer(history_of(detail))
+    return api.answer(history_of(detail, api.engine.clock.now()))
 
 
 async def follow_run(api: Api, request: Request) -> Response:
@@ -234,7 +234,7 @@ OPERATIONS = (
         handler=get_run,
         summary="Read a run",
         params=(RUN_ID,),
-        answers={200: Answer("The run, with its output.", Run), 400: _BAD_ID, 404: _NO_RUN},
+        answers={200: Answer("The run, with its output, and why it waits.", Run), 400: _BAD_ID, 404: _NO_RUN},
     ),
     Operation(
         method="GET",

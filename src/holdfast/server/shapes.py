@@ -10,6 +10,7 @@ from msgspec import Meta, Raw, Struct
 
 from holdfast.base.clock import iso
 from holdfast.base.ids import name_uuid
+from holdfast.dashboard.words import standing
 from holdfast.store.reads import (
     AttemptView,
     CronView,
@@ -55,6 +56,29 @@ class Event(Struct, frozen=True, kw_only=True):
     v: str | None = None
 
 
+class Place(Struct, frozen=True):
+    """Where a live run stands in the queue."""
+
+    state: Annotated[str, Meta(description="ready, timed, leased or parked.")]
+    due: str
+    lane: str
+    position: Annotated[int | None, Meta(description="Place in line, from 1.")]
+    attempt: int
+    crashes: int
+    more_ahead: Annotated[bool, Meta(description="`position` was counted no further.")] = False
+    rule: Annotated[
+        str | None,
+        Meta(
+            description="What it waits at: concurrency, concurrency-2, run-concurrency, throttle, singleton, paused, or capacity "
+            "when it is no rule but a busy node."
+        ),
+    ] = None
+    key: Annotated[str | None, Meta(description="The value of the rule's key.")] = None
+    used: Annotated[int | None, Meta(description="Places taken, of `limit`.")] = None
+    limit: int | None = None
+    until: Annotated[str | None, Meta(description="Of a throttle: about when it starts.")] = None
+
+
 class Run(Struct, frozen=True, kw_only=True):
     """One execution of a function."""
 
@@ -82,6 +106,14 @@ class Run(Struct, frozen=True, kw_only=True):
     function_version: Annotated[int, Meta(description="Version of the function's configuration that started it.")]
     error: Annotated[str | None, Meta(description="Class and first line of the last error.")]
     key: str | None
+    reason: Annotated[str | None, Meta(description="Why it was cancelled or skipped, where a rule did it.")] = None
+    batch: Annotated[int, Meta(description="How many events it has, if it is the run of a batch.")] = 0
+    queue: Annotated[
+        Place | None, Meta(description="Its place in the queue, while it lives; only where a single run is read.")
+    ] = None
+    why: Annotated[
+        list[str], Meta(description="Where it stands, in sentences; only where a single run is read.")
+    ] = []
     output: Annotated[
         Raw | None, Meta(description="Return value once Completed; `{error: {name, message, stack}}` once Failed.")
     ] = None
@@ -102,7 +134,7 @@ class Step(Struct, frozen=True, kw_only=True):
 
     id: Annotated[str, Meta(description="The step's id, with its index when it was used more than once.")]
     name: str
-    kind: Annotated[str, Meta(description="run, sleep, wait_event, wait_signal, invoke, send, race, now, fetch or ai.")]
+    kind: Annotated[str, Meta(description="run, sleep, wait_event, wait_signal, invoke, send, race, now, fetch, ai or send_signal.")]
     state: Annotated[str, Meta(description="done, failed or pending.")]
     started_at: str
     ended_at: str | None
@@ -138,15 +170,12 @@ class LogLine(Struct, frozen=True):
     step: str | None
 
 
-class Place(Struct, frozen=True):
-    """Where a live run stands in the queue."""
+class BatchEvent(Struct, frozen=True):
+    """An event of a batch."""
 
-    state: Annotated[str, Meta(description="ready, timed, leased or parked.")]
-    due: str
-    lane: str
-    position: Annotated[int | None, Meta(description="Place in line, from 1.")]
-    attempt: int
-    crashes: int
+    internal_id: str
+    name: str
+    received_at: str
 
 
 class History(Struct, frozen=True, kw_only=True):
@@ -160,6 +189,7 @@ class History(Struct, frozen=True, kw_only=True):
     queue: Place | None
     children: list[Run]
     notes: Annotated[list[str], Meta(description="What the engine has to say: changed code, crashes.")]
+    batch_events: Annotated[list[BatchEvent], Meta(description="The events of a batch, a thousand at most.")] = []
 
 
 class DeadLetter(Struct, frozen=True):
@@ -187,6 +217,7 @@ class Function(Struct, frozen=True):
     version: int
     archived: bool
     paused: bool
+    pause: Annotated[str | None, Meta(description="How it is paused: hold, skip, or null.")]
     created_at: str
     config: Annotated[dict[str, Any], Meta(description="Triggers, retries and limits, as it registered.")]
 
@@ -310,6 +341,8 @@ def run_of(view: RunView, output: bytes | None = None) -> Run:
         function_version=view.version,
         error=view.error,
         key=view.key,
+        reason=view.reason,
+        batch=view.batch,
         output=None if output is None else Raw(output),
     )
 
@@ -318,21 +351,25 @@ class _Tick(Struct):
     cron: str | None = None
 
 
-def full_run_of(detail: RunDetail) -> Run:
-    """A run with its output, or its error in the place of it."""
+def full_run_of(detail: RunDetail, now: int) -> Run:
+    """A run with its output, or its error in the place of it, and where it stands."""
     output = detail.output
     if output is None and detail.error is not None:
         output = msgspec.json.encode({"error": detail.error})
-    run = run_of(detail.run, output)
+    run = msgspec.structs.replace(
+        run_of(detail.run, output),
+        queue=None if detail.queue is None else place_of(detail.queue),
+        why=standing(detail, now),
+    )
     if detail.run.origin == "cron" and detail.event is not None:
         run = msgspec.structs.replace(run, cron=msgspec.json.decode(detail.event.data, type=_Tick).cron)
     return run
 
 
-def history_of(detail: RunDetail) -> History:
+def history_of(detail: RunDetail, now: int) -> History:
     """Everything about a run for the API."""
     return History(
-        run=full_run_of(detail),
+        run=full_run_of(detail, now),
         event=None if detail.event is None else event_of(detail.event),
         steps=[step_of(step) for step in detail.steps if step.kind != "end"],
         attempts=[attempt_of(item) for item in detail.function_attempts],
@@ -340,6 +377,7 @@ def history_of(detail: RunDetail) -> History:
         queue=None if detail.queue is None else place_of(detail.queue),
         children=[run_of(child) for child in detail.children],
         notes=list(detail.notes),
+        batch_events=[BatchEvent(one.event_id, one.name, _moment(one.at)) for one in detail.batch_events],
     )
 
 
@@ -372,7 +410,15 @@ def log_of(view: LogView) -> LogLine:
 
 def place_of(view: QueueView) -> Place:
     """A place in the queue for the API."""
-    return Place(view.state, _moment(view.due), view.lane, view.position, view.attempt, view.crashes)
+    gate = view.gate
+    place = Place(
+        view.state, _moment(view.due), view.lane, view.position, view.attempt, view.crashes, view.more_ahead
+    )
+    if gate is None:
+        return place
+    return msgspec.structs.replace(
+        place, rule=gate.rule, key=gate.key or None, used=gate.used, limit=gate.limit, until=iso(gate.until)
+    )
 
 
 def dead_letter_of(view: DeadLetterView) -> DeadLetter:
@@ -407,6 +453,7 @@ def function_of(view: FunctionView) -> Function:
         view.version,
         view.archived,
         view.paused,
+        view.pause,
         _moment(view.created_at),
         view.config,
     )

@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from urllib.parse import urljoin
 
 import aiohttp
 import msgspec
 
+from holdfast.base.findings import Level
 from holdfast.engine.engine import Engine
 from holdfast.server.settings import ServerSettings
 from holdfast.wire import headers as h
 from holdfast.wire.canonical import canonicalise
+from holdfast.wire.diagnosis import Seen, Silence, diagnose_sync, no_answer
 from holdfast.wire.signatures import sign
 
 _log = logging.getLogger("holdfast")
-_TIMEOUT = aiohttp.ClientTimeout(total=10)
+_TIMEOUT_SECONDS = 10.0
+_TIMEOUT = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+_MAX_REDIRECTS = 5
+_MAX_ANSWER = 65536
 ENDPOINT_PORTS = (3000, 3001, 3002, 3003, 3004, 3005, 3006, 4321, 5000, 5173, 5999, 8000, 8080, 8081, 8787, 8888, 9000)
 """Ports on which development servers usually are."""
 ENDPOINT_PATHS = ("/api/inngest", "/x/inngest", "/.netlify/functions/inngest", "/.redwood/functions/inngest")
@@ -85,13 +91,10 @@ class Syncing:
         if self._settings.signing_key and self._settings.mode == "start":
             headers[h.SIGNATURE] = sign(body, self._settings.signing_key, self._engine.clock.now())
         try:
-            async with session.put(url, data=body, headers=headers) as response:
-                text = (await response.content.read(2000)).decode(errors="replace")
-                if response.status < 300:
-                    return None
-                return f"it answered {response.status}: {text[:300]}"
+            finding = diagnose_sync(await _put(session, url, body, headers))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            return f"it can't be reached ({type(error).__name__}: {error}); is the application running there?"
+            finding = no_answer(url, _silence(error), str(error) or type(error).__name__, _TIMEOUT_SECONDS)
+        return None if finding.level is Level.FINE else f"{finding.text}. {finding.remedy}"
 
     async def _look_around(self, session: aiohttp.ClientSession) -> None:
         own = self._settings.port
@@ -107,6 +110,32 @@ class Syncing:
                     self._urls.append(url)
                     await self._ping(session, url)
                     break
+
+
+async def _put(session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> Seen:
+    """Ask; redirects that keep the method are followed, others tell of a wall or a wrong address."""
+    for _ in range(_MAX_REDIRECTS):
+        async with session.put(url, data=body, headers=headers, allow_redirects=False) as response:
+            seen = Seen(
+                url,
+                response.status,
+                {name.lower(): value for name, value in response.headers.items()},
+                await response.content.read(_MAX_ANSWER),
+                "PUT",
+            )
+        if seen.status not in {307, 308} or "location" not in seen.headers:
+            return seen
+        url = urljoin(url, seen.headers["location"])
+    return seen
+
+
+def _silence(error: BaseException) -> Silence:
+    if isinstance(error, TimeoutError):
+        return Silence.TIMED_OUT
+    if isinstance(error, aiohttp.ClientSSLError):
+        return Silence.TLS
+    refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError)
+    return Silence.REFUSED if refused else Silence.OTHER
 
 
 async def _open(port: int) -> bool:

@@ -148,6 +148,10 @@ class Store(Protocol):
         """Record whether a function is paused, and the limits that were changed while it runs."""
         ...
 
+    async def forget_throttles(self, prefix: str) -> None:
+        """Let the throttles whose gates begin so start anew: how far ahead they are was counted at another pace."""
+        ...
+
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:
         """Go through one slice of what is old; whether there is more to go through."""
         ...
@@ -211,8 +215,8 @@ class Store(Protocol):
         """Debounces and batches whose time has come, oldest first."""
         ...
 
-    async def gathers_of(self, function_id: int, limit: int = 1000) -> list[GatherRow]:
-        """The debounces and batches of a function that wait."""
+    async def gathers_of(self, function_id: int, limit: int = 1000, key: str | None = None) -> list[GatherRow]:
+        """The debounces and batches of a function that wait, of one key if it is given; those that are due first."""
         ...
 
     async def gather_of(self, run_id: bytes) -> GatherRow | None:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from holdfast.store.flow_reads import AlarmView, CancelView, FlowView, GateView, TimerView
+
 
 class FunctionView(msgspec.Struct, frozen=True):
     """A registered function."""
@@ -23,6 +25,8 @@ class FunctionView(msgspec.Struct, frozen=True):
     """No longer part of its app's code."""
     paused: bool
     created_at: int
+    pause: str | None = None
+    """How it is paused: hold keeps its runs in their queue, skip lets events start nothing; None when it isn't."""
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -50,6 +54,10 @@ class RunView(msgspec.Struct, frozen=True):
     key: str | None
     version: int = 1
     """Version of the function's configuration that started it."""
+    reason: str | None = None
+    """Why it was cancelled or skipped, where a rule did it."""
+    batch: int = 0
+    """How many events it has, if it is the run of a batch."""
 
     @property
     def duration_ms(self) -> int | None:
@@ -114,6 +122,10 @@ class QueueView(msgspec.Struct, frozen=True):
     """Place in line among ready items of its lane, from 1; None when it isn't in line."""
     attempt: int
     crashes: int
+    more_ahead: bool = False
+    """`position` was counted no further: there are more ahead."""
+    gate: GateView | None = None
+    """What it waits for, while it is in line, or held back before its start."""
 
 
 class EventView(msgspec.Struct, frozen=True):
@@ -135,7 +147,39 @@ class SkipView(msgspec.Struct, frozen=True):
 
     function: str
     reason: str
+    """paused, duplicate event id, idempotency, rate limited, debounced, debounced away, batched, singleton, trigger expression
+    did not hold, or no function."""
     run_id: str | None
+    """The run that stands in its place, or that it will become part of."""
+    at: int
+    detail: str = ""
+    """The rule with its figures and key."""
+    until: int | None = None
+    """Of an event that waits (debounced, batched): when its run starts, unless more comes."""
+    key: str | None = None
+    """Of an event that waits: the key it waits under."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it will still become (part of) a run."""
+        return self.until is not None
+
+
+NO_FUNCTION = "no function"
+
+
+def reasons(event: EventView, runs: Sequence[RunView], skips: Sequence[SkipView]) -> Sequence[SkipView]:
+    """Why functions were not started by an event, and never nothing: an event that none listened to says so."""
+    if runs or skips:
+        return skips
+    return [SkipView("", NO_FUNCTION, None, event.received_at, "no function listened to it when it came")]
+
+
+class BatchEventView(msgspec.Struct, frozen=True):
+    """An event of a batch, without its data."""
+
+    event_id: str
+    name: str
     at: int
 
 
@@ -158,6 +202,12 @@ class RunDetail(msgspec.Struct, frozen=True):
     """Runs it invoked or that were made from it."""
     notes: tuple[str, ...]
     """What the engine has to say: changed code, steps no longer reached, crashes."""
+    alarms: tuple[AlarmView, ...] = ()
+    """Moments at which it will be cancelled."""
+    cancels: tuple[CancelView, ...] = ()
+    """Events that cancel it."""
+    batch_events: tuple[BatchEventView, ...] = ()
+    """The events of a batch in their order, at most a thousand."""
 
 
 class DeadLetterView(msgspec.Struct, frozen=True):
@@ -330,8 +380,14 @@ class Reader(Protocol):
         ...
 
     async def event(self, internal_id: str) -> EventView | None: ...
-    async def event_runs(self, internal_id: str) -> Sequence[RunView]: ...
-    async def event_skips(self, internal_id: str) -> Sequence[SkipView]: ...
+    async def event_runs(self, internal_id: str) -> Sequence[RunView]:
+        """The runs it started, those of batches that it is part of included."""
+        ...
+
+    async def event_skips(self, internal_id: str) -> Sequence[SkipView]:
+        """The functions it did not start, or not yet: a debounced or batched event waits."""
+        ...
+
     async def event_names(self, *, limit: int = 200) -> Sequence[str]:
         """Names of stored events, sorted; holdfast's own last."""
         ...
@@ -351,8 +407,19 @@ class Reader(Protocol):
     async def dead_letter(self, run_id: str) -> DeadLetterView | None: ...
     async def crons(self) -> Sequence[CronView]: ...
     async def waits(self, *, limit: int = 200) -> Sequence[WaitView]: ...
+    async def timers(self, *, limit: int = 100) -> Sequence[TimerView]:
+        """Runs that are due at a moment, the next first."""
+        ...
+
     async def audit(self, *, limit: int = 100) -> Sequence[AuditView]: ...
     async def stats(self, *, since: int) -> Sequence[FunctionStats]: ...
+    async def flow(self, function: str | None = None) -> Sequence[FlowView]:
+        """The flow control of the functions of the apps' code, or of one function by its slug: rules, limits, who waits.
+
+        Counts are exact up to a bound, past which they say that there is more.
+        """
+        ...
+
     async def overview(self, *, since: int, now: int, slices: int = 60) -> Overview: ...
 
     async def backlogs(self, function_ids: Sequence[int]) -> Mapping[int, Backlog]:

@@ -67,7 +67,7 @@ class ObservedStep:
     id: str
     """With its repeat index: `id`, `id:1`, ..."""
     kind: str
-    """run, sleep, wait_event, invoke, send, race or now."""
+    """run, sleep, wait_event, wait_signal, invoke, send, send_signal, race or now."""
     state: str
     """done, failed or pending."""
     result: Any

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
+from holdfast.wire import headers as h
 from holdfast.wire.canonical import canonicalise, decode
 from holdfast.wire.errors import WireError
 from holdfast.wire.opcodes import StepFailure
@@ -126,6 +128,41 @@ def encode_call(call: CallRequest) -> bytes:
         "use_api": call.detached,
     }  # fmt: skip
     return canonicalise(msgspec.json.encode(document))
+
+
+def call_url(url: str, target: str) -> str:
+    """The address of a call: the function's own, with the `stepId` that it is for.
+
+    Args:
+        url: Where the function is called, as it was registered.
+        target: `DISCOVERY`, or the hash of the step to execute.
+    """
+    parts = urlsplit(url)
+    query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if name != "stepId"]
+    return urlunsplit(parts._replace(query=urlencode([*query, ("stepId", target)])))
+
+
+def call_headers(call: CallRequest, target: str, *, server_kind: str, generation: int) -> dict[str, str]:
+    """The headers that go with a call; the signature is added by who has the key.
+
+    Args:
+        call: The call.
+        target: As for `call_url`.
+        server_kind: `dev` or `cloud`.
+        generation: How often the queue item has been dispatched, from 1.
+    """
+    ctx = call.ctx
+    headers = {
+        "content-type": "application/json",
+        h.RUN_ID: ctx.run_id,
+        h.STEP_ID: target,
+        h.SERVER_KIND: server_kind,
+        h.GENERATION_ID: str(generation),
+        h.REQUEST_VERSION: str(call.version),
+        h.REQUEST_ID: ctx.request_id,
+        h.JOB_ID: ctx.job_id,
+    }
+    return {name: value for name, value in headers.items() if value}
 
 
 def wrapped_memo(raw: msgspec.Raw) -> Memo:

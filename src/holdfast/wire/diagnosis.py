@@ -1,12 +1,13 @@
-"""What an address says about itself when a server asks it for its introspection, and how to mend what is wrong.
+"""What an address says about itself when a server asks it for its introspection or a sync, and how to mend what is wrong.
 
 The answer to `GET` on a serve route is `{"function_count": ..., "mode": ..., ...}` (protocol section 1.3). Everything
-else is told apart: no route, an access wall, a web page, JSON of something else, an SDK that refuses.
+else is told apart: no answer, no route, an access wall, a web page, JSON of something else, an SDK that refuses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -24,14 +25,24 @@ _WALLS = {401, 402, 403, 407, 511}
 _LOGIN_WORDS = ("login", "signin", "sign-in", "sso", "auth", "oauth", "password")
 
 
+class Silence(Enum):
+    """Why an address gave no HTTP answer."""
+
+    TIMED_OUT = "timed out"
+    REFUSED = "refused"
+    TLS = "tls"
+    OTHER = "other"
+
+
 class Seen(msgspec.Struct, frozen=True):
-    """What an address answered to GET."""
+    """What an address answered."""
 
     url: str
     status: int
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes
+    method: str = "GET"
 
     @property
     def content_type(self) -> str:
@@ -49,8 +60,46 @@ class Seen(msgspec.Struct, frozen=True):
         return self.headers.get(h.SDK)
 
 
+def no_answer(url: str, silence: Silence, detail: str, timeout: float) -> Finding:
+    """What it means that an address gave no HTTP answer.
+
+    Args:
+        url: The address.
+        silence: Why.
+        detail: The error, for people.
+        timeout: How many seconds were waited at most.
+    """
+    host = urlsplit(url).netloc
+    if silence is Silence.TIMED_OUT:
+        return wrong(
+            "time-out",
+            f"{url} did not answer within {timeout:g} s",
+            "Is the application blocked, or does a firewall drop requests? Introspection answers at once.",
+        )
+    if silence is Silence.REFUSED:
+        return wrong("connection", f"nothing listens on {host}", "Start the application, or correct host and port.")
+    if silence is Silence.TLS:
+        return wrong(
+            "connection",
+            f"no secure connection to {host}: {detail}",
+            "Use http:// if the application has no certificate, else mend the certificate.",
+        )
+    return wrong(
+        "connection", f"{url} can't be reached: {detail}", "Check the host name, and that this machine may reach it."
+    )
+
+
+def diagnose_sync(answer: Seen) -> Finding:
+    """What an answer to a sync (`PUT`) says: that it went well, or which failure it was and how to mend it."""
+    if answer.sdk is None:
+        return _not_an_sdk(answer, _document(answer))
+    if 200 <= answer.status < 300:
+        return fine("sync", f"{answer.url} has registered its functions ({answer.sdk})")
+    return _sdk_refused(answer, _document(answer))
+
+
 def diagnose(answer: Seen) -> list[Finding]:
-    """What an answer says about the endpoint."""
+    """What an answer to a request for introspection (`GET`) says about the endpoint."""
     introspection = introspection_of(answer)
     if introspection is not None:
         return _introspection(answer, introspection)
@@ -95,7 +144,7 @@ def _not_an_sdk(answer: Seen, document: dict[str, Any] | None) -> Finding:
     if status in {405, 501}:
         return wrong(
             "no route",
-            f"{url} does not allow GET ({status})",
+            f"{url} does not allow {answer.method} ({status})",
             "The serve route must pass GET, POST and PUT to the SDK: mount it for all three.",
         )
     if status >= 500:

@@ -71,11 +71,14 @@ class StepFailure(msgspec.Struct, omit_defaults=True, rename="camel"):
         """An error as any SDK writes one; what has no such form becomes the message."""
         if not isinstance(value, dict):
             return cls(message=value if isinstance(value, str) else msgspec.json.encode(value).decode())
+        data = value.get("data")
+        if data is None and isinstance(value.get("chain"), list):
+            data = {name: value[name] for name in ("chain", "step") if name in value}  # as holdfast's own server says it
         return cls(
             name=_text(value.get("name")) or "Error",
             message=_text(value.get("message")) or _text(value.get("error")) or "",
             stack=_text(value.get("stack")) or None,
-            data=value.get("data"),
+            data=data,
             no_retry=value.get("noRetry") is True,
             cause=value.get("cause"),
             code=_text(value.get("code")) or None,

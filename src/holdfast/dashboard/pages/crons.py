@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -13,9 +14,10 @@ from holdfast.core.cron import Schedule, next_fires
 from holdfast.dashboard import humanize, words
 from holdfast.dashboard.forms import Form
 from holdfast.dashboard.site import Site
-from holdfast.store.reads import CronView
+from holdfast.store.reads import CronView, FunctionView
 
 NEXT = 5
+_CATCH_UP = {"skip": "missed ones don't fire", "all": "all missed ones fire"}
 
 
 class CronLine(msgspec.Struct, frozen=True):
@@ -26,6 +28,8 @@ class CronLine(msgspec.Struct, frozen=True):
     zone: str
     coming: tuple[tuple[int, str], ...]
     """(ms, text in the schedule's zone)."""
+    habits: str
+    """Its jitter and catch-up, where they are not the usual."""
 
 
 async def show(site: Site, request: Request) -> Response:
@@ -39,12 +43,14 @@ async def show(site: Site, request: Request) -> Response:
         live="run function",
         every=30_000,
         names=names,
-        lines=lines(crons, site.now()),
+        lines=lines(crons, site.now(), {f.slug: f for f in functions}),
         runnable={slug for f in functions if (slug := f.slug) and f.app in site.engine.apps},
     )
 
 
-def lines(crons: Sequence[CronView], now: int) -> list[CronLine]:
+def lines(
+    crons: Sequence[CronView], now: int, functions: Mapping[str, FunctionView] = MappingProxyType({})
+) -> list[CronLine]:
     """Schedules with their next occurrences, soonest first."""
     out = []
     for cron in sorted(crons, key=lambda c: (c.next_at, c.function)):
@@ -52,9 +58,27 @@ def lines(crons: Sequence[CronView], now: int) -> list[CronLine]:
         moments = next_fires(cron.schedule, min(cron.next_at - 1, now), NEXT)
         zone = Schedule.parse(cron.schedule).zone.key
         out.append(
-            CronLine(cron, words.schedule(cron.schedule), zone, tuple((m, humanize.absolute(m, zone)) for m in moments))
+            CronLine(
+                cron,
+                words.schedule(cron.schedule),
+                zone,
+                tuple((m, humanize.absolute(m, zone)) for m in moments),
+                _habits(functions.get(cron.function), cron.schedule),
+            )
         )
     return out
+
+
+def _habits(function: FunctionView | None, schedule: str) -> str:
+    triggers = [] if function is None else function.config.get("triggers")
+    found = [t for t in triggers if t.get("cron") == schedule] if isinstance(triggers, list) else []
+    parts = []
+    for trigger in found[:1]:
+        if "jitter" in trigger:
+            parts.append(f"up to {trigger['jitter']} later")
+        if "catchUp" in trigger:
+            parts.append(_CATCH_UP.get(trigger["catchUp"], ""))
+    return ", ".join(parts)
 
 
 async def run_now(site: Site, request: Request, form: Form) -> Response:

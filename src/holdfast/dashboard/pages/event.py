@@ -21,7 +21,7 @@ async def show(site: Site, request: Request) -> Response:
         "event.html",
         title=event.name,
         section="events",
-        live="run",
+        live="run event function",
         line=await line(site, event),
         event=event,
         meta=site.show(encode_json(event.meta, "meta")) if event.meta else None,

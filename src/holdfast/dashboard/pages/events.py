@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from holdfast.dashboard import payload
 from holdfast.dashboard.site import Site
-from holdfast.store.reads import EventView, RunView, SkipView
+from holdfast.store.reads import EventView, RunView, SkipView, reasons
 
 PAGE = 25
 
@@ -21,8 +21,12 @@ class EventLine(msgspec.Struct, frozen=True):
 
     event: EventView
     data: payload.Payload | None
-    runs: Sequence[RunView]
-    skips: Sequence[SkipView]
+    started: Sequence[RunView]
+    """Runs it started, or is part of."""
+    waiting: Sequence[SkipView]
+    """Functions it will start: it is debounced, or in a batch."""
+    refused: Sequence[SkipView]
+    """Functions it did not start; never empty when it started nothing."""
 
 
 async def show(site: Site, request: Request) -> Response:
@@ -55,4 +59,14 @@ async def line(site: Site, event: EventView) -> EventLine:
     runs, skips = await asyncio.gather(
         site.reader.event_runs(event.internal_id), site.reader.event_skips(event.internal_id)
     )
-    return EventLine(event, site.show(event.data), runs, skips)
+    return event_line(event, site.show(event.data), runs, skips)
+
+
+def event_line(
+    event: EventView, data: payload.Payload | None, runs: Sequence[RunView], skips: Sequence[SkipView]
+) -> EventLine:
+    """Sorts what became of an event. A skipped run is what its reason says, not something that started."""
+    told = reasons(event, runs, skips)
+    functions = {skip.function for skip in told}
+    started = [run for run in runs if run.status != "SKIPPED" or run.function not in functions]
+    return EventLine(event, data, started, [skip for skip in told if skip.waits], [skip for skip in told if not skip.waits])

@@ -14,6 +14,7 @@ from holdfast.base.errors import EventInvalidError
 from holdfast.base.limits import event_name_problem
 from holdfast.dashboard.drafts import check, model_of, object_bytes
 from holdfast.dashboard.forms import Form
+from holdfast.dashboard.pages.flow import REFRESH_MS
 from holdfast.dashboard.pages.period import PERIODS, period
 from holdfast.dashboard.samples import sample_text
 from holdfast.dashboard.site import Site
@@ -56,10 +57,11 @@ async def _page(
 ) -> Response:
     chosen = period(request)
     since = site.now() - chosen.ms
-    stats, (runs, older), crons = await asyncio.gather(
+    stats, (runs, older), crons, flows = await asyncio.gather(
         site.reader.stats(since=since),
         site.reader.runs(RunFilter(function=function.slug), limit=_LAST_RUNS),
         site.reader.crons(),
+        site.reader.flow(function.slug),
     )
     model = model_of(site.engine.apps, invoke_name(function))
     return await site.page(
@@ -67,9 +69,11 @@ async def _page(
         "function.html",
         title=function.name,
         section="functions",
-        live="run function",
+        live="run function event",
+        every=REFRESH_MS if flows[0].rules else None,
         status_code=status_code,
         function=function,
+        flow=flows[0],
         stats=next((s for s in stats if s.function_id == function.id), None),
         runs=runs,
         older=older,
@@ -112,21 +116,11 @@ _LABELS = {
     "retries": "Retries",
     "backoff": "Backoff",
     "stepTimeout": "Step timeout",
-    "concurrency": "Concurrency",
-    "throttle": "Throttle",
-    "rateLimit": "Rate limit",
-    "debounce": "Debounce",
-    "batchEvents": "Batching",
-    "priority": "Priority",
-    "singleton": "Singleton",
-    "idempotency": "Idempotency",
-    "cancel": "Cancelled by",
-    "timeouts": "Timeouts",
 }
 
 
 def settings(function: FunctionView) -> list[tuple[str, str]]:
-    """The configuration as (label, value), most telling first."""
+    """The configuration but for flow control, which has a card of its own, as (label, value), most telling first."""
     out = []
     for key, label in _LABELS.items():
         value = function.config.get(key)

@@ -13,7 +13,10 @@ from holdfast.dashboard.site import Site
 
 async def show(site: Site, request: Request) -> Response:
     chosen = period(request)
-    functions, stats = await asyncio.gather(site.reader.functions(), site.reader.stats(since=site.now() - chosen.ms))
+    functions, stats, flows = await asyncio.gather(
+        site.reader.functions(), site.reader.stats(since=site.now() - chosen.ms), site.reader.flow()
+    )
+    flow_by_id = {flow.function_id: flow for flow in flows}
     by_id = {s.function_id: s for s in stats}
     listed = sorted(functions, key=lambda f: (f.archived, f.app, f.slug))
     return await site.page(
@@ -24,6 +27,6 @@ async def show(site: Site, request: Request) -> Response:
         live="run function",
         period=chosen,
         periods=PERIODS,
-        lines=[(f, by_id.get(f.id)) for f in listed],
+        lines=[(f, by_id.get(f.id), flow_by_id.get(f.id)) for f in listed],
         many_apps=len({f.app for f in functions}) > 1,
     )

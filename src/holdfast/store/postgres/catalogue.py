@@ -17,6 +17,7 @@ from holdfast.store.postgres.registry import (
     app_records,
     current,
     delete_app,
+    forget_throttles,
     put_app,
     register,
     register_app,
@@ -45,6 +46,10 @@ class Catalogue:
         """Record whether a function is paused, and the limits that were changed while it runs."""
         await self._reads.run(lambda conn: set_state(conn, self._sql, function_id, paused, limits))
         self.membership.tell(Signal(states=True))
+
+    async def forget_throttles(self, prefix: str) -> None:
+        """Let the throttles whose gates begin so start anew: how far ahead they are was counted at another pace."""
+        await self._reads.run(lambda conn: forget_throttles(conn, self._sql, prefix))
 
     def function_states(self) -> dict[int, tuple[str | None, dict[str, int]]]:
         """How functions are paused, and which of their limits were changed, where anything is. Before `start`."""

@@ -43,6 +43,7 @@ from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import Connection, Cursor, Query, pipelined
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.postgres.values import Blobs, Texts
+from holdfast.store.sqlite.loading import CLOCK_SKEW_MS
 
 replace = msgspec.structs.replace
 
@@ -309,8 +310,9 @@ class Loader:
                     lock=True,
                 )
             case EventsSince():
-                floor = find.since.to_bytes(6, "big") + bytes(10)
-                self._found(step, find, EventRow, "name = %s AND id >= %s ORDER BY id LIMIT 10000", [find.name, floor])
+                # an id that a client has chosen carries the time of its clock
+                floor = max(0, find.since - CLOCK_SKEW_MS).to_bytes(6, "big") + bytes(10)
+                self._found(step, find, EventRow, sql.EVENTS_SINCE, [find.name, floor, find.since])
             case EventsOfBatch():
                 self._found(step, find, BatchEventRow, "run_id = %s ORDER BY position", [find.run_id])
             case LanesAt():

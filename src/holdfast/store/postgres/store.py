@@ -37,7 +37,7 @@ from holdfast.store.postgres.registry import (
 from holdfast.store.postgres.retention import Pruner
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.postgres.threads import DatabaseThread, tell
-from holdfast.store.postgres.values import from_text
+from holdfast.store.postgres.values import from_text, to_text
 
 T = TypeVar("T")
 _log = logging.getLogger("holdfast")
@@ -204,9 +204,12 @@ class PostgresStore(Catalogue, Memory):
         """Debounces and batches whose time has come, oldest first."""
         return await self._reads.run(lambda conn: self._rows(conn, GatherRow, sql.DUE_GATHERS, now, limit))
 
-    async def gathers_of(self, function_id: int, limit: int = 1000) -> list[GatherRow]:
-        """The debounces and batches of a function that wait."""
-        return await self._reads.run(lambda conn: self._rows(conn, GatherRow, sql.GATHERS_OF, function_id, limit))
+    async def gathers_of(self, function_id: int, limit: int = 1000, key: str | None = None) -> list[GatherRow]:
+        """The debounces and batches of a function that wait, of one key if it is given; those that are due first."""
+        wanted = None if key is None else to_text(key)
+        return await self._reads.run(
+            lambda conn: self._rows(conn, GatherRow, sql.GATHERS_OF, function_id, wanted, wanted, limit)
+        )
 
     async def gather_of(self, run_id: bytes) -> GatherRow | None:
         """The debounce or batch that will be this run."""

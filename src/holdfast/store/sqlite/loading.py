@@ -37,6 +37,8 @@ from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.lanes import Lanes
 
 _LAST = b"\xff" * 24
+CLOCK_SKEW_MS = 600_000
+"""How far the clocks of clients may be behind."""
 MAX_ROWS = 500
 """Rows per statement at most."""
 
@@ -132,8 +134,9 @@ class Loader:
                 # an item's id begins with its run's
                 rows = [ItemRow(*r) for r in execute(sql.ITEMS_OF, (read.run_id, read.run_id + _LAST))]
             case EventsSince():
-                floor = read.since.to_bytes(6, "big") + bytes(10)
-                rows = [EventRow(*r) for r in execute(sql.EVENTS_SINCE, (read.name, floor))]
+                # an id that a client has chosen carries the time of its clock
+                floor = max(0, read.since - CLOCK_SKEW_MS).to_bytes(6, "big") + bytes(10)
+                rows = [EventRow(*r) for r in execute(sql.EVENTS_SINCE, (read.name, floor, read.since))]
             case LanesAt():
                 rows = self._cache.lanes.waiting(read.gate, tx.size, tx.functions)
             case EventsOfBatch():

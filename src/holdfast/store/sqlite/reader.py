@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from holdfast.base.clock import Clock
+from holdfast.base.ids import ulid_text
+from holdfast.store.flow_reads import NOTHING_LEASED, FlowView, Leased, TimerView
 from holdfast.store.reads import (
     AuditView,
     Backlog,
@@ -24,10 +26,12 @@ from holdfast.store.reads import (
     SkipView,
     WaitView,
 )
+from holdfast.store.sqlite.reading import flow_statements as flow_sql
 from holdfast.store.sqlite.reading import statements as sql
 from holdfast.store.sqlite.reading import views
 from holdfast.store.sqlite.reading.detail import run_detail
 from holdfast.store.sqlite.reading.figures import backlog, function_stats, overview
+from holdfast.store.sqlite.reading.flow import flow_views
 from holdfast.store.sqlite.reading.letters import LetterFilter, letter, list_letters
 from holdfast.store.sqlite.reading.listing import MAX_LIMIT, EventFilter, count_runs, list_events, list_runs, runs_by_id
 from holdfast.store.sqlite.reading.pool import ReadPool
@@ -46,11 +50,21 @@ class SqliteReader:
         clock: Where `now` comes from.
         connections: How many reads go on at once.
         time_limit: Seconds a read may take, waiting for its turn included.
+        leased: What executes now; it isn't in the file, so whoever executes tells it.
     """
 
-    def __init__(self, path: Path, clock: Clock, *, connections: int = 2, time_limit: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        connections: int = 2,
+        time_limit: float = 5.0,
+        leased: Callable[[], Leased] = lambda: NOTHING_LEASED,
+    ) -> None:
         self.path = path
         self.clock = clock
+        self._leased = leased
         self._pool = ReadPool(path, connections=connections, time_limit=time_limit)
 
     async def close(self) -> None:
@@ -71,7 +85,8 @@ class SqliteReader:
 
     async def run(self, run_id: str) -> RunDetail | None:
         """See `Reader.run`."""
-        return await self._of_id(run_id, run_detail)
+        leased = self._leased()
+        return await self._of_id(run_id, lambda conn, raw: run_detail(conn, raw, leased))
 
     async def run_view(self, run_id: str) -> RunView | None:
         """See `Reader.run_view`."""
@@ -109,8 +124,11 @@ class SqliteReader:
 
     async def event_skips(self, internal_id: str) -> Sequence[SkipView]:
         """See `Reader.event_skips`."""
-        rows = await self._of_id(internal_id, lambda conn, raw: conn.execute(sql.SKIPS, (raw,)).fetchall())
-        return [views.skip_view(row) for row in rows or ()]
+
+        def read(conn: sqlite3.Connection, raw: bytes) -> list[SqlRow]:
+            return [*conn.execute(sql.SKIPS, (raw,)), *conn.execute(flow_sql.BATCHED, (raw, MAX_LIMIT))]
+
+        return [views.skip_view(row) for row in await self._of_id(internal_id, read) or ()]
 
     async def event_names(self, *, limit: int = 200) -> Sequence[str]:
         """See `Reader.event_names`."""
@@ -149,6 +167,11 @@ class SqliteReader:
         """See `Reader.waits`."""
         return [views.wait_view(row) for row in await self._all(sql.WAITS, limit)]
 
+    async def timers(self, *, limit: int = 100) -> Sequence[TimerView]:
+        """See `Reader.timers`."""
+        rows = await self._all(flow_sql.TIMERS, max(1, min(limit, MAX_LIMIT)))
+        return [TimerView(ulid_text(run_id), slug, name, due, bool(started)) for run_id, slug, name, due, started in rows]
+
     async def audit(self, *, limit: int = 100) -> Sequence[AuditView]:
         """See `Reader.audit`."""
         return [views.audit_view(row) for row in await self._all(sql.AUDIT, limit)]
@@ -156,6 +179,11 @@ class SqliteReader:
     async def stats(self, *, since: int) -> Sequence[FunctionStats]:
         """See `Reader.stats`."""
         return await self._pool.run(lambda conn: function_stats(conn, since))
+
+    async def flow(self, function: str | None = None) -> Sequence[FlowView]:
+        """See `Reader.flow`."""
+        leased, now = self._leased(), self.clock.now()
+        return await self._pool.run(lambda conn: flow_views(conn, leased, now, function))
 
     async def backlogs(self, function_ids: Sequence[int]) -> Mapping[int, Backlog]:
         """See `Reader.backlogs`."""

@@ -165,7 +165,7 @@ def select_where(cls: type[Row], condition: str) -> str:
 WAITS_OF = select_where(WaitRow, "run_id = ?")
 STEPS_OF = select_where(StepRow, "run_id IN ({marks})")
 ITEMS_OF = select_where(ItemRow, "id >= ? AND id < ?")
-EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? ORDER BY id LIMIT 10000")
+EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? AND received_at >= ? ORDER BY id LIMIT 10000")
 DUE_TIMERS = select_where(ItemRow, "state = 1 AND due <= ? ORDER BY due LIMIT ?")
 READY_IN_LANE = select_where(ItemRow, "state = 0 AND lane = ? ORDER BY rank, id LIMIT ?")
 ALL_CRONS = select_where(CronRow, "TRUE")
@@ -180,7 +180,7 @@ NEXT_TIMER = "SELECT min(due) FROM queue WHERE state = 1"
 EVENTS_OF_BATCH = select_where(BatchEventRow, "run_id = ? ORDER BY position")
 DUE_ALARMS = select_where(AlarmRow, "at <= ? ORDER BY at, run_id LIMIT ?")
 DUE_GATHERS = select_where(GatherRow, "due <= ? ORDER BY due LIMIT ?")
-GATHERS_OF = select_where(GatherRow, "function_id = ? ORDER BY due LIMIT ?")
+GATHERS_OF = select_where(GatherRow, "function_id = ?1 AND (?2 IS NULL OR key = ?2) ORDER BY due LIMIT ?3")
 GATHER_OF_RUN = select_where(GatherRow, "run_id = ?")
 NEXT_ALARM = "SELECT min(at) FROM (SELECT min(at) AS at FROM alarms UNION ALL SELECT min(due) FROM gathers)"
 MAX_SEQ = "SELECT run_id, max(seq) FROM steps WHERE run_id IN ({marks}) GROUP BY run_id"

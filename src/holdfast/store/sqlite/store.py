@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -38,6 +39,7 @@ from holdfast.core.rows import (
     WaitRow,
 )
 from holdfast.core.waiting import CHILD_LOOKUP
+from holdfast.store.flow_reads import Leased
 from holdfast.store.group import Attempt, GroupCommit, attempt_here
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
@@ -57,6 +59,7 @@ from holdfast.store.sqlite.registry import (
     app_records,
     current,
     delete_app,
+    forget_throttles,
     put_app,
     register,
     register_app,
@@ -196,9 +199,9 @@ class SqliteStore:
         """Debounces and batches whose time has come, oldest first."""
         return [GatherRow(*row) for row in self._committed.execute(sql.DUE_GATHERS, (now, limit))]
 
-    async def gathers_of(self, function_id: int, limit: int = 1000) -> list[GatherRow]:
-        """The debounces and batches of a function that wait."""
-        return [GatherRow(*row) for row in self._committed.execute(sql.GATHERS_OF, (function_id, limit))]
+    async def gathers_of(self, function_id: int, limit: int = 1000, key: str | None = None) -> list[GatherRow]:
+        """The debounces and batches of a function that wait, of one key if it is given; those that are due first."""
+        return [GatherRow(*row) for row in self._committed.execute(sql.GATHERS_OF, (function_id, key, limit))]
 
     async def gather_of(self, run_id: bytes) -> GatherRow | None:
         """The debounce or batch that will be this run."""
@@ -210,9 +213,17 @@ class SqliteStore:
         """Places of concurrency limits that leases hold now, by gate."""
         return {gate: row.used for gate, row in self._leases.items()}
 
+    def leased(self) -> Leased:
+        """What this process executes now."""
+        return Leased(self.lease_counts, Counter(run.function_id for run in self._runs.values()))
+
     async def set_function(self, function_id: int, *, paused: str | None, limits: Mapping[str, int]) -> None:
         """Record whether a function is paused, and the limits that were changed while it runs."""
         await self.group.between_groups(lambda: set_state(self._conn, function_id, paused, limits))
+
+    async def forget_throttles(self, prefix: str) -> None:
+        """Let the throttles whose gates begin so start anew: how far ahead they are was counted at another pace."""
+        await self.group.between_groups(lambda: forget_throttles(self._conn, prefix))
 
     def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""

@@ -3,7 +3,7 @@
 import { refresh } from "./live.js";
 import * as themes from "./themes.js";
 
-const PLACES = { h: "", r: "runs", e: "events", f: "functions", d: "dead-letters", c: "crons", a: "audit" };
+const PLACES = { h: "", r: "runs", e: "events", f: "functions", l: "flow", q: "queue", d: "dead-letters", c: "crons", a: "audit" };
 // When `g` was pressed, on the clock of events: handling them may lag behind on a busy machine.
 let going = -Infinity;
 const TOGETHER = 2000;

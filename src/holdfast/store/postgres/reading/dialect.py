@@ -22,11 +22,12 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"CAST\(lane AS INTEGER\)"), "split_part(lane, '/', 1)::int8"),
     (re.compile(r"\bmax\((\w+\.\w+, )"), r"greatest(\1"),
     (re.compile(r"\binstr\("), "strpos("),
+    (re.compile(r"\bchar\("), "chr("),
     (re.compile(r"\bLIKE\b"), "ILIKE"),  # SQLite's tells no cases apart
     (re.compile(r"IN \(\)"), "IN (NULL)"),
     (re.compile(r"(\?\d*) IS NULL"), r"\1::text IS NULL"),
     (re.compile(r"SELECT sum\((\(.*?\))\) FROM names", re.DOTALL), r"SELECT sum(\1)::int8 FROM names"),
-    (re.compile(r"(FROM \(\s*SELECT .*\))\s*$", re.DOTALL), r"\1 AS found"),  # named, before PostgreSQL 16
+    (re.compile(r"(\?\d*) \|\|"), r"\1::text ||"),
 )
 
 # the aggregate of bytes is younger than the oldest PostgreSQL that is supported
@@ -50,7 +51,23 @@ _WHOLE: dict[str, str] = {
     sql.FAILURES_BY_FUNCTION: _FAILURES_BY_FUNCTION,
     sql.LOGS: _LOGS,
 }
+_SUBQUERY = re.compile(r"FROM \((?=\s*SELECT\b)")
+_NAME = re.compile(r"\s+(AS\b|(?!WHERE|ORDER|GROUP|LIMIT|UNION|CROSS|LEFT|JOIN)[a-z])")
 _PLACE = re.compile(r"\?(\d*)")
+
+
+def _name_subqueries(text: str) -> str:
+    """Before PostgreSQL 16, a subquery that is selected from has to have a name."""
+    start = 0
+    while (match := _SUBQUERY.search(text, start)) is not None:
+        depth, end = 1, match.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            end += 1
+        if not _NAME.match(text, end):
+            text = f"{text[:end]} AS found{text[end:]}"
+        start = match.end()
+    return text
 
 
 @lru_cache(maxsize=1024)
@@ -60,6 +77,7 @@ def translate(statement: str) -> tuple[bytes, tuple[int, ...]]:
     text = _STEP_OF_ERROR.sub(lambda _: _STEP, text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
+    text = _name_subqueries(text)
     order: list[int] = []
 
     def place(match: re.Match[str]) -> str:

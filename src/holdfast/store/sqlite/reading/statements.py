@@ -22,12 +22,17 @@ SELECT r.id, r.function_id, coalesce(f.slug, ''), coalesce(f.name, ''), coalesce
   r.queued_at, r.started_at, r.ended_at, r.attempt,
   CASE WHEN r.ended_at IS NOT NULL THEN r.steps
     ELSE max(r.steps, coalesce((SELECT max(s.seq) FROM steps s WHERE s.run_id = r.id), 0)) END,
-  r.error, r.parent_id, r.origin, r.key, r.version
+  r.error, r.parent_id, r.origin, r.key, r.version, r.reason, r.batch
 FROM runs r LEFT JOIN functions f ON f.id = r.function_id LEFT JOIN events e ON e.id = r.event_id
 """
 RUNS_BY_ID = RUN_VIEW + "WHERE r.id IN ({marks})"
 CHILDREN = RUN_VIEW + "WHERE r.parent_id = ? ORDER BY r.id LIMIT ?"
-RUNS_OF_EVENT = RUN_VIEW + "WHERE r.event_id = ? ORDER BY r.id LIMIT ?"
+# the first event of a batch is its run's own; the others are in the list of its events
+RUNS_OF_EVENT = f"""{RUN_VIEW} WHERE r.id IN (
+  SELECT id FROM runs INDEXED BY runs_by_event WHERE event_id = ?1
+  UNION SELECT run_id FROM batch_events INDEXED BY batch_events_by_event WHERE event_id = ?1
+) ORDER BY r.id LIMIT ?2
+"""
 
 ALL_RUNS = "FROM runs r WHERE TRUE"
 # for each function SQLite leaves the index at the first run that is too old for the page
@@ -69,7 +74,6 @@ ITEM = """
 SELECT id, state, due, lane, rank, attempt, crashes FROM queue WHERE id >= ?1 AND id < ?2
 ORDER BY CASE state WHEN 2 THEN 0 WHEN 0 THEN 1 ELSE 2 END, due LIMIT 1
 """
-AHEAD = "SELECT count(*) FROM queue INDEXED BY queue_ready WHERE state = 0 AND lane = ? AND (rank, id) < (?, ?)"
 
 # -- events -------------------------------------------------------------------------------------------------------
 
@@ -95,8 +99,11 @@ EVENTS_RECEIVED = f"""{_NAMES}
 SELECT sum((SELECT count(*) FROM events e WHERE e.name = names.name AND e.id >= ?)) FROM names
 WHERE name IS NOT NULL AND {NOT_INTERNAL}
 """
+# a debounced event has its gather's moment and key as long as it waits
 SKIPS = """
-SELECT coalesce(f.slug, ''), s.reason, s.run_id, s.at FROM skips s LEFT JOIN functions f ON f.id = s.function_id
+SELECT coalesce(f.slug, ''), s.reason, s.run_id, s.at, s.detail, g.due, g.key
+FROM skips s LEFT JOIN functions f ON f.id = s.function_id
+  LEFT JOIN gathers g INDEXED BY gathers_by_run ON s.reason = 'debounced' AND g.run_id = s.run_id
 WHERE s.event_id = ? ORDER BY s.at, s.function_id
 """
 
@@ -124,7 +131,7 @@ FROM crons c JOIN functions f ON f.id = c.function_id WHERE f.archived = 0 ORDER
 WAITS = """
 SELECT w.run_id, coalesce(f.slug, ''), w.key, w.lookup, w.expression, w.expires, w.created_at
 FROM waits w LEFT JOIN runs r ON r.id = w.run_id LEFT JOIN functions f ON f.id = r.function_id
-ORDER BY w.run_id DESC, w.key LIMIT ?
+WHERE substr(w.key, 1, 1) <> char(1) ORDER BY w.run_id DESC, w.key LIMIT ?
 """
 AUDIT = "SELECT at, actor, action, target, detail FROM audit ORDER BY id DESC LIMIT ?"
 

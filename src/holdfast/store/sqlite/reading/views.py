@@ -9,6 +9,7 @@ import msgspec
 from holdfast.base.codec import decode_json
 from holdfast.base.ids import ulid_bytes, ulid_text
 from holdfast.core.rows import ItemState, RunStatus, StepKind, StepState
+from holdfast.store.flow_reads import GateView
 from holdfast.store.reads import (
     AttemptView,
     AuditView,
@@ -23,6 +24,7 @@ from holdfast.store.reads import (
     StepView,
     WaitView,
 )
+from holdfast.store.sqlite.reading.compiled import PAUSES
 from holdfast.store.sqlite.reading.statements import WAITING
 
 SqlRow: TypeAlias = tuple[Any, ...]
@@ -66,12 +68,13 @@ def function_view(row: SqlRow) -> FunctionView:
         archived=bool(archived),
         paused=bool(paused),
         created_at=created_at,
+        pause=PAUSES[paused],
     )
 
 
 def run_view(row: SqlRow) -> RunView:
     run_id, function_id, function, function_name, app, event_id, event_name, status, *rest = row
-    queued_at, started_at, ended_at, attempt, steps, error, parent_id, origin, key, version = rest
+    queued_at, started_at, ended_at, attempt, steps, error, parent_id, origin, key, version, reason, batch = rest
     return RunView(
         id=ulid_text(run_id),
         function_id=function_id,
@@ -91,6 +94,8 @@ def run_view(row: SqlRow) -> RunView:
         origin=_ORIGINS[origin],
         key=key,
         version=version,
+        reason=reason,
+        batch=batch,
     )
 
 
@@ -122,9 +127,11 @@ def log_view(row: SqlRow) -> LogView:
     return LogView(at, next((name for floor, name in _LEVELS if level >= floor), "debug"), message, step)
 
 
-def queue_view(row: SqlRow, position: int | None) -> QueueView:
+def queue_view(
+    row: SqlRow, position: int | None, *, more_ahead: bool = False, gate: GateView | None = None
+) -> QueueView:
     _, state, due, lane, _, attempt, crashes = row
-    return QueueView(ItemState(state).name.lower(), due, lane, position, attempt, crashes)
+    return QueueView(ItemState(state).name.lower(), due, lane, position, attempt, crashes, more_ahead, gate)
 
 
 def event_view(row: SqlRow) -> EventView:
@@ -143,8 +150,8 @@ def event_view(row: SqlRow) -> EventView:
 
 
 def skip_view(row: SqlRow) -> SkipView:
-    function, reason, run_id, at = row
-    return SkipView(function, reason, _text(run_id), at)
+    function, reason, run_id, at, detail, until, key = row
+    return SkipView(function, reason, _text(run_id), at, detail, until, key)
 
 
 def letter_view(row: SqlRow) -> DeadLetterView:
