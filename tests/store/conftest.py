@@ -1,15 +1,15 @@
-"""The reader's tests on both stores: each runs twice, but those marked `sqlite`, which are about its files and plans."""
+"""The tests of reading and of retention on both stores: each runs twice, but those marked `sqlite`, which are about its files and plans."""
 
 from __future__ import annotations
 
 import pytest
 import reader_rows
 
-READER_TESTS = {"test_reader_detail", "test_reader_figures", "test_reader_runs"}
+ON_BOTH = {"test_reader_detail", "test_reader_figures", "test_reader_flow", "test_reader_runs", "test_retention"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__ in READER_TESTS and metafunc.definition.get_closest_marker("sqlite") is None:
+    if metafunc.module.__name__ in ON_BOTH and metafunc.definition.get_closest_marker("sqlite") is None:
         metafunc.parametrize("dialect", ["sqlite", "postgres"], indirect=True)
 
 

@@ -24,6 +24,7 @@ from holdfast.core.rows import (
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres.connection import connect, parse_url
 from holdfast.store.postgres.reader import PostgresReader
+from holdfast.store.postgres.statements import Statements
 from holdfast.store.sqlite import SqliteStore, statements
 from holdfast.store.sqlite.reader import SqliteReader
 
@@ -137,6 +138,12 @@ async def shelf(folder: Path, **options: object) -> AsyncIterator[Shelf]:
 
 def insert_all(path: Path, rows: list[Row]) -> None:
     """Many rows at once, without the store."""
+    if POSTGRES_URL is not None:
+        settings = parse_url(POSTGRES_URL)
+        table = Statements(settings.schema)[type(rows[0])]
+        with connect(settings, "test") as pg:
+            pg.execute(table.insert, table.values(rows))
+        return
     with contextlib.closing(sqlite3.connect(path)) as conn, conn:
         conn.executemany(statements.insert(type(rows[0]), 1), [msgspec.structs.astuple(row) for row in rows])
 

@@ -110,6 +110,8 @@ class Cluster:
                 await work()
             except HoldfastError as error:
                 _log.warning("looking at what other nodes did failed, and is tried again: %s", error)
+            except Exception:  # the next look must not be kept from happening
+                _log.exception("looking at what other nodes did failed")
             if name not in self._again:
                 return
 
