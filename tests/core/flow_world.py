@@ -463,7 +463,9 @@ class World:
                         gate in self.run_places(other) for other in self.lives.values() if other.started is not None and other.ended is None
                     )
                     assert self.busy[gate] <= self._limit(gate), f"{gate} has {self.busy[gate]} runs"
-            assert life.event.ts <= self.clock.now(), "a run starts before its event is due"
+            rules = self.functions[slug]
+            if "batchEvents" not in rules and "timeout" not in rules.get("debounce", {}):  # these don't wait for an event's own time
+                assert life.event.ts <= self.clock.now(), "a run starts before its event is due"
             self._take(body)
 
     def _take(self, body: Body) -> None:
@@ -513,9 +515,12 @@ class World:
         runs = config.get("fn", []) if isinstance(config, dict) else []
         return [(life.function, "run-concurrency", cap.get("key"), model_key(cap.get("key"), life.event)) for cap in runs]
 
-    def _limit(self, gate: tuple[Any, ...]) -> int:
+    def _limit(self, gate: tuple[Any, ...], function: str | None = None) -> int:
+        """The limit of a gate: of those who share it the highest, or the one of a function."""
         limits = []
         for slug, config in self.functions.items():
+            if function not in (None, slug):
+                continue
             given = config.get("concurrency")
             groups = given if isinstance(given, dict) else {"step": given or []}
             for number, cap in enumerate(groups.get("step", [])):
@@ -563,8 +568,8 @@ class World:
             used = sum(
                 gate in self.run_places(other) for other in self.lives.values() if other.started is not None and other.ended is None
             )
-            return used >= self._limit(gate)
-        return self.busy[gate] >= self._limit(gate)
+            return used >= self._limit(gate, life.function)
+        return self.busy[gate] >= self._limit(gate, life.function)
 
     def throttle_open(self, life: Life) -> bool:
         """Whether a throttle would let a run start now, by the starts there were."""

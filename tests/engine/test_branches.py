@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from holdfast import App, Backoff, Context, Event, RunFailedError, StepError
+from holdfast import App, Backoff, Context, Event, NonRetriableError, RunFailedError, StepError
+from holdfast.testing import Harness
 
 pytestmark = pytest.mark.anyio
 
@@ -243,3 +245,23 @@ async def test_the_id_of_a_step_that_failed_can_be_used_again(engine_for, query)
     async with engine_for(app, linger_ms=0):
         assert await (await app.start(fn, Go())).result(timeout=5) == 2
     assert query("SELECT key, state FROM steps WHERE key LIKE 'try%' ORDER BY seq") == [("try", 1), ("try:1", 1), ("try:2", 0)]
+
+
+async def test_a_gather_that_collects_exceptions_leaves_memory_like_any_other():
+    app = App("t")
+
+    @app.function(Go)
+    async def fn(ctx: Context[Go]) -> list[object]:
+        answers = await asyncio.gather(
+            ctx.step.sleep("a", timedelta(days=30)),
+            ctx.step.run("b", fails),
+            ctx.step.run("c", lambda: 3),
+            return_exceptions=True,
+        )
+        return [type(answer).__name__ if isinstance(answer, Exception) else answer for answer in answers]
+
+    def fails() -> None:
+        raise NonRetriableError("no")
+
+    async with Harness(app) as h:
+        assert (await h.run(fn, Go())).output == [None, "StepError", 3]

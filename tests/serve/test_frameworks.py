@@ -68,7 +68,7 @@ def wsgi() -> Iterator[Callable[[Any], str]]:
     running: list[tuple[Any, threading.Thread]] = []
 
     def start(server: Any) -> str:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         running.append((server, thread))
         return f"http://127.0.0.1:{server.server_port}"
@@ -225,6 +225,7 @@ def test_another_path(web_server, protocol) -> None:
     assert json.loads(json.dumps(web.openapi()))["paths"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flask", "django"])
 def test_a_framework_that_is_not_installed_is_named_with_the_remedy(name) -> None:
     code = f"import sys; sys.modules[{name!r}] = None\nimport holdfast.serve.{name}"

@@ -57,7 +57,11 @@ async def test_in_process(case: Case) -> None:
         check(case, notes, run.status, run.output_json if hasattr(run, "output_json") else run.output, error, sent)
 
 
-@pytest.mark.parametrize("checkpoint", [False, True, {"batch_steps": 3}], ids=["a step a call", "checkpoints", "batches"])
+@pytest.mark.parametrize(
+    "checkpoint",
+    [False, pytest.param(True, marks=pytest.mark.slow), pytest.param({"batch_steps": 3}, marks=pytest.mark.slow)],
+    ids=["a step a call", "checkpoints", "batches"],
+)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_over_http(case: Case, checkpoint: Any, protocol, served) -> None:
     app, notes = App("par"), []
@@ -69,6 +73,7 @@ async def test_over_http(case: Case, checkpoint: Any, protocol, served) -> None:
     check(case, notes, outcome.status, outcome.output, error, [{"name": e["name"], "data": e["data"]} for e in server.sent])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_over_http_by_holdfasts_own_server(case: Case, served_by) -> None:
     app, notes = App("par"), []

@@ -206,7 +206,7 @@ def play(seed: int, checkpoint: Any) -> None:
 
 
 @pytest.mark.parametrize("checkpoint", [False, True, {"batch_steps": 3}], ids=["a step a call", "checkpoints", "batches"])
-@pytest.mark.parametrize("first", range(0, 60, 20))
+@pytest.mark.parametrize("first", [0, pytest.param(20, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)])
 def test_every_call_sees_what_the_last_one_saw(first: int, checkpoint: Any) -> None:
     for seed in range(first, first + 20):
         play(seed, checkpoint)

@@ -40,7 +40,7 @@ def answering() -> Iterator[Callable[[dict[str, Answer]], str]]:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         running.append((server, thread))
         return f"http://127.0.0.1:{server.server_port}"

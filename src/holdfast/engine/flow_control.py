@@ -6,7 +6,6 @@ import asyncio
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.core.claiming import OpenLanes
-from holdfast.core.flow_words import gate_prefix
 from holdfast.core.plan import Refused
 from holdfast.core.rows import GatherKind
 from holdfast.engine.alarms import fire
@@ -82,10 +81,9 @@ class FlowControl:
         limits.pop(rule, None)
         if limit is not None:
             limits[rule] = limit
-        anew = gate_prefix(flow, flow.throttle) if flow.throttle is not None and rule == flow.throttle.name else None
-        await self._set(slug, paused=self._host.store.paused.get(function_id), limits=limits, throttle=anew)
+        await self._set(slug, paused=self._host.store.paused.get(function_id), limits=limits)
 
-    async def _set(self, slug: str, *, paused: str | None, limits: dict[str, int] | None = None, throttle: str | None = None) -> None:
+    async def _set(self, slug: str, *, paused: str | None, limits: dict[str, int] | None = None) -> None:
         host = self._host
         function_id = self._function(slug)
         flow = host.intake.flows.get(function_id)
@@ -93,8 +91,6 @@ class FlowControl:
             limits = dict(flow.limits) if flow is not None else {}
         await host.store.set_function(function_id, paused=paused, limits=limits)
         host.set_state(function_id, paused, limits)
-        if throttle is not None:
-            await host.store.forget_throttles(throttle)
         # whatever waited at a gate may find it open now
         await host.submit(OpenLanes(host.store.lanes.blocked_of(function_id)))
         host.claim()

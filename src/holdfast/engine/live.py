@@ -212,7 +212,7 @@ class LiveRun(Residence):
         if self.abandoned:
             self.gone()
         elif self.unwinding:
-            if _only_suspended(error):
+            if _only_suspended(error) or isinstance(error, asyncio.CancelledError):
                 self._park()
             else:
                 self._swallowed(f"it raised {type(error).__name__}: {failures.message_of(error)}")

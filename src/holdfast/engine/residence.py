@@ -11,7 +11,7 @@ from holdfast.base.errors import Suspended
 from holdfast.core.rows import StepRow
 from holdfast.engine.host import Host
 from holdfast.engine.places import Places
-from holdfast.engine.tasks import is_blocked, waits_inside
+from holdfast.engine.tasks import is_blocked, waits_for_gather, waits_inside
 from holdfast.engine.threads import Bridge
 
 _QUIET_ROUNDS = 3
@@ -280,3 +280,7 @@ class Residence:
         for _, _, released in self._heap:
             if not released.done():
                 released.set_exception(Suspended())
+        root = self.root
+        if root is not None and waits_for_gather(root):
+            # a gather that collects exceptions would hand it Suspended as a result
+            root.cancel()

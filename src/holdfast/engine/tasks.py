@@ -95,6 +95,12 @@ def waits_inside(
     return _innermost_file(task.get_coro()).endswith(_INTERNAL_WAITS) and not _sleeps(task.get_coro())
 
 
+def waits_for_gather(task: asyncio.Task[Any]) -> bool:
+    """Whether a task waits for several at once."""
+    waiter = task._fut_waiter  # type: ignore[attr-defined]
+    return waiter is not None and not waiter.done() and getattr(waiter, "_children", None) is not None
+
+
 def _chain(coro: Any) -> list[Any]:
     frames = []
     while coro is not None and (code := getattr(coro, "cr_code", None)) is not None:

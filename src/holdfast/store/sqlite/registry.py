@@ -55,7 +55,6 @@ _ALL = "SELECT id, slug, app, name FROM functions"
 _STATES = "SELECT id, paused, limits FROM functions WHERE paused <> 0 OR limits <> '{}'"
 _SET_STATE = "UPDATE functions SET paused = ?, limits = ? WHERE id = ?"
 _PAUSED = (None, "skip", "hold")
-_FORGET_THROTTLES = "DELETE FROM throttles WHERE gate >= ? AND gate < ?"
 _CURRENT = "SELECT id, version, config FROM functions WHERE archived = 0"
 
 
@@ -151,8 +150,3 @@ def states(conn: sqlite3.Connection) -> dict[int, tuple[str | None, dict[str, in
 def set_state(conn: sqlite3.Connection, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None:
     """Record how a function is paused, and its changed limits."""
     conn.execute(_SET_STATE, (_PAUSED.index(paused), msgspec.json.encode(limits).decode(), function_id))
-
-
-def forget_throttles(conn: sqlite3.Connection, prefix: str) -> None:
-    """Let throttles whose gates begin so, up to and including a colon, start anew."""
-    conn.execute(_FORGET_THROTTLES, (prefix, prefix[:-1] + ";"))

@@ -59,7 +59,6 @@ from holdfast.store.sqlite.registry import (
     app_records,
     current,
     delete_app,
-    forget_throttles,
     put_app,
     register,
     register_app,
@@ -220,10 +219,6 @@ class SqliteStore:
     async def set_function(self, function_id: int, *, paused: str | None, limits: Mapping[str, int]) -> None:
         """Record whether a function is paused, and the limits that were changed while it runs."""
         await self.group.between_groups(lambda: set_state(self._conn, function_id, paused, limits))
-
-    async def forget_throttles(self, prefix: str) -> None:
-        """Let the throttles whose gates begin so start anew: how far ahead they are was counted at another pace."""
-        await self.group.between_groups(lambda: forget_throttles(self._conn, prefix))
 
     def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""
