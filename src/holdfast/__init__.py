@@ -48,7 +48,8 @@ from holdfast.sdk.flow import (
 )
 from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
-from holdfast.sdk.sender import RunInfo, Sent
+from holdfast.sdk.sender import BulkInfo, RunInfo, Sent
+from holdfast.sdk.steering import BulkHandle
 from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
 
@@ -59,6 +60,8 @@ __all__ = [
     "App",
     "Backoff",
     "Batch",
+    "BulkHandle",
+    "BulkInfo",
     "CancelOn",
     "Concurrency",
     "ConfigurationError",

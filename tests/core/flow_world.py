@@ -189,7 +189,7 @@ class World:
         store = self.store
         tx = store.begin()
         store.load(tx, [read for plan in group for read in plan.reads()])
-        tx.size = len(group) + 64
+        tx.size = sum(plan.parts for plan in group) + 64
         complete(tx, store.load)
         for plan in group:
             plan.answer = plan.decide(tx)

@@ -52,6 +52,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         server.send("shop/order.shipped", {"order_id": "done"})
         server.end(server.named["done"])
         server.until(server.named["later"], lambda d: any(s.attempts for s in d.steps))
+        letter = server.call(server.engine.reader.dead_letter(server.named["dead"]))
+        server.named["fingerprint"] = letter.fingerprint
+        bulk = server.engine.bulk
+        server.named["bulk-done"] = server.call(bulk("redrive", {"ids": [server.named["done"]]}))
+        # of an hour it is half done, whatever the test does meanwhile
+        naps = [server.send("test/sleep") for _ in range(4)]
+        server.named["bulk-running"] = server.call(bulk("cancel", {"ids": naps}, rate="1/h"))
         yield server
 
 
@@ -99,6 +106,10 @@ def places(running: Shop) -> dict[str, str]:
         "run-done": f"/runs/{named['done']}", "run-dead": f"/runs/{named['dead']}?step=charge", "run-waits": f"/runs/{named['waits']}",
         "run-later": f"/runs/{named['later']}?step=charge", "run-many": f"/runs/{named['many']}", "run-long": f"/runs/{named['long']}?step={LONG_STEP}",
         "run-long-whole": f"/runs/{named['long']}", "run-evil": f"/runs/{named['evil']}", "run-flaky": f"/runs/{named['flaky']}?step=charge",
+        "bulks": "/bulk", "bulk-running": f"/bulk/{named['bulk-running']}", "bulk-done": f"/bulk/{named['bulk-done']}",
+        "edit": f"/runs/{named['dead']}/edit?step=charge", "redrive": f"/runs/{named['dead']}/edit?redrive=yes",
+        "edit-long": f"/runs/{named['long']}/edit?step={LONG_STEP}", "edit-many": f"/runs/{named['many']}/edit?step=step-0500",
+        "letters-group": f"/dead-letters?fingerprint={named['fingerprint']}",
         "run-held": f"/runs/{named['held']}?step=held%20step", "run-sleeper": f"/runs/{named['sleeper']}", "run-many-all": f"/runs/{named['many']}?show=all&history=all",
     }
 
@@ -278,10 +289,79 @@ def test_bulk_redrive(opened, running: Shop):
     for run in runs:
         page.locator(f"#run-{run} input").check()
     page.get_by_role("button", name="Redrive").click()
-    expect(page.locator("h1")).to_have_text("Redrive 2 runs?")
-    page.get_by_role("button", name="Redrive 2 runs").click()
-    expect(page.locator("#said")).to_contain_text("2 runs of 2 redriven")
-    page.wait_for_url("**/runs?status=FAILED&function=shop-fulfil")
+    expect(page.locator("h1")).to_have_text("Redrive 2 dead letters?")
+    page.get_by_role("button", name="Redrive 2 dead letters").click()
+    page.wait_for_url("**/bulk/*")
+    expect(page.locator(".head .badge")).to_have_text("Done")
+    expect(page.locator("#bulk-done")).to_have_text("2")
+    assert stayed(page)
+
+
+def test_all_that_match_are_cancelled_and_the_progress_follows(opened, running: Shop):
+    runs = [running.send("test/hold", {"gate": "never"}) for _ in range(30)]
+    page = opened("/runs?function=hold-on&status=QUEUED,RUNNING,WAITING")
+    page.locator(f"#run-{runs[-1]} input").check()
+    page.locator("[data-all-matching]").check()
+    expect(page.locator(".bulk-all")).to_contain_text(re.compile(r"or all 3\d that match"))
+    page.locator("[data-bulk-bar]").get_by_role("button", name="Cancel").click()
+    expect(page.locator("h1")).to_have_text(re.compile(r"Cancel 3\d runs\?"))
+    page.locator("#rate").fill("soon")
+    page.locator(".form-bulk .button-strong").click()
+    expect(page.locator("#problem")).to_contain_text("'soon' is not a rate")
+    expect(page.locator("#rate")).to_have_value("soon")
+    page.locator("#rate").fill("20/s")
+    page.locator(".form-bulk .button-strong").click()
+    page.wait_for_url("**/bulk/*")
+    expect(page.locator(".head .badge")).to_have_text("Running")
+    expect(page.locator(".head .badge")).to_have_text("Done")
+    expect(page.locator(".progress span")).to_have_text(re.compile(r"(3\d) of \1"))
+    assert stayed(page)
+
+
+def test_one_is_stopped_from_the_banner(opened, running: Shop):
+    naps = [running.send("test/sleep") for _ in range(3)]
+    bulk = running.call(running.engine.bulk("cancel", {"ids": naps}, rate="1/h"))
+    page = opened("/crons")
+    page.locator(f'.banner a[href="/bulk/{bulk}"]').click()
+    expect(page.locator("h1")).to_have_text("Cancel 3 runs")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".head .badge")).to_have_text("Stopped")
+    expect(page.locator("#said")).to_contain_text("What it has done stays done")
+    assert stayed(page)
+
+
+def test_a_step_is_run_again_with_other_input(opened, running: Shop):
+    page = opened(f"/runs/{running.named['dead']}?step=charge")
+    page.get_by_role("link", name="Edit its input").click()
+    expect(page.locator("#input")).to_have_value('[\n  "declined"\n]')
+    page.locator("#input").fill('["typed"')
+    page.locator("#input").press("Control+Enter")
+    expect(page.locator("#problem")).to_contain_text("at line 1, column")
+    expect(page.locator("#input")).to_have_value('["typed"')
+    page.locator("#input").fill('["typed"]')
+    page.locator("#input").press("Control+Enter")
+    expect(page.locator("#said")).to_contain_text("with what you changed")
+    expect(page.locator(".standing")).to_contain_text("Waits in 'shipped'")
+    page.locator(".wf-row", has_text="charge").locator(".wf-name").click()
+    expect(page.locator("#panel")).to_contain_text("charge-typed")
+    assert stayed(page)
+
+
+def test_a_group_of_dead_letters_is_redriven_without_scripts(browser: Browser, running: Shop):
+    runs = [running.send("shop/order.paid", {"order_id": "declined"}) for _ in range(2)]
+    for run in runs:
+        running.end(run)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(running.url + "/dead-letters")
+    page.locator(f"#group-{running.named['fingerprint']}").get_by_role("button", name="Redrive all").click()
+    expect(page.locator("h1")).to_have_text(re.compile(r"Redrive \d+ dead letters\?"))
+    page.locator(".form-bulk .button-strong").click()
+    page.wait_for_url("**/bulk/*")
+    while page.locator(".head .badge").inner_text() == "Running":
+        page.get_by_role("link", name="Refresh").click()
+    expect(page.locator(".head .badge")).to_have_text("Done")
+    context.close()
 
 
 def test_a_step_is_chosen_and_the_waterfall_zoomed(opened, running: Shop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -12,8 +13,10 @@ import httpx
 import pytest
 from dashboard_kit import BIG_NUMBER, EVIL, LONG_EVENT, Shop, shop
 from holdfast.base.ids import IdFactory, ulid_text
+from holdfast.engine.engine import Engine
+from holdfast.store.reads import RunFilter
 
-PAGES = ("/", "/runs", "/events", "/events/send", "/functions", "/functions/shop-fulfil", "/dead-letters", "/crons", "/audit")
+PAGES = ("/", "/runs", "/events", "/events/send", "/functions", "/functions/shop-fulfil", "/dead-letters", "/crons", "/audit", "/bulk")
 
 
 class Page(HTMLParser):
@@ -141,11 +144,14 @@ def test_a_dead_letter_is_grouped_redriven_once_and_kept_on_record(running: Shop
 
     letter = running.call(running.engine.reader.dead_letter(runs[1]))
     assert letter is not None
-    group = running.post("/dead-letters/redrive", fingerprint=letter.fingerprint, function="shop-fulfil")
-    assert group.status_code == 303
-    assert running.call(running.engine.reader.dead_letters(function="shop-fulfil"))[0] == []
-    actions = [(entry.action, entry.target) for entry in running.call(running.engine.reader.audit(limit=50))]
-    assert all(("run.redrive", run) in actions for run in runs)
+    group = [run for run in running.call(running.engine.reader.runs(RunFilter(fingerprint=letter.fingerprint), limit=200))[0]]
+    where = json.dumps({"fingerprint": letter.fingerprint})
+    ask = running.post("/bulk/ask", action="redrive", filter=where)
+    assert f"Redrive {len(group)} dead letters?" in Page(ask.text).text
+    assert running.call(running.engine.reader.dead_letter(runs[1])).state == "dead", "asked, not done"
+    shown = over(running, running.post("/bulk", action="redrive", filter=where))
+    assert f"Redriven {len(group)}" in shown.text
+    assert running.call(running.engine.reader.dead_letters(fingerprint=letter.fingerprint))[0] == []
 
 
 def test_discarding(running: Shop):
@@ -171,16 +177,42 @@ def test_cancel_and_rerun(running: Shop):
     assert "rerun of" in page(running, f"/runs/{new}").text
 
 
-def test_bulk_asks_first_and_names_what_it_did(running: Shop):
+def over(running: Shop, started: httpx.Response) -> Page:
+    """The page of a bulk operation that was begun, once it has ended."""
+    assert started.status_code == 303, started.text
+    path = started.headers["location"]
+    assert re.fullmatch(r"/bulk/[0-9A-Z]{26}", path)
+    running.call(bulk_ended(running.engine, path.rpartition("/")[2]))
+    return page(running, path)
+
+
+async def bulk_ended(engine: Engine, bulk_id: str) -> None:
+    with engine.notices.subscribe() as notices:
+        while (await engine.bulk_info(bulk_id)).state == "running":
+            async with asyncio.timeout(20):
+                await anext(aiter(notices))
+
+
+def filter_of(answer: httpx.Response) -> str:
+    """The filter that the question would be answered for."""
+    assert answer.status_code == 200, answer.text
+    return next(attrs["value"] for tag, attrs in Page(answer.text).tags if attrs.get("name") == "filter")
+
+
+def test_bulk_asks_first_and_shows_what_it_did(running: Shop):
     runs = [waiting(running, f"bulk{i}") for i in range(2)]
-    ask = running.post("/runs/bulk", action="cancel", run=runs, back="event=shop/order.paid")
-    assert ask.status_code == 200
+    ask = running.post("/bulk/ask", action="cancel", run=runs, back="event=shop/order.paid")
     assert "Cancel 2 runs?" in Page(ask.text).text
+    assert "/runs?event=shop%2Forder.paid" in Page(ask.text).links()
     assert running.call(running.engine.reader.run_view(runs[0])).status == "WAITING", "asked, not done"
-    done = running.post("/runs/bulk", action="cancel", run=runs, back="event=shop/order.paid", confirmed="yes")
-    assert done.headers["location"] == "/runs?event=shop%2Forder.paid"
-    assert "2 runs of 2 cancelled." in page(running, done.headers["location"]).text
+    shown = over(running, running.post("/bulk", action="cancel", filter=filter_of(ask), rate="1000/s"))
+    assert "Cancel 2 runs" in shown.text and "Cancelled 2" in shown.text and "at most 1000/s" in shown.text
+    assert "2 selected runs" in shown.text
     assert {running.call(running.engine.reader.run_view(run)).status for run in runs} == {"CANCELLED"}
+    entry = running.call(running.engine.reader.audit(limit=1))[0]
+    assert (entry.action, entry.detail[:8]) == ("bulk.start", "cancel 2")
+    listed = page(running, "/bulk")
+    assert "Cancel 2 runs" in listed.text and "2 of 2" in listed.text
 
 
 def test_all_that_match_are_changed_at_once(running: Shop):
@@ -188,16 +220,134 @@ def test_all_that_match_are_changed_at_once(running: Shop):
     for run in runs:
         running.until(run, lambda d: bool(d.steps))
     back = "function=sleeper&status=QUEUED%2CRUNNING%2CWAITING"
-    ask = running.post("/runs/bulk", action="cancel", run=runs[:1], back=back)
-    assert "Cancel all 60 that match status:queued,running,waiting fn:sleeper" in Page(ask.text).text
-    done = running.post("/runs/bulk", action="cancel", run=runs[:1], back=back, confirmed="yes", all="yes")
-    assert "60 runs of 60 cancelled." in page(running, done.headers["location"]).text
+    ask = running.post("/bulk/ask", action="cancel", run=runs[:1], back=back, all="yes")
+    assert "Cancel 60 runs?" in Page(ask.text).text
+    assert "status:queued,running,waiting fn:sleeper" in Page(ask.text).text
+    assert "and 50 more." in Page(ask.text).text
+    shown = over(running, running.post("/bulk", action="cancel", filter=filter_of(ask)))
+    assert "60 of 60" in shown.text
     assert {running.call(running.engine.reader.run_view(run)).status for run in runs} == {"CANCELLED"}
+
+
+def test_one_that_is_running_is_on_every_page_and_can_be_stopped(running: Shop):
+    runs = [running.send("test/sleep") for _ in range(5)]
+    for run in runs:
+        running.until(run, lambda d: bool(d.steps))
+    where = json.dumps({"ids": runs})
+    path = running.post("/bulk", action="cancel", filter=where, rate="1/h").headers["location"]
+    shown = page(running, path)
+    assert "Running" in shown.text and "Stop" in shown.text
+    for other in ("/", "/runs", "/crons"):
+        assert "Cancelling 5 runs" in page(running, other).text
+        assert path in page(running, other).links()
+    stopped = running.post(f"{path}/cancel")
+    assert stopped.headers["location"] == path
+    assert "Stopped. What it has done stays done." in page(running, path).text
+    assert "had ended already" in page(running, running.post(f"{path}/cancel").headers["location"]).text
+    assert "Cancelling 5 runs" not in page(running, "/crons").text
+    over(running, running.post("/bulk", action="cancel", filter=where))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"action": "burn", "all": "yes"}, "'burn' is not something to do with runs"),
+        ({"action": "cancel", "filter": "{"}, "The filter can't be read"),
+        ({"action": "cancel", "filter": '{"colour": "red"}', "where": "/bulk"}, "'colour' is nothing to choose runs by"),
+        ({"action": "cancel", "filter": '{"event": "test/sleep"}', "rate": "fast", "where": "/bulk"}, "'fast' is not a rate"),
+    ],
+)
+def test_what_can_not_be_carried_out_says_so(running: Shop, fields: dict[str, str], said: str):
+    run = running.send("test/sleep")
+    running.until(run, lambda d: bool(d.steps))
+    answer = running.post(fields.pop("where", "/bulk/ask"), **fields)
+    assert answer.status_code == 400
+    assert said in Page(answer.text).text
+
+
+def test_a_selection_that_the_action_is_not_possible_with(running: Shop):
+    run = running.send("test/hello")
+    running.end(run)
+    answer = running.post("/bulk/ask", action="cancel", back="status=COMPLETED", all="yes")
+    assert "no run can be cancelled that is COMPLETED" in page(running, answer.headers["location"]).text
+    answer = running.post("/bulk/ask", action="redrive", back="function=greet", all="yes")
+    assert "no run among them that can be redriven" in page(running, answer.headers["location"]).text
+
+
+def test_there_is_no_such_bulk_operation(running: Shop):
+    assert "There is no such bulk operation" in page(running, "/bulk/01ARZ3NDEKTSV4RRFFQ69G5FAV", 404).text
+    assert "not the id of a bulk operation" in page(running, "/bulk/nonsense", 404).text
+
+
+def test_rerun_from_a_step_with_edited_input(running: Shop):
+    running.world.healed = False
+    run = running.send("shop/order.paid", {"order_id": "declined"})
+    running.end(run)
+    step = page(running, f"/runs/{run}?step=charge")
+    assert "of the latest attempt that failed" in step.text
+    assert f"/runs/{run}/edit?step=charge" in step.links()
+    form = page(running, f"/runs/{run}/edit?step=charge")
+    assert re.search(r'<textarea id="input"[^>]*>\[\s*&#34;declined&#34;\s*\]</textarea>', running.http.get(f"/runs/{run}/edit?step=charge").text)
+    assert "keeps what was recorded before charge" in form.text
+
+    broken = running.post(f"/runs/{run}/edit", step="charge", input='[\n  "declined",\n  oops]', data="")
+    assert broken.status_code == 400
+    assert "at line 3, column 3" in Page(broken.text).text
+    assert "oops]</textarea>" in broken.text, "what was typed is kept"
+    answer = running.post(f"/runs/{run}/edit", step="charge", input="5", data="")
+    assert "the input of a step is a list" in Page(answer.text).text
+
+    made = running.post(f"/runs/{run}/edit", step="charge", input='["edited"]', data='{"order_id": "declined"}')
+    new = made.headers["location"].rpartition("/")[2]
+    detail = running.until(new, lambda d: any(s.kind == "wait_event" for s in d.steps))
+    assert next(s.data for s in detail.steps if s.key == "charge").startswith(b'{"charge":"charge-edited"')
+    assert "whose input was edited" in page(running, f"/runs/{new}").text
+    assert running.call(running.engine.reader.run_view(run)).status == "FAILED"
+    entry = running.call(running.engine.reader.audit(limit=1))[0]
+    assert (entry.action, entry.detail) == ("run.rerun", f"as {new}, from step charge, with edited input, with edited event")
+
+
+def test_rerun_from_here_without_changes(running: Shop):
+    run = running.send("test/hello")
+    running.end(run)
+    made = running.post(f"/runs/{run}/rerun", step="say")
+    new = made.headers["location"].rpartition("/")[2]
+    running.end(new)
+    assert "it begins at step &#39;say&#39;" in running.http.get(f"/runs/{new}").text
+
+
+def test_redrive_with_another_event(running: Shop):
+    running.world.healed = False
+    run = running.send("shop/order.paid", {"order_id": "declined"})
+    running.end(run)
+    assert f"/runs/{run}/edit?redrive=yes" in page(running, f"/runs/{run}").links()
+    assert "goes on at the one that failed" in page(running, f"/runs/{run}/edit?redrive=yes").text
+    bad = running.post(f"/runs/{run}/edit", redrive="yes", input="", data='{"amount": 3}')
+    assert bad.status_code == 400 and "order_id" in Page(bad.text).text
+    made = running.post(f"/runs/{run}/edit", redrive="yes", input='["mended"]', data='{"order_id": "mended", "amount": 3}')
+    new = made.headers["location"].rpartition("/")[2]
+    running.until(new, lambda d: any(s.kind == "wait_event" for s in d.steps))
+    assert running.call(running.engine.reader.dead_letter(run)).redriven_as == new
+    event = running.call(running.engine.reader.run_view(new)).event_id
+    assert running.call(running.engine.reader.event(event)).meta["edited_from"] == running.call(running.engine.reader.run_view(run)).event_id
+
+
+def test_groups_are_made_of_all_letters(running: Shop):
+    (group, *_) = running.call(running.engine.reader.letter_groups(function="shop-fulfil")) or [None]
+    if group is None or group.count < 2:
+        running.world.healed = False
+        for run in [running.send("shop/order.paid", {"order_id": "declined"}) for _ in range(2)]:
+            running.end(run)
+        (group, *_) = running.call(running.engine.reader.letter_groups(function="shop-fulfil"))
+    shown = page(running, "/dead-letters")
+    assert "card declined" in shown.text and f"{group.count} letters" in shown.text
+    drill = page(running, f"/dead-letters?fingerprint={group.fingerprint}")
+    assert "All groups" in drill.text and "Redrive all" in drill.text
 
 
 @pytest.mark.parametrize("back", ["//evil.example", "x\r\nSet-Cookie: a=b", "https://evil.example"])
 def test_a_form_cannot_lead_elsewhere(running: Shop, back: str):
-    answer = running.post("/runs/bulk", action="cancel", back=back)
+    answer = running.post("/bulk/ask", action="cancel", back=back)
     assert answer.headers["location"].startswith("/runs")
     assert "a" not in answer.cookies
 
@@ -359,7 +509,7 @@ def test_the_stream_carries_notices_only_and_coalesced(running: Shop):
 
 @pytest.mark.parametrize(
     "path",
-    ["/runs/{run}/cancel", "/runs/{run}/rerun", "/runs/{run}/redrive", "/runs/bulk", "/dead-letters/redrive", "/dead-letters/discard",
+    ["/runs/{run}/cancel", "/runs/{run}/rerun", "/runs/{run}/redrive", "/runs/{run}/edit", "/bulk", "/bulk/ask", "/dead-letters/redrive", "/dead-letters/discard",
      "/events/send", "/functions/shop-fulfil/invoke", "/crons/run"],
 )
 def test_changes_need_the_sessions_token(running: Shop, path: str):

@@ -40,12 +40,12 @@ async def test_a_visitor_sees_everything_and_changes_nothing(tmp_path: Path):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
             run = await engine.start("shop-greet", _outgoing(b'{"card":"4242"}'))
             await engine.result(run, 10)
-            for path in ("/", "/runs", f"/runs/{run}", "/events", "/functions/shop-greet", "/dead-letters", "/crons", "/events/send"):
+            for path in ("/", "/runs", f"/runs/{run}", "/events", "/functions/shop-greet", "/dead-letters", "/crons", "/events/send", "/bulk", f"/runs/{run}?step=say", f"/runs/{run}/edit?step=say"):
                 answer = await client.get(path)
                 assert answer.status_code == 200, path
-                assert 'method="post"' not in answer.text.replace('<form id="bulk" action="/runs/bulk" method="post"', "").replace(
+                assert 'method="post"' not in answer.text.replace('<form id="bulk" action="/bulk/ask" method="post"', "").replace(
                     '<form action="/events/send" method="post"', ""
-                ), f"{path} offers a change"
+                ).replace(f'<form action="/runs/{run}/edit" method="post"', ""), f"{path} offers a change"
                 assert "<button class=\"button button-strong\">" not in answer.text.partition('method="post"')[2].partition("</form>")[0]
                 assert 'href="/leave"' in answer.text
                 assert "4242" not in answer.text, f"{path} shows what is masked"

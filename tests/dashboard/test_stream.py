@@ -45,5 +45,5 @@ async def test_a_listener_that_lost_count_takes_anything_as_changed(tmp_path: Pa
         if not seen.many:
             seen = change(await anext(stream))
         assert seen.many
-        assert set(seen.kinds) == {"dead", "event", "function", "run"}
+        assert set(seen.kinds) == {"bulk", "dead", "event", "function", "run"}
         await stream.aclose()

@@ -217,14 +217,17 @@ async def test_edited_input_runs_a_step_with_other_arguments(protocol, served):
 
     server = protocol()
     served(app, server)
-    for given, told in (([2, {"n": 3}, {"sku": "y"}], "StepRun order"), ([2, {"n": "x"}, None], "StepFailed order"), ([1], "StepFailed order")):
+    said: list[str] = []
+    for given, told in (([2, {"n": 3}, {"sku": "y"}], "StepRun order"), ([2, {"n": "x"}, None], "StepFailed order"), ([1], "StepFailed order"), ({"args": [4, {"n": 5}], "kwargs": {"line": {"sku": "z"}}}, "StepRun order")):
         drive = Run(server, fn.slug, {"name": "c/go", "data": {}})
         drive.memos = {sha("order"): {"input": given}}
         call = await asyncio.to_thread(drive.call, drive.queue[0])
         assert call.named == [told]
+        said.append(str(call.body[0].get("error")))
     assert got[0][:2] == (2, Go(n=3))
-    assert len(got) == 1
-    assert "can't be run with the input [1]" in call.body[0]["error"]["message"]
+    assert got[1] == (4, Go(n=5), Line("z"))
+    assert len(got) == 2
+    assert "the edited input of step 'order' does not fit order(" in said[2]
 
 
 async def test_state_that_is_too_large_for_the_call_is_fetched(protocol, served):

@@ -8,11 +8,12 @@ import random
 import sqlite3
 from itertools import product
 
+import msgspec
 import pytest
 from reader_rows import HOUR, MINUTE, NOW, insert_all, shelf, text
 
 from holdfast.base.ids import IdFactory
-from holdfast.core.rows import EventRow, ItemState, RunRow, RunStatus
+from holdfast.core.rows import DeadLetterRow, EventRow, ItemState, RunRow, RunStatus
 from holdfast.store.reads import RunFilter
 from holdfast.store.sqlite.reading.listing import EventFilter, count_runs, list_events, list_runs
 
@@ -67,7 +68,12 @@ async def seed_mixture(one, count=240):
         else:
             run = one.run(event, function_id, RunStatus[status], at, error=error, parent_id=parent, origin=1 if parent else 0)
         rows += [event, run]
+        fingerprint = rng.choice(["aa", "bb"])
+        letter = status == "FAILED" and rng.choice([True, True, False])
+        if status == "FAILED":
+            rows.append(DeadLetterRow(run.id, function_id, at, fingerprint, "no", 0 if letter else rng.choice([1, 2])))
         known.append({
+            "fingerprint": fingerprint if letter else None,
             "raw": run.id, "id": text(run.id), "status": status, "function": {1: "shop-fulfil", 2: "shop-receipt", 3: "mail-send"}[function_id],
             "app": "mail" if function_id == 3 else "shop", "event": event.name, "event_ids": {text(event.id), key}, "at": at,
             "error": error or "", "parent": parent and text(parent),
@@ -87,6 +93,9 @@ def matches(run, where):
         and (where.until is None or run["at"] < where.until)
         and (where.error is None or where.error.lower() in run["error"].lower())
         and (where.parent is None or run["parent"] == where.parent)
+        and (not where.ids or run["id"] in where.ids)
+        and (not where.dead or run["fingerprint"] is not None)
+        and (where.fingerprint is None or run["fingerprint"] == where.fingerprint)
     )
 
 
@@ -104,6 +113,11 @@ async def test_every_filter_finds_exactly_what_fits(tmp_path):
                 {"since": NOW - 6 * HOUR, "until": NOW - 4 * HOUR}, {"error": "CARD"}, {"error": "100%"}, {"parent": parent},
                 {"parent": parent, "event": NAMES[1]}, {"event": NAMES[2], "error": "declined", "since": NOW - 9 * HOUR},
                 {"event": "no/such"}, {"event_id": "key-8", "event": NAMES[0]},
+                {"ids": tuple(run["id"] for run in known[::3])}, {"ids": ("nonsense", known[3]["id"])}, {"dead": True},
+                {"fingerprint": "aa"}, {"dead": True, "fingerprint": "bb", "event": NAMES[0], "since": NOW - 9 * HOUR},
+                {"dead": True, "error": "declined", "until": NOW - 2 * HOUR}, {"dead": True, "parent": parent},
+                {"ids": tuple(run["id"] for run in known[::2]), "dead": True}, {"dead": True, "event_id": "key-12"},
+                {"parent": parent, "event_id": "key-4"},
             ],
         }
         found = 0
@@ -418,3 +432,24 @@ async def test_a_page_of_live_runs_costs_the_same_however_many_there_are(tmp_pat
     # `until` passes over the seconds by which ids and rows may differ: 5,000 runs here
     assert max(costs[4:6] + costs[7:]) <= max(costs[:4]) * 1.3 + 200
     assert costs[6] < 5_000 * 25
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("asked", [{"dead": True}, {"dead": True, "fingerprint": "aa"}, {"ids": 30}, {"status": ("QUEUED", "RUNNING", "WAITING")}])
+async def test_the_next_slice_of_a_bulk_operation_costs_the_same_however_many_there_are(tmp_path, asked):
+    costs = []
+    for count in (1_000, 20_000):
+        async with shelf(tmp_path / str(count)) as one:
+            one.function(1, "shop-fulfil")
+        ids = IdFactory(seed=4)
+        runs = [RunRow(ids.new(NOW + n), 1, ids.new(NOW + n), RunStatus.FAILED, NOW + n, NOW + n, NOW + n, lane="1") for n in range(count)]
+        live = [msgspec.structs.replace(run, id=ids.new(NOW + count + n), status=RunStatus.RUNNING, ended_at=None) for n, run in enumerate(runs)]
+        insert_all(one.path, runs + live)
+        insert_all(one.path, [one.item(run, ItemState.TIMED) for run in live])
+        insert_all(one.path, [DeadLetterRow(run.id, 1, NOW, "aa" if n % 2 else "bb", "no", 0) for n, run in enumerate(runs)])
+        where = RunFilter(**{**asked, **({"ids": tuple(text(run.id) for run in runs[:30])} if "ids" in asked else {})})
+        cursor = text((live if "status" in asked else runs)[count // 2].id)
+        steps, (page, _) = cost(one.path, lambda conn, where=where, cursor=cursor: list_runs(conn, where, 20, cursor))
+        assert len(page) == 20
+        costs.append(steps)
+    assert costs[1] <= costs[0] * 1.3 + 200

@@ -114,11 +114,15 @@ class ServerApi:
         """A DELETE below `/v1` that answers something."""
         return self._request("DELETE", path, None, Answer[kind]).data  # type: ignore[valid-type]
 
+    def remove(self, path: str) -> None:
+        """A DELETE below `/v1` that answers nothing."""
+        self._request("DELETE", path, None, None)
+
     def send_event(self, event: Mapping[str, Any], event_key: str | None) -> str:
         """Send one event; its internal id."""
         return self._request("POST", "/e/" + quote(event_key or "dev", safe=""), event, Accepted).ids[0]
 
-    def _request(self, method: str, path: str, body: Any, kind: type[T]) -> T:
+    def _request(self, method: str, path: str, body: Any, kind: type[T] | None) -> T:
         data = None if body is None else msgspec.json.encode(body)
         headers = self._headers | ({} if data is None else {"Content-Type": "application/json"})
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310 - http(s), checked above
@@ -136,7 +140,9 @@ class ServerApi:
             return "The address comes from INNGEST_BASE_URL; is that server running?"
         return "Start one with `holdfast dev`, or name another with --url."
 
-    def _decode(self, raw: bytes, content_type: str, kind: type[T]) -> T:
+    def _decode(self, raw: bytes, content_type: str, kind: type[T] | None) -> T:
+        if kind is None:
+            return None  # type: ignore[return-value]
         try:
             return msgspec.json.decode(raw, type=kind)
         except msgspec.ValidationError as error:

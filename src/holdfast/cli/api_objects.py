@@ -90,10 +90,29 @@ class DeadLetter(Struct, frozen=True):
     """A run that failed for good."""
 
     run_id: str
-    function: str
-    event_name: str
-    at: str
-    error: str
+    redriven_as: str | None = None
+
+
+class BulkStarted(Struct, frozen=True):
+    """A bulk operation that a request began, or how many runs it would come to."""
+
+    id: str | None
+    total: int
+
+
+class Bulk(Struct, frozen=True):
+    """How far a bulk operation is."""
+
+    state: str
+    total: int
+    done: int
+    skipped: int
+    failed: int
+    error: str | None
+
+    @property
+    def seen(self) -> int:
+        return self.done + self.skipped + self.failed
 
 
 class Started(Struct, frozen=True):

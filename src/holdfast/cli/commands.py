@@ -18,6 +18,8 @@ COMMANDS = {
     "start": ("holdfast.cli.start", "Run the server in production, with keys."),
     "send": ("holdfast.cli.send", "Send an event."),
     "runs": ("holdfast.cli.runs", "List runs, or show one with its steps."),
+    "cancel": ("holdfast.cli.cancel", "Cancel runs: those named, or all that match."),
+    "rerun": ("holdfast.cli.rerun", "Run again: the same function for the same event, as a new run."),
     "crons": ("holdfast.cli.crons", "List schedules, or fire one now."),
     "redrive": ("holdfast.cli.redrive", "Run dead letters again."),
     "functions": ("holdfast.cli.functions", "List functions, with what waits in line."),

@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from urllib.parse import quote
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
-from rich.progress import track
 
-from holdfast.base.clock import SystemClock
-from holdfast.cli.api import ApiError, ServerApi, signing_key_option, url_option
-from holdfast.cli.api_objects import DeadLetter, Started
-from holdfast.cli.commands import Problem
-from holdfast.cli.console import err, out, say
-from holdfast.cli.run_tables import dead_letters_table
-from holdfast.dashboard.humanize import plural
+from holdfast.base.clock import SystemClock, iso
+from holdfast.cli.api import ServerApi, signing_key_option, url_option
+from holdfast.cli.api_objects import DeadLetter, Run
+from holdfast.cli.bulk import (
+    Words,
+    carry_out,
+    checked_rate,
+    chosen,
+    confirm,
+    filter_options,
+    how_many,
+    one_by_one,
+)
+from holdfast.cli.console import out, say
+from holdfast.cli.rerun import edit_of, start_again
+from holdfast.cli.run_tables import runs_table
+from holdfast.cli.runs import list_runs
+from holdfast.dashboard.humanize import number
 
+WORDS = Words("redrive", "Run {} again?", "Redriving", "redriven", "dead letter")
 _PAGE = 100
 _SHOWN = 10
+_NAMED = 1000
+"""Up to so many letters, which run became which is printed."""
 
 
 @click.command("redrive")
 @click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
-@click.option("--function", metavar="ID", help="All dead letters of this function: fulfil, or shop-fulfil.")
-@click.option("--all", "everything", is_flag=True, help="All dead letters there are.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most this many, oldest failures last.")
-@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
-@click.option("--dry-run", is_flag=True, help="Only say which they are.")
+@click.option("--input", "input_text", metavar="JSON", help="Other input for the step that failed, of one run.")
+@click.option("--data", "data_text", metavar="JSON", help="Other data for the event, of one run.")
+@filter_options(status=False)
+@click.option("--fingerprint", metavar="TEXT", help="Those of one error, as the API and dashboard group them.")
+@click.option("--limit", type=click.IntRange(1, _NAMED), metavar="N", help="At most this many, oldest failures last.")
 @url_option
 @signing_key_option
 def command(
     run_ids: tuple[str, ...],
+    input_text: str | None,
+    data_text: str | None,
     function: str | None,
+    event: str | None,
+    error: str | None,
+    since: str | None,
+    until: str | None,
     everything: bool,
-    limit: int | None,
+    rate: str | None,
     yes: bool,
     dry_run: bool,
+    fingerprint: str | None,
+    limit: int | None,
     url: str,
     signing_key: str | None,
 ) -> None:
@@ -48,60 +68,63 @@ def command(
 
     \b
       holdfast redrive 01JB8Z5T2M6W0Q4X9C3V7N1K8R
-      holdfast redrive --function fulfil
-      holdfast redrive --all --yes
+      holdfast redrive 01JB8Z5T2M6W0Q4X9C3V7N1K8R --input '["o1", 5]'
+      holdfast redrive --function fulfil --since 1h
+      holdfast redrive --all --yes --rate 10/s
     """  # noqa: D301
-    if sum(map(bool, (run_ids, function, everything))) != 1:
-        raise click.UsageError("name run ids, or --function ID, or --all; `holdfast runs --status FAILED` lists them")
+    where = {
+        "function": function,
+        "event": event,
+        "error": error,
+        "since": since,
+        "until": until,
+        "fingerprint": fingerprint,
+    }
+    found = chosen(run_ids, where, everything=everything)
+    rate = checked_rate(rate)
+    edit = edit_of(None, input_text, data_text, run_ids)
     api = ServerApi(url, signing_key)
     if run_ids:
-        chosen: Sequence[str] = run_ids
-    else:
-        letters = dead_letters(api, function, limit)
-        if not letters:
-            of = f" of {function}" if function else ""
-            say(f"There are no dead letters{of}.")
-            return
-        out().print(dead_letters_table(letters[:_SHOWN], SystemClock().now()))
-        if len(letters) > _SHOWN:
-            counts = Counter(letter.function for letter in letters)
-            by_function = ", ".join(f"{count} of {name}" for name, count in counts.most_common())
-            say(f"... {plural(len(letters), 'dead letter')}: {by_function}")
-        chosen = [letter.run_id for letter in letters]
+        if not dry_run:
+            one_by_one(run_ids, lambda run_id: start_again(api, run_id, WORDS, edit), WORDS)
+        return
+    total = how_many(api, WORDS, found)
+    if not total:
+        of = f" of {function}" if function else ""
+        say(f"There are no dead letters{of}." if everything or function else "No dead letter matches.")
+        return
+    letters = _letters(api, found, min(total, limit or _NAMED))
+    out().print(runs_table(letters[:_SHOWN], SystemClock().now()))
+    total = total if limit is None else min(total, limit)
+    if total > _SHOWN:
+        say(f"... {number(total)} in all")
     if dry_run:
         return
-    if not run_ids and not yes:
-        click.confirm(f"Run {plural(len(chosen), 'dead letter')} again?", abort=True)
-    _redrive(api, chosen)
+    confirm(WORDS, total, yes=yes)
+    named = [letter.run_id for letter in letters]
+    try:
+        carry_out(api, WORDS, found if limit is None else {"ids": named}, rate)
+    finally:
+        if total <= _NAMED:
+            _print_new_runs(api, named)
 
 
-def dead_letters(api: ServerApi, function: str | None, limit: int | None) -> list[DeadLetter]:
-    """Dead letters that were neither redriven nor discarded, page by page."""
-    found: list[DeadLetter] = []
+def _letters(api: ServerApi, where: Mapping[str, Any], count: int) -> list[Run]:
+    """The runs whose dead letters a filter matches, newest first, `count` at most."""
+    query = {name: iso(value) if name in {"since", "until"} else value for name, value in where.items() if name != "all"}
+    return list_runs(api, Run, {**query, "dead": "true"}, count)
+
+
+def _print_new_runs(api: ServerApi, run_ids: Sequence[str]) -> None:
+    """Which run each letter became. The newest are first on every page, so those are found at once."""
+    wanted = set(run_ids)
     cursor: str | None = None
-    while limit is None or len(found) < limit:
-        size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-        page = api.get("/v1/dead-letters", list[DeadLetter], function=function, state="dead", limit=size, cursor=cursor)
-        found += page.data
+    while wanted:
+        page = api.get("/v1/dead-letters", list[DeadLetter], state="redriven", limit=_PAGE, cursor=cursor)
+        for letter in page.data:
+            if letter.run_id in wanted:
+                wanted.discard(letter.run_id)
+                click.echo(f"{letter.run_id} -> {letter.redriven_as}")
         cursor = page.metadata.next_cursor
-        if cursor is None:
-            break
-    return found
-
-
-def _redrive(api: ServerApi, run_ids: Sequence[str]) -> None:
-    refused: list[str] = []
-    progress = track(run_ids, "Redriving", console=err(), transient=True, disable=len(run_ids) < _SHOWN)
-    for run_id in progress:
-        try:
-            started = api.post(f"/v1/runs/{quote(run_id, safe='')}/redrive", Started)
-        except ApiError as error:
-            if error.status in {None, 401}:
-                raise
-            refused.append(f"{run_id}: {error}")
-        else:
-            click.echo(f"{run_id} -> {started.run_id}")
-    for line in refused:
-        say(line, "red")
-    if refused:
-        raise Problem(f"{plural(len(refused), 'run')} of {len(run_ids)} could not be redriven")
+        if cursor is None or not page.data or page.data[-1].run_id < min(run_ids):
+            return

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from holdfast.base.clock import to_ms
-from holdfast.cli.api_objects import NULL, Attempt, DeadLetter, History, Run, Step
+from holdfast.cli.api_objects import NULL, Attempt, History, Run, Step
 from holdfast.cli.console import status_text
 from holdfast.dashboard.humanize import ago, duration
 
@@ -34,20 +34,6 @@ def runs_table(runs: Sequence[Run], now: int) -> RenderableType:
             _took(run.duration_ms),
             str(run.steps),
             Text(run.error, style="red") if run.error else Text(run.reason or "", style="dim"),
-        )
-    return table
-
-
-def dead_letters_table(letters: Sequence[DeadLetter], now: int) -> RenderableType:
-    """A list of dead letters; `now` in milliseconds since 1970."""
-    table = styled_table("Run", "Function", "Event", "Failed", "Error")
-    for letter in letters:
-        table.add_row(
-            Text(letter.run_id),
-            Text(letter.function),
-            Text(letter.event_name),
-            since(letter.at, now),
-            Text(letter.error, style="red"),
         )
     return table
 

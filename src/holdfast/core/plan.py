@@ -127,6 +127,8 @@ class Plan(Generic[A]):
 
     size: ClassVar[int] = 256
     """Rough bytes it holds until its commit, for bounding groups."""
+    parts: ClassVar[int] = 1
+    """How many plans it stands for: each may give places back."""
     patient: ClassVar[bool] = True
     """Whether it waits for a full disk to have room again. False where a caller is told, who can try again."""
     then: Callable[[Any], None] | None

@@ -11,6 +11,7 @@ import msgspec
 from holdfast.core.gates import release
 from holdfast.core.ingest import Accepted, Incoming, admit, reads_of, resolve, watched
 from holdfast.core.machine import Lease, headline, holds
+from holdfast.core.overrides import carried
 from holdfast.core.plan import STALE, Plan, Read, Refused, Tx, WaitsFor
 from holdfast.core.progress import (
     COALESCING_VERSION,
@@ -110,12 +111,14 @@ class Answered(Plan[Accepted]):
         if any(self._conflicts(tx, one) for one in self.operations):
             return Refused(CONFLICT)
         out = Accepted.empty()
+        under_way = frozenset(progress_of(run).pending)
         run = self._enter(tx, run)
         retried, settled = None, False
         for one in self.operations:
             known = tx.get(StepRow, (run.id, one.key))
             if known is not None and known.state != StepState.PENDING:
                 continue  # reported twice: the first report counts
+            one.step = carried(one.step, known)
             if one.settled:
                 run = self._settle(tx, run, one, out)
                 settled = True
@@ -125,7 +128,7 @@ class Answered(Plan[Accepted]):
                 tx.put(one.step)
                 run = replace(run, error=headline(one.attempt.error))
                 tx.put(run)
-            elif known is None:
+            elif known is None or one.key not in under_way:
                 self._begin(tx, run, one, out)
         self._leave(tx, item, retried, out, settled=settled)
         return out
@@ -146,7 +149,8 @@ class Answered(Plan[Accepted]):
             progress.planning = True
         for one in beginning:
             known = tx.get(StepRow, (run.id, one.key))
-            if known is None and one.key not in progress.pending:
+            unsettled = known is None or known.state == StepState.PENDING
+            if unsettled and one.key not in progress.pending:
                 progress.pending.append(one.key)
                 if one.racing:
                     progress.racing.append(one.key)

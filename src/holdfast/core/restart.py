@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.core.ingest import Accepted, Match, admit, match_reads
+from holdfast.core.overrides import input_of, override
 from holdfast.core.plan import EventsOfBatch, Plan, Read, Refused, StepsOf, Tx
 from holdfast.core.rows import DeadLetterRow, EventRow, RunRow, StepKind, StepState
 
@@ -50,32 +51,50 @@ class Restart(Plan[tuple[bytes, Accepted]]):
                 return Refused("the run is not a dead letter")
             if letter.redriven_as is not None:
                 return letter.redriven_as, Accepted.empty()
+        problem = self._problem(tx, old)
+        if problem is not None:
+            return Refused(problem)
         out = Accepted.empty()
-        admit(tx, self.match, EventRow(old.event_id, "", 0, 0, b""), out)
+        admit(tx, self.match, EventRow(self._event_id(old), "", 0, 0, b""), out)
         if out.refused:
             return Refused(out.refused[0])
-        if self.redrive and letter is not None:
+        if letter is not None:
             tx.put(replace(letter, state=1, redriven_as=self.match.run_id, resolved_at=tx.now))
-        run = tx.get(RunRow, self.match.run_id)
-        if run is not None and old.batch:
-            self._copy_batch(tx, run, old)
         for one in out.leased:
             one.event = None
-        if self.redrive:
-            self._copy_steps(tx)
+        run = tx.get(RunRow, self.match.run_id)
+        assert run is not None
+        self._begin(tx, old, run)
         return self.match.run_id, out
 
-    def _copy_batch(self, tx: Tx, run: RunRow, old: RunRow) -> None:
-        run.batch = old.batch
-        for one in tx.find(EventsOfBatch(old.id)):
-            tx.append(replace(one, run_id=run.id))
+    def _problem(self, tx: Tx, old: RunRow) -> str | None:
+        """Why it can't be done with this old run, if it can't."""
+        return None
 
-    def _copy_steps(self, tx: Tx) -> None:
-        run = tx.get(RunRow, self.match.run_id)
+    def _event_id(self, old: RunRow) -> bytes:
+        """The event of the new run."""
+        return old.event_id
+
+    def _begin(self, tx: Tx, old: RunRow, run: RunRow) -> None:
+        """What the new run begins with."""
+        if old.batch:
+            run.batch = old.batch
+            for event in tx.find(EventsOfBatch(old.id)):
+                tx.append(replace(event, run_id=run.id))
+        self._copy_steps(tx, run)
+
+    def _copy_steps(self, tx: Tx, run: RunRow) -> None:
+        if not self.redrive:
+            return
         for step in tx.find(StepsOf(self.run_id)):
-            if step.state == StepState.DONE and step.kind != StepKind.END and run is not None:
+            if step.kind == StepKind.END:
+                continue
+            given = input_of(step)
+            if step.state == StepState.DONE:
                 tx.insert(replace(step, run_id=run.id))
                 run.steps = max(run.steps, step.seq)
+            elif given is not None:
+                tx.insert(override(run.id, step, given, tx.now))
 
 
 class Discard(Plan[bool]):

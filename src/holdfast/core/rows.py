@@ -197,6 +197,9 @@ class AttemptRow(Row):
     ended_at: int
     retry_at: int | None
     error: bytes
+    input: bytes | None = None
+    """JSON of the arguments of the step's body, where they have a JSON form that isn't large: a list of the positional
+    ones, or {args, kwargs}."""
 
 
 class WaitRow(Row):
@@ -445,6 +448,41 @@ class AuditRow(Row):
     detail: str = ""
 
 
+class BulkState(IntEnum):
+    """Where a bulk operation is."""
+
+    RUNNING = 0
+    DONE = 1
+    CANCELLED = 2
+
+
+class BulkRow(Row):
+    """One action on all runs that a filter matches, carried out in slices from the newest run to the oldest."""
+
+    TABLE: ClassVar[str] = "bulk_operations"
+    id: bytes
+    action: str
+    """cancel, rerun, redrive or discard."""
+    filter: bytes
+    """JSON of which runs."""
+    actor: str
+    created_at: int
+    state: int = BulkState.RUNNING
+    rate: str | None = None
+    """How many runs in how much time at most, such as 10/s; None: as fast as the node has room."""
+    total: int = 0
+    """How many runs matched when it began."""
+    done: int = 0
+    skipped: int = 0
+    """There was nothing to do any more: the run had ended, or was redriven already."""
+    failed: int = 0
+    error: str | None = None
+    """Why the last of those that failed did."""
+    cursor: bytes = b""
+    """The last run looked at; it goes on below. At first the operation's own id, so that no later run is in it."""
+    ended_at: int | None = None
+
+
 def row_key(row: Row) -> object:
     """The primary key of a row, as the overlay uses it."""
     return KEYS[type(row)](row)
@@ -466,6 +504,7 @@ KEYS: dict[type[Row], Callable[[Any], Any]] = {
     LogRow: lambda r: (r.run_id, r.seq),
     NoteRow: lambda r: (r.run_id, r.seq),
     AuditRow: lambda r: r.id,
+    BulkRow: lambda r: r.id,
     LeaseCountRow: lambda r: r.gate,
     RunCountRow: lambda r: r.gate,
     ThrottleRow: lambda r: r.gate,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 from pydantic import ValidationError
@@ -56,6 +57,19 @@ def object_bytes(text: str, what: str) -> bytes:
     return msgspec.json.format(raw, indent=-1)
 
 
+def json_value(text: str, what: str) -> Any:
+    """The value that a JSON text holds. Numbers keep all their digits.
+
+    Raises:
+        EventInvalidError: it is not JSON; the message says where.
+    """
+    raw = text.strip()
+    try:
+        return decode_json(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise EventInvalidError(f"{what} is not JSON: {_locate(raw, str(error))}") from error
+
+
 def check(model: type[Event], name: str, raw: bytes) -> None:
     """Refuse data that does not fit the event's schema.
 
@@ -106,9 +120,12 @@ def _refuse_near_miss(apps: Mapping[str, App], name: str) -> None:
 
 def _locate(text: str, problem: str) -> str:
     head, _, tail = problem.rpartition("(byte ")
-    if not tail.rstrip(")").isdecimal():
+    if "truncated" in problem:
+        head, before = "it ends too early,", text
+    elif tail.rstrip(")").isdecimal():
+        before = text.encode()[: int(tail.rstrip(")"))].decode("utf-8", "ignore")
+    else:
         return problem
-    before = text.encode()[: int(tail.rstrip(")"))].decode("utf-8", "ignore")
     return f"{head.strip()} at line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
 
 

@@ -35,6 +35,7 @@ _STROKE = {
     "alert": "M8 2.4 14.2 13.2H1.8zM8 6.4v3M8 11.2v.2",
     "keys": "M1.8 4.2h12.4v7.6H1.8zM4.4 6.6h.2M6.8 6.6h.2M9.2 6.6h.2M11.6 6.6h.2M4.6 9.4h6.8",
     "send": "M2.4 8 13.6 2.8 10 13.4 7.6 9z",
+    "edit": "M3 13l.6-2.8 7-7 2.2 2.2-7 7zM9.2 4.6l2.2 2.2",
     "play": "M5 3.4 12 8l-7 4.6z",
     "fold": "M3 8h2l1.4-3.4L9.6 11.4 11 8h2",
     "calendar": "M2.8 4h10.4v9H2.8zM2.8 6.8h10.4M5.6 2.4v2.8M10.4 2.4v2.8",
@@ -45,7 +46,7 @@ LOGO = Markup(
     '<svg class="logo" viewBox="0 0 24 24" width="24" height="24" aria-hidden="true" fill="none" stroke="currentColor" '
     'stroke-width="2.2" stroke-linecap="round"><path d="M12 2.5v11"/><path d="M12 13.5c0 4-2.2 5-3.2 8"/>'
     '<path d="M12 13.5c0 4 2.2 5 3.2 8"/><path d="M12 11.5c0 4-4 4.500-7 7.500"/><path d="M12 11.500c0 4 4 4.500 7 7.500"/>'
-    '<path d="M12 6.500c2.500 0 4-1.200 4.600-3"/><path d="M12 8.500c-2.500 0-4-1.200-4.600-3"/></svg>'
+    '<path d="M12 6.500c2.500 0 4-1.200 4.6-3"/><path d="M12 8.500c-2.500 0-4-1.200-4.6-3"/></svg>'
 )
 """A holdfast: the root by which kelp clings to rock."""
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 import msgspec
 
-from holdfast.base.clock import to_ms
-from holdfast.base.duration import duration_ms
 from holdfast.base.errors import ConfigurationError
 from holdfast.base.ids import ulid_bytes
+from holdfast.base.moment import moment
 from holdfast.dashboard.status import RUN_STATUSES
 from holdfast.store.reads import RunFilter
 
@@ -163,22 +161,6 @@ def from_params(params: Mapping[str, str]) -> tuple[RunQuery, str | None]:
             problem = f"'{fields[name]}' is not a time; write {name}:1h, {name}:7d or {name}:2026-03-01"
             fields[name] = ""
     return RunQuery(status=tuple(dict.fromkeys(status)), **fields), problem
-
-
-def moment(text: str, now: int) -> int:
-    """A moment from `1h` (so long ago), a date, RFC 3339 text or milliseconds since 1970.
-
-    Raises:
-        ConfigurationError: it is none of these.
-    """
-    if text.isdecimal() and len(text) >= 12:
-        return int(text)
-    if re.fullmatch(r"\d{4}-\d\d-\d\d.*", text):
-        try:
-            return to_ms(datetime.fromisoformat(text))
-        except ValueError as error:
-            raise ConfigurationError(f"'{text}' is not a date; write 2026-03-01 or 2026-03-01T14:00Z") from error
-    return now - duration_ms(text)
 
 
 def is_id(text: str) -> bool:

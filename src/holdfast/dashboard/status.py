@@ -35,6 +35,29 @@ LETTER_STATES: dict[str, Status] = {
     "discarded": Status("Discarded", "idle", "stop"),
 }
 
+BULK_STATES: dict[str, Status] = {
+    "running": Status("Running", "run", "running"),
+    "done": Status("Done", "ok", "check"),
+    "cancelled": Status("Stopped", "idle", "stop"),
+}
+
+
+class BulkAction(msgspec.Struct, frozen=True):
+    """How an action on many runs is spoken of."""
+
+    verb: str
+    doing: str
+    done: str
+    thing: str = "run"
+
+
+BULK_ACTIONS = {
+    "cancel": BulkAction("Cancel", "Cancelling", "cancelled"),
+    "rerun": BulkAction("Rerun", "Starting again", "started again"),
+    "redrive": BulkAction("Redrive", "Redriving", "redriven", "dead letter"),
+    "discard": BulkAction("Discard", "Discarding", "discarded", "dead letter"),
+}
+
 KIND_LABELS = {
     "run": "step",
     "sleep": "sleep",

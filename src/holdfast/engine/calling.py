@@ -8,6 +8,7 @@ import msgspec
 
 from holdfast.base.codec import decode_json
 from holdfast.base.ids import ulid_text
+from holdfast.core.overrides import input_of
 from holdfast.core.progress import progress_of
 from holdfast.core.rows import EventRow, StepKind, StepRow, StepState
 from holdfast.engine.host import Host
@@ -31,7 +32,7 @@ def call_body(remote: RemoteRun) -> bytes:
         (step for step in remote.steps if step.state != StepState.PENDING), key=lambda step: step.seq
     )
     memos = {step.key: memo(step) for step in settled}
-    memos |= {step.key: given for step in remote.steps if (given := _input(step)) is not None}
+    memos |= {step.key: given for step in remote.steps if (given := _edited(step)) is not None}
     detached = sum(len(bytes(one)) for one in memos.values()) > MAX_STATE_BYTES
     body = _encode(remote, settled, {} if detached else memos, detached=detached, events=True)
     if len(body) > MAX_BODY_BYTES:
@@ -94,14 +95,10 @@ def memo(step: StepRow) -> msgspec.Raw:
     return msgspec.Raw(b'{"data":' + data + b"}")
 
 
-def _input(step: StepRow) -> msgspec.Raw | None:
+def _edited(step: StepRow) -> msgspec.Raw | None:
     """What a step is to be run with instead of its own arguments, after a rerun with edited input."""
-    if step.state != StepState.PENDING or step.kind != StepKind.RUN or not step.data:
-        return None
-    found = decode_json(step.data)
-    if not isinstance(found, dict) or "input" not in found:
-        return None
-    return msgspec.Raw(msgspec.json.encode({"input": found["input"]}))
+    given = input_of(step) if step.state == StepState.PENDING else None
+    return None if given is None else msgspec.Raw(b'{"input":' + given + b"}")
 
 
 def request_id(remote: RemoteRun) -> str:

@@ -66,6 +66,11 @@ async def cancel_run(host: Host, run_id: bytes) -> bool | None:
     if run is None:
         return None
     event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
-    plan = Cancel(run_id, host.end_events(run, event, Ending(RunStatus.CANCELLED)))
+    return await host.submit(cancel_plan(host, run, event)) is not None
+
+
+def cancel_plan(host: Host, run: RunRow, event: EventRow | None, reason: str | None = None) -> Cancel:
+    """The plan that cancels a run as a person asks for it, with what follows its commit."""
+    plan = Cancel(run.id, host.end_events(run, event, Ending(RunStatus.CANCELLED)), reason=reason)
     plan.then = lambda accepted: host.run_cancelled(run, accepted)
-    return await host.submit(plan) is not None
+    return plan

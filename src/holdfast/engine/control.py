@@ -17,16 +17,16 @@ from holdfast.base.errors import (
     RunRefusedError,
 )
 from holdfast.base.ids import ulid_bytes, ulid_text
-from holdfast.core.ingest import Accepted, Ingest, Match
+from holdfast.core.ingest import Accepted, Ingest
 from holdfast.core.plan import Refused
-from holdfast.core.restart import Discard, Restart, Write
+from holdfast.core.restart import Discard, Write
 from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepRow
 from holdfast.engine.children import cancel_run
 from holdfast.engine.crons import tick
-from holdfast.engine.functions import Registered
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
-from holdfast.sdk.sender import Outgoing, RunInfo
+from holdfast.engine.restarts import restart_plan
+from holdfast.sdk.sender import Edit, Outgoing, RunInfo
 from holdfast.store.reads import RunFilter
 
 
@@ -155,32 +155,29 @@ class RunControl:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
         return cancelled
 
-    async def rerun(self, run_id: str) -> str:
-        """A new run of the same function for the same event, from the beginning.
+    async def rerun(self, run_id: str, edit: Edit | None = None) -> str:
+        """A new run of the same function for the same event, from the beginning or as the edit says.
 
         Raises:
             RunNotFoundError: there is no such run.
-            ConfigurationError: its function is not part of this app any more, or the run has not ended.
+            ConfigurationError: its function is not part of this app any more, the run has not ended, or the edit names
+                a step that it doesn't have.
+            EventInvalidError: the edited event is not acceptable.
         """
-        return await self._restart(run_id, redrive=False)
+        return await self._restart(run_id, redrive=False, edit=edit)
 
-    async def redrive(self, run_id: str) -> str:
+    async def redrive(self, run_id: str, edit: Edit | None = None) -> str:
         """A new run that goes on where a dead letter stopped; twice gives the same run. Errors as for `rerun`."""
-        return await self._restart(run_id, redrive=True)
+        return await self._restart(run_id, redrive=True, edit=edit)
 
-    async def _restart(self, run_id: str, *, redrive: bool) -> str:
+    async def _restart(self, run_id: str, *, redrive: bool, edit: Edit | None) -> str:
         raw = _run_key(run_id)
         run = (await self._host.store.read([(RunRow, raw)])).get(RunRow, raw)
         if run is None:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        fn = self._host.function_by_id(run.function_id)
-        if fn is None:
-            raise ConfigurationError(
-                f"function {self._host.slug_of(run.function_id)!r} is not part of the running app; start the app that has it"
-            )
-        match = await self._match_again(run, fn, origin=3 if redrive else 2)
-        plan = Restart(raw, match, redrive=redrive)
-        plan.then = self._restarted
+        event = (await self._host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
+        plan = restart_plan(self._host, run, event, redrive=redrive, edit=edit)
+        plan.then = self.restarted
         answer = await self._host.submit(plan)
         if isinstance(answer, Refused):
             raise ConfigurationError(f"run {run_id} can't be {'redriven' if redrive else 'rerun'}: {answer.reason}")
@@ -188,19 +185,8 @@ class RunControl:
             self._host.notices.publish(Notice("dead", run_id, run.function_id))
         return ulid_text(answer[0])
 
-    async def _match_again(self, run: RunRow, fn: Registered, *, origin: int) -> Match:
-        host = self._host
-        event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
-        if event is None:
-            raise ConfigurationError(f"the event of run {ulid_text(run.id)} is no longer stored")
-        run_id = host.ids.new(host.clock.now() + 1)
-        match = host.intake.match(event, run_id, fn.id, fn.version, origin=origin, parent_id=run.id)
-        if match.admission is not None:
-            match.admission.restarted = True
-            match.admission.recorded = False
-        return match
-
-    def _restarted(self, answer: tuple[bytes, Accepted] | Refused) -> None:
+    def restarted(self, answer: tuple[bytes, Accepted] | Refused) -> None:
+        """After the commit of a restart: execute what was leased."""
         if not isinstance(answer, Refused):
             self._host.accepted(answer[1])
 

@@ -24,6 +24,7 @@ def kill(engine: Engine) -> None:
     if engine.cluster is not None:
         engine.cluster.stop()
     engine.timers.cancel()
+    engine.bulks.kill()
     for watch in engine._watches:
         watch.stop()
     for live in list(engine.live.values()):
@@ -43,6 +44,7 @@ async def reap(engine: Engine, seconds: float = 10.0) -> None:
     """
     async with asyncio.timeout(seconds):
         await engine.dispatch.emptied()
+        await engine.bulks.stop()
         if engine._pruning is not None:
             await asyncio.wait({engine._pruning})
         for threads in (engine.threads, engine.function_threads):

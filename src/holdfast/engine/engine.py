@@ -34,6 +34,7 @@ from holdfast.core.signals import Given, GiveSignal
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.alerting import Alerting
 from holdfast.engine.applications import Applications
+from holdfast.engine.bulk import Bulks
 from holdfast.engine.children import Children
 from holdfast.engine.cluster import Cluster
 from holdfast.engine.control import RunControl
@@ -90,6 +91,8 @@ class EngineOptions:
     tune_interpreter: bool = True
     """Whether the interpreter's cycle collector looks less often while the engine runs, and its threads change places sooner
     once something else computes beside it."""
+    keep_inputs: bool = True
+    """Whether what a step's body was called with is kept when it fails, to be looked at and edited; at most 64 KiB."""
     retry_interval_ms: int | None = None
     """A constant delay between the attempts of functions that are called over HTTP, instead of their backoff."""
     alert_every_ms: int = 1000
@@ -134,6 +137,7 @@ class Engine:
         self.loop: asyncio.AbstractEventLoop
         self.linger_ms = self.options.linger_ms
         self.capacity = self.options.capacity
+        self.keep_inputs = self.options.keep_inputs
         self._slugs: dict[int, str] = {}
         self.executable: frozenset[int] = frozenset()
         """Functions whose runs may be executed here now: those of this node that are not held."""
@@ -167,6 +171,9 @@ class Engine:
         self.discard = self.control.discard
         self.run_cron = self.control.run_cron
         self.audit = self.control.audit
+        self.bulks = Bulks(self, self.control)
+        self.bulk_info = self.bulks.info
+        self.cancel_bulk = self.bulks.cancel
         self._unsent = 0
         self._lifespans: list[Any] = []
         self._interpreter = Interpreter()
@@ -226,6 +233,7 @@ class Engine:
         for watch in self._watches:
             watch.start()
         refuse_after_fork(self.store.group)
+        self.bulks.boot()
         self.claim()
 
     async def _register(self) -> None:
@@ -324,6 +332,7 @@ class Engine:
             self.cluster.stop()
         self.alerting.stop()
         self.timers.cancel()
+        await self.bulks.stop()
         for watch in self._watches:
             watch.stop()
         if self._pruning is not None:
@@ -514,6 +523,10 @@ class Engine:
             raise NotRunningError("send_sync would block the loop it waits for; use `await app.send(...)` here")
         return asyncio.run_coroutine_threadsafe(self.send(events), self.loop).result()
 
+    async def bulk(self, action: str, where: Mapping[str, Any], *, rate: str | None = None) -> str:
+        """See `Control.bulk`."""
+        return ulid_text((await self.bulks.start(action, where, rate=rate)).id)
+
     def accepted(self, accepted: Accepted | Refused) -> None:
         """After the commit: start what was leased, tell runs in memory what was resolved."""
         if isinstance(accepted, Refused):
@@ -628,6 +641,7 @@ class Engine:
             and not self.driver.in_flight
             and not self.dispatch.claiming
             and not self.dispatch.loading
+            and not self.bulks.busy
             and not self.alarms.ringing
             and not self.alerting.looking
             and (self._pruning is None or self._pruning.done())
@@ -638,7 +652,7 @@ class Engine:
     def next_due(self) -> int | None:
         """When the first run goes on by itself, as the store has it. Schedules and housekeeping are not counted."""
         moments = [live.next_due for live in self.live.values()]
-        stored = (self.store.next_timer(), self.store.next_alarm())
+        stored = (self.store.next_timer(), self.store.next_alarm(), self.bulks.next_due)
         return min((due for due in (*stored, *moments) if due is not None), default=None)
 
     async def idle(self) -> None:

@@ -140,6 +140,7 @@ class Host(Protocol):
     running: bool
     linger_ms: int
     capacity: int
+    keep_inputs: bool
 
     @property
     def in_flight(self) -> int: ...

@@ -15,6 +15,7 @@ from holdfast.base.ids import ulid_text
 from holdfast.core.ending import End, Ending
 from holdfast.core.flow import GateKind
 from holdfast.core.machine import FailAttempt, Lease, Park
+from holdfast.core.overrides import input_of
 from holdfast.core.plan import STALE, Refused
 from holdfast.core.queue import Leased
 from holdfast.core.rows import AttemptRow, EventRow, NoteRow, RunStatus, StepKind, StepRow, StepState
@@ -314,6 +315,9 @@ class LiveRun(Residence):
         if unreached:
             names = ", ".join(repr(key) for key in sorted(unreached)[:10])
             self.notes.append(f"recorded but no longer reached by the function's code: {names}")
+        for row in self.recorded.values():
+            if row.state == StepState.PENDING and input_of(row) is not None:
+                self.notes.append(f"the edited input of step {row.key!r} was not used: the function did not come by it")
 
     def note(self, text: str) -> None:
         """Say something on the run's page, once."""

@@ -15,7 +15,7 @@ class Notice(msgspec.Struct, frozen=True):
     """Something changed."""
 
     kind: str
-    """run, event, dead or function."""
+    """run, event, dead, function or bulk."""
     id: str
     """The run's or event's id; empty for many at once."""
     function_id: int = 0

@@ -21,6 +21,7 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import ulid_text
 from holdfast.core.machine import FailAttempt, Record, RecordSend
+from holdfast.core.overrides import input_of
 from holdfast.core.plan import Refused
 from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState
 from holdfast.core.signals import Given, GiveSignal, RecordSignal
@@ -28,6 +29,7 @@ from holdfast.engine import failures, waits
 from holdfast.engine.host import Run
 from holdfast.engine.tasks import current_step
 from holdfast.engine.values import value_of
+from holdfast.sdk import inputs
 from holdfast.sdk.steps import (
     InvokeCall,
     NowCall,
@@ -123,8 +125,10 @@ async def _run(live: Run, call: RunCall[Any], row: StepRow | None) -> Any:
     host = live.host
     key = call.key
     attempt = 0
+    edited = None
     if row is not None:
         attempt = row.attempt
+        edited = input_of(row)
         if row.due is not None and row.due > host.clock.now():
             await live.wait_durably(key, row.due)
     info = host.callables.of(call.fn)
@@ -134,6 +138,8 @@ async def _run(live: Run, call: RunCall[Any], row: StepRow | None) -> Any:
         started = host.clock.now()
         live.bodies[key] = started
         try:
+            if edited is not None:
+                call.args, call.kwargs = inputs.bound(call.fn, edited, key)
             value = await _body(live, call, info)
             data, tag = info.codec.encode(value, f"step {key!r}")
             host.check_size(data, key)
@@ -240,20 +246,21 @@ async def _attempt_failed(
     recorded = failures.record(error)
     run_id, key = live.run.id, call.key
     fresh = row is None
+    given = inputs.recorded(call.args, call.kwargs) if live.host.keep_inputs else None
+    first, kept = (started, None) if row is None else (row.started_at, row.data)
     logs: list[Any] = live.take_logs()
     answer: Any
     if attempt >= retries or failures.is_final(error):
-        logs.append(AttemptRow(run_id, key, attempt, started, now, None, recorded))
-        step = StepRow(run_id, key, 0, StepState.FAILED, StepKind.RUN, started, now, attempt, None, None, recorded)
+        logs.append(AttemptRow(run_id, key, attempt, started, now, None, recorded, given))
+        step = StepRow(run_id, key, 0, StepState.FAILED, StepKind.RUN, started, now, attempt, None, kept, recorded)
         answer = await live.host.submit(Record(live.lease, step, logs, fresh=fresh))
     else:
         delay = failures.retry_after_ms(error, now)
         if delay is None:
             delay = (call.options.backoff or options.backoff).delay_ms(attempt)
         due = now + delay
-        first = started if row is None else row.started_at
-        step = StepRow(run_id, key, 0, StepState.PENDING, StepKind.RUN, first, None, attempt + 1, due)
-        failed = AttemptRow(run_id, key, attempt, started, now, due, recorded)
+        step = StepRow(run_id, key, 0, StepState.PENDING, StepKind.RUN, first, None, attempt + 1, due, kept)
+        failed = AttemptRow(run_id, key, attempt, started, now, due, recorded, given)
         live.report(
             logging.WARNING,
             f"step {key!r}, attempt {attempt + 1}, failed and is tried again in {delay / 1000:g} s",

@@ -29,6 +29,7 @@ from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
 from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
 from holdfast.sdk.settings import FunctionSettings, function_options
 from holdfast.sdk.signals import signal_json
+from holdfast.sdk.steering import Steering
 from holdfast.sdk.triggers import Cron, On, Trigger, normalise
 
 __all__ = ["App", "FunctionSettings", "RunHandle", "nearest"]
@@ -79,7 +80,7 @@ class RunHandle(Generic[R]):
         return f"<RunHandle {self.id}>"
 
 
-class App(FlowSwitching):
+class App(FlowSwitching, Steering):
     """An application: a name, event schemas and durable functions.
 
     Args:
@@ -346,13 +347,6 @@ class App(FlowSwitching):
         """Runs, newest first: `async for run in app.runs(status="FAILED")`."""
         slug = function.slug if isinstance(function, Function) else function
         return self._control().list_runs(status=status, function=slug, limit=limit)
-
-    async def cancel(self, run_id: str) -> bool:
-        """Cancel a run; False when it had ended already.
-
-        Its code gets a CancelledError, in which it can clean up. A body in a thread goes on, and its result is dropped.
-        """
-        return await self._control().cancel(run_id)
 
     def _payload(self, function: Function[Any, Any], data: Mapping[str, Any], event_id: str | None) -> Outgoing:
         trigger = next((t for t in function.triggers if t.event and not t.event.endswith("*")), None)

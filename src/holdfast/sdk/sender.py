@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -64,6 +64,35 @@ class RunInfo(msgspec.Struct, frozen=True):
         return timedelta(milliseconds=self.ended_at - self.started_at)
 
 
+class Edit(msgspec.Struct, frozen=True):
+    """What is to be different when a run starts again."""
+
+    from_step: str | None = None
+    """Key of the step to begin at."""
+    input: Any = None
+    """The arguments of that step's body: a list, or {args, kwargs}."""
+    event_data: Any = None
+    """The data of the event, an object."""
+
+
+class BulkInfo(msgspec.Struct, frozen=True):
+    """A bulk operation and how far it is."""
+
+    id: str
+    action: str
+    """cancel, rerun, redrive or discard."""
+    state: str
+    """running, done or cancelled."""
+    total: int
+    """How many runs matched when it began."""
+    done: int
+    skipped: int
+    """There was nothing to do any more."""
+    failed: int
+    error: str | None
+    """Why the last of those that failed did."""
+
+
 class Sender(Protocol):
     """Accepts events."""
 
@@ -116,5 +145,8 @@ class Control(Sender, Protocol):
     async def run_info(self, run_id: str) -> RunInfo: ...
     def list_runs(self, **where: Any) -> AsyncIterator[RunInfo]: ...
     async def cancel(self, run_id: str) -> bool: ...
-    async def rerun(self, run_id: str) -> str: ...
-    async def redrive(self, run_id: str) -> str: ...
+    async def rerun(self, run_id: str, edit: Edit | None = None) -> str: ...
+    async def redrive(self, run_id: str, edit: Edit | None = None) -> str: ...
+    async def bulk(self, action: str, where: Mapping[str, Any], *, rate: str | None = None) -> str: ...
+    async def bulk_info(self, bulk_id: str) -> BulkInfo: ...
+    async def cancel_bulk(self, bulk_id: str) -> bool: ...

@@ -13,9 +13,10 @@ from holdfast.base.errors import NonRetriableError, NotSerializableError, StepTi
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
 from holdfast.engine.tasks import current_step
 from holdfast.engine.threads import Bridge
+from holdfast.sdk import inputs
 from holdfast.sdk.calls import NowCall, RunCall, SendCall, SendSignalCall, StepCall
 from holdfast.sdk.sender import Outgoing
-from holdfast.serve.memos import tagged, with_input
+from holdfast.serve.memos import tagged
 from holdfast.serve.place import Place, Served
 from holdfast.wire.calls import Memo
 
@@ -110,4 +111,5 @@ class Body:
     @staticmethod
     def _edited(call: RunCall[Any], memo: Memo) -> Any:
         assert memo.input is not None
-        return with_input(call.key, call.fn, memo.input)()
+        args, kwargs = inputs.bound(call.fn, inputs.as_input(bytes(memo.input)), call.key)
+        return call.fn(*args, **kwargs)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import partial
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
-from pydantic import ValidationError
 
 from holdfast.base.codec import ResultCodec, decode_json
-from holdfast.base.errors import InvokeTimeoutError, NonRetriableError, NotSerializableError, StepError, qualified_name
+from holdfast.base.errors import InvokeTimeoutError, StepError, qualified_name
 from holdfast.engine import failures
 from holdfast.sdk.callables import Callables
 from holdfast.sdk.calls import InvokeCall, RunCall, SignalCall, StepCall, WaitCall
@@ -86,31 +82,3 @@ def step_error(key: str, failure: StepFailure) -> StepError:
     if failure.name == _TIMED_OUT:
         body |= {"name": InvokeTimeoutError.__name__, "chain": list(map(qualified_name, (InvokeTimeoutError, StepError)))}
     return failures.step_error(key, msgspec.json.encode(body))
-
-
-def with_input(key: str, fn: Callable[..., Any], given: msgspec.Raw) -> Callable[[], Any]:
-    """A step's body with the arguments that somebody gave it on the dashboard, read as its annotations say.
-
-    Raises:
-        NonRetriableError: they don't fit.
-    """
-    value = decode_json(bytes(given))
-    arguments = value if isinstance(value, list) else [value]
-    try:
-        hints = get_type_hints(fn)
-        inspect.signature(fn).bind(*arguments)
-        names = list(inspect.signature(fn).parameters)
-    except (NameError, ValueError):  # annotations for type checkers only, or no signature at all
-        return partial(fn, *arguments)
-    except TypeError as error:
-        raise NonRetriableError(f"step {key!r} can't be run with the input {value!r:.200}: {error}") from error
-    return partial(fn, *(_read(key, hints.get(name, Any), one) for name, one in zip(names, arguments, strict=False)))
-
-
-def _read(key: str, annotation: Any, value: Any) -> Any:
-    try:
-        return ResultCodec.of(annotation).decode(msgspec.json.encode(value), None)
-    except (ValidationError, msgspec.ValidationError) as error:
-        raise NonRetriableError(f"step {key!r} can't be run with the input {value!r:.200}: {error}") from error
-    except NotSerializableError:  # annotated with something that has no JSON form: what was given is all there is
-        return value

@@ -15,7 +15,7 @@ from holdfast.base.errors import HoldfastError
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.routes import routes as dashboard_routes
 from holdfast.engine.engine import Engine
-from holdfast.server import rest_apps, rest_events, rest_flow, rest_runs, rest_time
+from holdfast.server import rest_apps, rest_bulk, rest_events, rest_flow, rest_runs, rest_time
 from holdfast.server.access import Access, identity_of
 from holdfast.server.bodies import Budget
 from holdfast.server.errors import ApiError, api_error, error_response
@@ -165,7 +165,8 @@ _REFERENCE = (
     ),
 )
 _GROUPS = (
-    "Events", "Signals", "Runs", "Dead letters", "Functions", "Flow control", "Schedules", "Applications", "Server",
+    "Events", "Signals", "Runs", "Dead letters", "Many at once", "Functions", "Flow control", "Schedules", "Applications",
+    "Server",
 )  # fmt: skip
 OPERATIONS = tuple(
     sorted(
@@ -173,6 +174,7 @@ OPERATIONS = tuple(
             _SEND,
             *rest_events.OPERATIONS,
             *rest_runs.OPERATIONS,
+            *rest_bulk.OPERATIONS,
             *rest_flow.OPERATIONS,
             *rest_time.OPERATIONS,
             *rest_apps.OPERATIONS,

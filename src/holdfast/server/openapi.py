@@ -102,7 +102,7 @@ def _operation(operation: Operation, refs: dict[type, dict[str, Any]], *, keys: 
         content: dict[str, Any] = {"schema": dict(operation.body)}
         if operation.example is not None:
             content["example"] = operation.example
-        document["requestBody"] = {"required": True, "content": {"application/json": content}}
+        document["requestBody"] = {"required": operation.body_required, "content": {"application/json": content}}
     return document
 
 

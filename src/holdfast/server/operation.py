@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -21,6 +21,7 @@ from holdfast.server.metrics import HttpMetrics
 from holdfast.server.settings import ServerSettings
 from holdfast.server.shapes import Metadata
 
+T = TypeVar("T")
 MAX_LIMIT = 200
 
 
@@ -83,6 +84,7 @@ class Operation:
     params: tuple[Param, ...] = ()
     body: Mapping[str, Any] | None = None
     """JSON schema of the request's body."""
+    body_required: bool = True
     example: Any = None
     """An example of the request's body."""
     answers: Mapping[int, Answer]
@@ -163,6 +165,21 @@ def read_moment(request: Request, name: str) -> int | None:
         raise ApiError(
             400, f"{name} must be a moment such as 2026-01-31T09:00:00Z or milliseconds since 1970, not {text[:40]!r}"
         ) from None
+
+
+async def read_object(request: Request, kind: type[T]) -> T:
+    """The JSON object of a body as a struct; an empty body is an empty object.
+
+    Raises:
+        ApiError: it is not JSON, or not such an object; the message names the field.
+    """
+    raw = await request.body()
+    try:
+        return msgspec.json.decode(raw.strip() or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, f"the body: {error}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from None
 
 
 def read_id(request: Request, name: str, what: str) -> str:

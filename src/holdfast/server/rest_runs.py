@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from holdfast.core.rows import RunStatus
 from holdfast.engine.notices import Subscription
+from holdfast.sdk.sender import Edit
 from holdfast.server.errors import ApiError, ErrorBody
 from holdfast.server.operation import (
     CURSOR,
@@ -26,8 +28,20 @@ from holdfast.server.operation import (
     read_id,
     read_limit,
     read_moment,
+    read_object,
 )
-from holdfast.server.shapes import DeadLetter, History, Run, Started, dead_letter_of, full_run_of, history_of, run_of
+from holdfast.server.shapes import (
+    DeadLetter,
+    History,
+    LetterGroup,
+    Run,
+    Started,
+    dead_letter_of,
+    full_run_of,
+    history_of,
+    letter_group_of,
+    run_of,
+)
 from holdfast.store.reads import RunFilter, RunView
 
 PING_SECONDS = 15.0
@@ -53,6 +67,8 @@ async def list_runs(api: Api, request: Request) -> Response:
         until=read_moment(request, "until"),
         error=query.get("error") or None,
         parent=query.get("parent") or None,
+        dead=query.get("dead") == "true",
+        fingerprint=query.get("fingerprint") or None,
     )
     rows, cursor = await api.engine.reader.runs(
         where, limit=read_limit(request, 50, MAX_LIMIT), cursor=read_cursor(request)
@@ -147,18 +163,43 @@ async def _cancel(api: Api, request: Request) -> None:
     await api.audit(request, "run.cancel", run_id)
 
 
+class RerunBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be different in the new run."""
+
+    from_step: str | None = None
+    input: list[Any] | dict[str, Any] | None = None
+    event_data: dict[str, Any] | None = None
+
+    @property
+    def edit(self) -> Edit | None:
+        edit = Edit(self.from_step, self.input, self.event_data)
+        return None if edit == Edit() else edit
+
+    @property
+    def words(self) -> str:
+        """What it changes, for the audit log."""
+        said = [] if self.from_step is None else [f"from step {self.from_step}"]
+        said += ["with edited input"] if self.input is not None else []
+        said += ["with edited event"] if self.event_data is not None else []
+        return "".join(f", {part}" for part in said)
+
+
 async def rerun(api: Api, request: Request) -> Response:
     run_id = read_id(request, "run_id", "a run")
-    made = await api.engine.rerun(run_id)
-    await api.audit(request, "run.rerun", run_id, made)
+    body = await read_object(request, RerunBody)
+    made = await api.engine.rerun(run_id, body.edit)
+    await api.audit(request, "run.rerun", run_id, made + body.words)
     return api.answer(Started(made))
 
 
 async def redrive(api: Api, request: Request) -> Response:
     run_id = read_id(request, "run_id", "a run")
+    body = await read_object(request, RerunBody)
+    if body.from_step is not None:
+        raise ApiError(400, "a redrive goes on at the step that failed; to begin at another, rerun it from that step")
     await _letter(api, run_id)
-    made = await api.engine.redrive(run_id)
-    await api.audit(request, "run.redrive", run_id, made)
+    made = await api.engine.redrive(run_id, body.edit)
+    await api.audit(request, "run.redrive", run_id, made + body.words)
     return api.answer(Started(made))
 
 
@@ -198,8 +239,25 @@ async def list_dead_letters(api: Api, request: Request) -> Response:
     return api.answer([dead_letter_of(row) for row in rows], next_cursor=cursor)
 
 
+async def list_groups(api: Api, request: Request) -> Response:
+    query = request.query_params
+    state = query.get("state", "dead")
+    if state not in _LETTER_STATES:
+        raise ApiError(400, f"state {state[:40]!r} is not known; it is one of {', '.join(_LETTER_STATES)}")
+    groups = await api.engine.reader.letter_groups(
+        state=state, function=query.get("function") or None, limit=read_limit(request, 100, MAX_LIMIT)
+    )
+    return api.answer([letter_group_of(group) for group in groups])
+
+
 # -- the table -------------------------------------------------------------------------------------------------------
 
+_INPUT = {
+    "description": "The arguments of the step's body: a list, or {args, kwargs}.",
+    "anyOf": [{"type": "array"}, {"type": "object"}],
+}
+_EVENT_DATA = {"type": "object", "description": "Other data for the event, which is stored as an event of its own."}
+_REFUSED = Answer("It can't be done; `error` says why.", ErrorBody, envelope=False)
 _ENDED_ALREADY = Answer("It has ended already.", ErrorBody, envelope=False)
 
 OPERATIONS = (
@@ -221,6 +279,8 @@ OPERATIONS = (
             Param("until", "Queued before this moment."),
             Param("error", "Text contained in the last error."),
             Param("parent", "The run that invoked it, or that it repeats."),
+            Param("dead", "`true`: only dead letters that were neither redriven nor discarded."),
+            Param("fingerprint", "Only dead letters of one error."),
             limit_param(50, MAX_LIMIT),
             CURSOR,
         ),
@@ -293,9 +353,22 @@ OPERATIONS = (
         group="Runs",
         handler=rerun,
         summary="Run the same event again",
-        description="Starts the function anew for the same event, as a new run. The old run stays as it is.",
+        description=(
+            "Starts the function anew for the same event, as a new run. The old run stays as it is. With `from_step`, "
+            "what was recorded before that step is kept; with `input`, that step gets other arguments. "
+            "The body may be left out."
+        ),
         params=(RUN_ID,),
-        answers={200: Answer("The new run.", Started), 400: _BAD_ID, 404: _NO_RUN},
+        body={
+            "type": "object",
+            "properties": {
+                "from_step": {"type": "string", "description": "The id of the step to begin at."},
+                "input": _INPUT,
+                "event_data": _EVENT_DATA,
+            },
+        },
+        body_required=False,
+        answers={200: Answer("The new run.", Started), 400: _BAD_ID, 404: _NO_RUN, 409: _REFUSED},
     ),
     Operation(
         method="POST",
@@ -306,9 +379,11 @@ OPERATIONS = (
         summary="Continue a run that failed for good",
         description=(
             "A new run that takes over the finished steps and goes on at the one that failed. "
-            "Asked twice, it answers the same run."
+            "Asked twice, it answers the same run. `input` is for the step that failed. The body may be left out."
         ),
         params=(RUN_ID,),
+        body={"type": "object", "properties": {"input": _INPUT, "event_data": _EVENT_DATA}},
+        body_required=False,
         answers={
             200: Answer("The new run.", Started),
             400: _BAD_ID,
@@ -336,6 +411,26 @@ OPERATIONS = (
             CURSOR,
         ),
         answers={200: Answer("Dead letters.", list[DeadLetter])},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/dead-letters/groups",
+        id="listDeadLetterGroups",
+        group="Dead letters",
+        handler=list_groups,
+        summary="Dead letters by their error, largest group first",
+        description="Groups are made of all dead letters there are. `POST /v1/bulk` acts on one by its fingerprint.",
+        params=(
+            Param(
+                "state",
+                "dead, redriven or discarded.",
+                "query",
+                {"type": "string", "enum": list(_LETTER_STATES), "default": "dead"},
+            ),
+            Param("function", "`<app>-<function>`, or the function's id alone."),
+            limit_param(100, MAX_LIMIT),
+        ),
+        answers={200: Answer("Groups.", list[LetterGroup])},
     ),
     Operation(
         method="DELETE",

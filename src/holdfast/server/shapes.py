@@ -23,6 +23,7 @@ from holdfast.store.reads import (
     RunView,
     StepView,
 )
+from holdfast.store.reads import LetterGroup as LetterGroupView
 
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
 ENVIRONMENT_ID = "00000000-0000-4000-b000-000000000000"
@@ -127,6 +128,12 @@ class Attempt(Struct, frozen=True):
     ended_at: str
     retry_at: Annotated[str | None, Meta(description="When the next one is (was) due.")]
     error: dict[str, Any]
+    input: Annotated[
+        Raw | None,
+        Meta(
+            description="What the step's body got: a list, or {args, kwargs}; null where it has no JSON form or is large."
+        ),
+    ] = None
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -141,7 +148,7 @@ class Step(Struct, frozen=True, kw_only=True):
     due: Annotated[str | None, Meta(description="While pending: its next attempt, wake-up or time-out.")]
     failed_attempts: int
     attempts: list[Attempt]
-    output: Annotated[Raw | None, Meta(description="Its result; while pending, what it waits for.")]
+    output: Annotated[Raw | None, Meta(description="Its result; while pending, what it waits for, or `{input}` where that was edited.")]
     error: dict[str, Any] | None
 
 
@@ -205,6 +212,26 @@ class DeadLetter(Struct, frozen=True):
     state: Annotated[str, Meta(description="dead, redriven or discarded.")]
     redriven_as: str | None
     attempts: int
+
+
+class LetterFunction(Struct, frozen=True):
+    """A function within a group of dead letters."""
+
+    function: Annotated[str, Meta(description="`<app>-<function>`.")]
+    function_name: str
+    count: int
+
+
+class LetterGroup(Struct, frozen=True):
+    """Dead letters of one error."""
+
+    fingerprint: Annotated[str, Meta(description="The same for letters of the same error.")]
+    error: Annotated[str, Meta(description="Class and first line, of the latest run among them.")]
+    sample_run_id: Annotated[str, Meta(description="That run.")]
+    count: int
+    first_at: str
+    last_at: str
+    functions: Annotated[list[LetterFunction], Meta(description="What died of it, most often first.")]
 
 
 class Function(Struct, frozen=True):
@@ -393,14 +420,21 @@ def step_of(view: StepView) -> Step:
         due=iso(view.due),
         failed_attempts=view.attempt,
         attempts=[attempt_of(item) for item in view.attempts],
-        output=None if view.data is None else Raw(view.data),
+        output=None if view.data is None or view.state == "failed" else Raw(view.data),
         error=view.error,
     )
 
 
 def attempt_of(view: AttemptView) -> Attempt:
     """A failed attempt for the API."""
-    return Attempt(view.attempt, _moment(view.started_at), _moment(view.ended_at), iso(view.retry_at), view.error)
+    return Attempt(
+        view.attempt,
+        _moment(view.started_at),
+        _moment(view.ended_at),
+        iso(view.retry_at),
+        view.error,
+        None if view.input is None else Raw(view.input),
+    )
 
 
 def log_of(view: LogView) -> LogLine:
@@ -434,6 +468,19 @@ def dead_letter_of(view: DeadLetterView) -> DeadLetter:
         view.state,
         view.redriven_as,
         view.attempts,
+    )
+
+
+def letter_group_of(view: LetterGroupView) -> LetterGroup:
+    """A group of dead letters for the API."""
+    return LetterGroup(
+        view.fingerprint,
+        view.error,
+        view.sample,
+        view.count,
+        _moment(view.first_at),
+        _moment(view.last_at),
+        [LetterFunction(*function) for function in view.functions],
     )
 
 

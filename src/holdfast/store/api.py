@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.core.flow import Flow
 from holdfast.core.plan import Plan, Read, Tx
-from holdfast.core.rows import AlarmRow, AlertRow, CronRow, GatherRow, ItemRow, RunRow
+from holdfast.core.rows import AlarmRow, AlertRow, BulkRow, CronRow, GatherRow, ItemRow, RunRow
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite.lanes import Lanes
 from holdfast.store.sqlite.registry import AppRecord, Registration
@@ -126,6 +126,10 @@ class Store(Protocol):
         """All schedules."""
         ...
 
+    def running_bulks(self) -> list[BulkRow]:
+        """Bulk operations that have not come to their end, oldest first."""
+        ...
+
     def alert_rows(self) -> list[AlertRow]:
         """The alerts that are on, oldest first."""
         ...
@@ -146,10 +150,6 @@ class Store(Protocol):
 
     async def set_function(self, function_id: int, *, paused: str | None, limits: Mapping[str, int]) -> None:
         """Record whether a function is paused, and the limits that were changed while it runs."""
-        ...
-
-    async def forget_throttles(self, prefix: str) -> None:
-        """Let the throttles whose gates begin so start anew: how far ahead they are was counted at another pace."""
         ...
 
     async def prune(self, runs_ms: int, dead_letters_ms: int) -> bool:

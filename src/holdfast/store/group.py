@@ -85,7 +85,7 @@ def attempt_here(backend: LocalBackend, group: list[Plan[Any]]) -> Attempt:
         for plan in group:
             wanted.extend(plan.reads())
         backend.load(tx, wanted)
-        tx.size = len(group) + 64
+        tx.size = sum(plan.parts for plan in group) + 64
         complete(tx, backend.load)
         broken = decide_all(group, tx)
         if broken is not None:

@@ -77,6 +77,8 @@ class AttemptView(msgspec.Struct, frozen=True):
     """When the next attempt is (was) due; None when there is none."""
     error: dict[str, object]
     """name, message, stack."""
+    input: bytes | None = None
+    """JSON of the arguments of the step's body: a list, or {args, kwargs}; None where they were not kept."""
 
 
 class StepView(msgspec.Struct, frozen=True):
@@ -343,6 +345,55 @@ class RunFilter(msgspec.Struct, frozen=True):
     error: str | None = None
     """Text contained in the error."""
     parent: str | None = None
+    ids: tuple[str, ...] = ()
+    """Only these runs; empty for any."""
+    dead: bool = False
+    """Only dead letters that were neither redriven nor discarded."""
+    fingerprint: str | None = None
+    """Only dead letters of this error."""
+
+
+class LetterGroup(msgspec.Struct, frozen=True):
+    """Dead letters of one error."""
+
+    fingerprint: str
+    error: str
+    """Of the latest run among them."""
+    sample: str
+    """That run's id."""
+    count: int
+    first_at: int
+    last_at: int
+    functions: tuple[tuple[str, str, int], ...]
+    """(slug, name, count) of the functions that died of it, most often first."""
+
+
+class BulkView(msgspec.Struct, frozen=True):
+    """A bulk operation and how far it is."""
+
+    id: str
+    action: str
+    """cancel, rerun, redrive or discard."""
+    filter: dict[str, object]
+    actor: str
+    state: str
+    """running, done or cancelled."""
+    rate: str | None
+    total: int
+    """How many runs matched when it began."""
+    done: int
+    skipped: int
+    """There was nothing to do any more."""
+    failed: int
+    error: str | None
+    """Why the last of those that failed did."""
+    created_at: int
+    ended_at: int | None
+
+    @property
+    def seen(self) -> int:
+        """How many of them it has come to."""
+        return self.done + self.skipped + self.failed
 
 
 class Reader(Protocol):
@@ -404,6 +455,17 @@ class Reader(Protocol):
         """Those of the newest runs first. `state` None lists all; `function` is a slug, or an id without its app."""
         ...
 
+    async def letter_groups(
+        self, *, state: str = "dead", function: str | None = None, limit: int = 100
+    ) -> Sequence[LetterGroup]:
+        """All dead letters by their error, largest group first; `limit` groups at most."""
+        ...
+
+    async def bulks(self, *, limit: int = 50, running: bool = False) -> Sequence[BulkView]:
+        """Bulk operations, newest first; all, or those that are running."""
+        ...
+
+    async def bulk(self, bulk_id: str) -> BulkView | None: ...
     async def dead_letter(self, run_id: str) -> DeadLetterView | None: ...
     async def crons(self) -> Sequence[CronView]: ...
     async def waits(self, *, limit: int = 200) -> Sequence[WaitView]: ...

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,25 +11,11 @@ from holdfast.base.errors import HoldfastError
 from holdfast.dashboard import humanize
 from holdfast.dashboard.forms import Form
 from holdfast.dashboard.site import Site
-from holdfast.store.reads import DeadLetterView
 
-SCAN = 1000
-"""Letters looked at for grouping."""
+GROUPS = 200
+"""Groups shown at most."""
 PAGE = 50
 STATES = ("dead", "redriven", "discarded")
-
-
-class Group(msgspec.Struct, frozen=True):
-    """Letters of one function with the same error."""
-
-    fingerprint: str
-    function: str
-    function_name: str
-    error: str
-    count: int
-    first_at: int
-    last_at: int
-    runs: tuple[str, ...]
 
 
 async def show(site: Site, request: Request) -> Response:
@@ -40,12 +24,13 @@ async def show(site: Site, request: Request) -> Response:
     state = state if state in STATES else "dead"
     fingerprint, function = params.get("fingerprint", ""), params.get("function", "")
     cursor = params.get("cursor") or None
-    (scanned, more), (letters, older) = await asyncio.gather(
-        site.reader.dead_letters(state=state, limit=SCAN),
+    groups, (letters, older) = await asyncio.gather(
+        site.reader.letter_groups(state=state, function=function or None, limit=GROUPS),
         site.reader.dead_letters(
             state=state, function=function or None, fingerprint=fingerprint or None, limit=PAGE, cursor=cursor
         ),
     )
+    group = next((one for one in groups if one.fingerprint == fingerprint), None)
     return await site.page(
         request,
         "dead_letters.html",
@@ -54,8 +39,10 @@ async def show(site: Site, request: Request) -> Response:
         live="dead run",
         state=state,
         states=STATES,
-        groups=group(scanned),
-        scan=SCAN if more else None,
+        groups=groups,
+        group=group,
+        total=sum(one.count for one in groups),
+        most=GROUPS,
         letters=letters,
         older=older,
         fingerprint=fingerprint,
@@ -64,31 +51,10 @@ async def show(site: Site, request: Request) -> Response:
     )
 
 
-def group(letters: Sequence[DeadLetterView]) -> list[Group]:
-    """Letters by function and error, largest group first."""
-    found: dict[tuple[str, str], list[DeadLetterView]] = {}
-    for letter in letters:
-        found.setdefault((letter.function, letter.fingerprint), []).append(letter)
-    groups = [
-        Group(
-            fingerprint,
-            function,
-            members[0].function_name,
-            members[0].error,
-            len(members),
-            min(m.at for m in members),
-            max(m.at for m in members),
-            tuple(m.run_id for m in members),
-        )
-        for (function, fingerprint), members in found.items()
-    ]
-    return sorted(groups, key=lambda g: (-g.count, -g.last_at))
-
-
 async def redrive(site: Site, request: Request, form: Form) -> Response:
     """Make a new run of each chosen letter, with its finished steps."""
     done, refused, last = 0, "", ""
-    for run_id in await _chosen(site, form):
+    for run_id in _chosen(form):
         try:
             last = await site.engine.redrive(run_id)
         except HoldfastError as error:
@@ -106,7 +72,7 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
 async def discard(site: Site, request: Request, form: Form) -> Response:
     """Give the chosen letters up."""
     done, refused = 0, ""
-    for run_id in await _chosen(site, form):
+    for run_id in _chosen(form):
         try:
             changed = await site.engine.discard(run_id)
         except HoldfastError as error:
@@ -118,14 +84,8 @@ async def discard(site: Site, request: Request, form: Form) -> Response:
     return _answer(site, request, done, "discarded", refused)
 
 
-async def _chosen(site: Site, form: Form) -> list[str]:
-    """The runs of the form, or all dead letters of its group as they are now."""
-    if not form.get("fingerprint"):
-        return list(dict.fromkeys(form.all("run")))[:SCAN]
-    letters, _ = await site.reader.dead_letters(
-        state="dead", function=form.get("function") or None, fingerprint=form.get("fingerprint"), limit=SCAN
-    )
-    return [letter.run_id for letter in letters]
+def _chosen(form: Form) -> list[str]:
+    return list(dict.fromkeys(form.all("run")))[:PAGE]
 
 
 def _answer(site: Site, request: Request, done: int, verb: str, refused: str) -> Response:

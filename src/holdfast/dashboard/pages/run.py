@@ -19,6 +19,7 @@ from holdfast.dashboard.search import is_id
 from holdfast.dashboard.site import Site
 from holdfast.dashboard.status import ACTIVE, detail_status
 from holdfast.engine.engine import Engine
+from holdfast.sdk.sender import Edit
 from holdfast.store.reads import FunctionView, RunDetail, StepView
 
 ACTIVE_REFRESH_MS = 1000
@@ -27,7 +28,7 @@ _HISTORY = 100
 
 
 async def show(site: Site, request: Request) -> Response:
-    detail = await _detail(site, request)
+    detail = await detail_of(site, request)
     functions, letter = await asyncio.gather(site.reader.functions(), site.reader.dead_letter(detail.run.id))
     function = next((f for f in functions if f.id == detail.run.function_id), None)
     now = site.now()
@@ -58,6 +59,7 @@ async def show(site: Site, request: Request) -> Response:
         first_start=timeline.first_start(step) if step is not None else 0,
         step_place=detail.steps.index(step) if step is not None else -1,
         step_data=site.show(step.data) if step is not None else None,
+        step_input=site.show(last_input(step)) if step is not None else None,
         step_logs=[line for line in detail.logs if step is not None and line.step in {step.key, step.name}][
             -_LOG_LINES:
         ],
@@ -71,9 +73,14 @@ async def show(site: Site, request: Request) -> Response:
     )
 
 
+def last_input(step: StepView) -> bytes | None:
+    """The input of the step's latest failed attempt, where it was kept."""
+    return next((attempt.input for attempt in reversed(step.attempts) if attempt.input is not None), None)
+
+
 async def raw(site: Site, request: Request) -> Response:
     """A payload as a JSON document: `output.json`, or `steps/<place>.json`."""
-    detail = await _detail(site, request)
+    detail = await detail_of(site, request)
     part = request.path_params["part"]
     if part == "output":
         data = detail.output
@@ -102,7 +109,7 @@ def json_document(data: bytes, mask: payload.Mask | None) -> Response:
 
 
 async def cancel(site: Site, request: Request, form: Form) -> Response:
-    run_id = _run_id(request)
+    run_id = run_id_of(request)
     done = await site.engine.cancel(run_id)
     if done:
         await site.engine.audit(site.guard.actor(request), "run.cancel", run_id)
@@ -115,21 +122,24 @@ async def cancel(site: Site, request: Request, form: Form) -> Response:
 
 
 async def rerun(site: Site, request: Request, form: Form) -> Response:
-    run_id = _run_id(request)
+    run_id = run_id_of(request)
+    step = form.get("step")
     try:
-        new = await site.engine.rerun(run_id)
+        new = await site.engine.rerun(run_id, Edit(step) if step else None)
     except ConfigurationError as error:
         return site.redirect(
             request, site.url(request, f"/runs/{run_id}"), f"It can't start again: {error}.", tone="bad"
         )
-    await site.engine.audit(site.guard.actor(request), "run.rerun", run_id, f"as {new}")
+    await site.engine.audit(
+        site.guard.actor(request), "run.rerun", run_id, f"as {new}" + (f", from step {step}" if step else "")
+    )
     return site.redirect(
         request, site.url(request, f"/runs/{new}"), "Started again, as this new run. The old one stays as it was."
     )
 
 
 async def redrive(site: Site, request: Request, form: Form) -> Response:
-    run_id = _run_id(request)
+    run_id = run_id_of(request)
     try:
         new = await site.engine.redrive(run_id)
     except ConfigurationError as error:
@@ -142,15 +152,25 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
     )
 
 
-def _run_id(request: Request) -> str:
+def run_id_of(request: Request) -> str:
+    """The run of the address.
+
+    Raises:
+        HTTPException: it can't be one.
+    """
     run_id: str = request.path_params["run_id"]
     if not is_id(run_id):
         raise HTTPException(404, f"'{run_id[:60]}' is not the id of a run.")
     return run_id.upper()
 
 
-async def _detail(site: Site, request: Request) -> RunDetail:
-    run_id = _run_id(request)
+async def detail_of(site: Site, request: Request) -> RunDetail:
+    """Everything about the run of the address.
+
+    Raises:
+        HTTPException: there is none.
+    """
+    run_id = run_id_of(request)
     detail = await site.reader.run(run_id)
     if detail is None:
         raise HTTPException(404, f"There is no run {run_id}. It may have been removed when its retention was over.")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from holdfast.base.clock import Clock
-from holdfast.core.rows import AlertRow, CronRow, Row
+from holdfast.core.rows import AlertRow, BulkRow, CronRow, Row
 from holdfast.store.api import Signal
 from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import Connection, Settings, connect, discard, translate
@@ -17,7 +17,6 @@ from holdfast.store.postgres.registry import (
     app_records,
     current,
     delete_app,
-    forget_throttles,
     put_app,
     register,
     register_app,
@@ -46,10 +45,6 @@ class Catalogue:
         """Record whether a function is paused, and the limits that were changed while it runs."""
         await self._reads.run(lambda conn: set_state(conn, self._sql, function_id, paused, limits))
         self.membership.tell(Signal(states=True))
-
-    async def forget_throttles(self, prefix: str) -> None:
-        """Let the throttles whose gates begin so start anew: how far ahead they are was counted at another pace."""
-        await self._reads.run(lambda conn: forget_throttles(conn, self._sql, prefix))
 
     def function_states(self) -> dict[int, tuple[str | None, dict[str, int]]]:
         """How functions are paused, and which of their limits were changed, where anything is. Before `start`."""
@@ -99,6 +94,10 @@ class Catalogue:
     def cron_rows(self) -> list[CronRow]:
         """All schedules. Blocks; for the start."""
         return self._now(lambda conn: self._rows(conn, CronRow, "TRUE"))
+
+    def running_bulks(self) -> list[BulkRow]:
+        """Bulk operations that have not come to their end, oldest first. Blocks; for the start."""
+        return self._now(lambda conn: self._rows(conn, BulkRow, "state = 0 ORDER BY id"))
 
     def alert_rows(self) -> list[AlertRow]:
         """The alerts that are on, oldest first. Blocks; for the start."""

@@ -163,7 +163,7 @@ class GroupThread(DatabaseThread):
         late = [arrival for arrival in arrivals if arrival.route_by(self._all_paths(arrival.event_name, tx))]
         if late:
             loader.load(conn, [read for plan in group for read in plan.reads()])
-        tx.size = len(group) + 64
+        tx.size = sum(plan.parts for plan in group) + 64
         complete(tx, lambda _, reads: loader.load(conn, reads))
 
     def _all_paths(self, name: str, tx: GroupTx) -> set[str]:

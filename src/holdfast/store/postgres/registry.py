@@ -30,7 +30,6 @@ _PUT_APP = (
     "method = excluded.method, error = excluded.error, synced_at = excluded.synced_at"
 )
 _DELETE_APP = "DELETE FROM {s}apps WHERE name = %s"
-_FORGET_THROTTLES = "DELETE FROM {s}throttles WHERE gate >= %s AND gate < %s"
 _STATES = "SELECT id, paused, limits FROM {s}functions WHERE paused <> 0 OR limits <> '{}'"
 _SET_STATE = "UPDATE {s}functions SET paused = %s, limits = %s WHERE id = %s"
 _PAUSED = (None, "skip", "hold")
@@ -142,8 +141,3 @@ def set_state(
 ) -> None:
     """Record how a function is paused, and its changed limits."""
     conn.execute(sql.sql(_SET_STATE), (_PAUSED.index(paused), json.dumps(dict(limits)), function_id))
-
-
-def forget_throttles(conn: Connection, sql: Statements, prefix: str) -> None:
-    """Let throttles whose gates begin so, up to and including a colon, start anew."""
-    conn.execute(sql.sql(_FORGET_THROTTLES), (prefix, prefix[:-1] + ";"))

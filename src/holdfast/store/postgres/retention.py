@@ -23,6 +23,7 @@ DELETE FROM {s}dedupe AS d USING (SELECT function_id, key FROM {s}dedupe WHERE e
 WHERE d.function_id = o.function_id AND d.key = o.key
 """
 _OLD_FIRES = "DELETE FROM {s}cron_fires WHERE at < %s"
+_OLD_BULKS = "DELETE FROM {s}bulk_operations WHERE ended_at < %s"
 _OLD_WINDOWS = "DELETE FROM {s}windows WHERE expires < %s"
 _OLD_THROTTLES = "DELETE FROM {s}throttles WHERE tat < %s"
 _SINGLETONS = """
@@ -63,6 +64,7 @@ class Pruner:
             more = more or self._events(conn, horizon)
             more = conn.execute(self._sql.sql(_OLD_IDS), (now, _SLICE)).rowcount == _SLICE or more
             conn.execute(self._sql.sql(_OLD_FIRES), (horizon,))
+            conn.execute(self._sql.sql(_OLD_BULKS), (horizon,))
             conn.execute(self._sql.sql(_OLD_WINDOWS), (now,))
             conn.execute(self._sql.sql(_OLD_THROTTLES), (now * 1000 - _THROTTLE_MEMORY_US,))
             return self._singletons(conn) or more

@@ -14,11 +14,13 @@ from holdfast.store.flow_reads import NOTHING_LEASED, FlowView, Leased, TimerVie
 from holdfast.store.reads import (
     AuditView,
     Backlog,
+    BulkView,
     CronView,
     DeadLetterView,
     EventView,
     FunctionStats,
     FunctionView,
+    LetterGroup,
     Overview,
     RunDetail,
     RunFilter,
@@ -32,7 +34,7 @@ from holdfast.store.sqlite.reading import views
 from holdfast.store.sqlite.reading.detail import run_detail
 from holdfast.store.sqlite.reading.figures import backlog, function_stats, overview
 from holdfast.store.sqlite.reading.flow import flow_views
-from holdfast.store.sqlite.reading.letters import LetterFilter, letter, list_letters
+from holdfast.store.sqlite.reading.letters import LetterFilter, letter, letter_groups, list_letters
 from holdfast.store.sqlite.reading.listing import MAX_LIMIT, EventFilter, count_runs, list_events, list_runs, runs_by_id
 from holdfast.store.sqlite.reading.pool import ReadPool
 from holdfast.store.sqlite.reading.views import SqlRow, raw_id
@@ -152,6 +154,24 @@ class SqliteReader:
     async def dead_letter(self, run_id: str) -> DeadLetterView | None:
         """See `Reader.dead_letter`."""
         return await self._of_id(run_id, letter)
+
+    async def letter_groups(
+        self, *, state: str = "dead", function: str | None = None, limit: int = 100
+    ) -> Sequence[LetterGroup]:
+        """See `Reader.letter_groups`."""
+        return await self._pool.run(lambda conn: letter_groups(conn, LetterFilter(state, function, None), limit))
+
+    # -- bulk operations ---------------------------------------------------------------------------------------------
+
+    async def bulks(self, *, limit: int = 50, running: bool = False) -> Sequence[BulkView]:
+        """See `Reader.bulks`."""
+        statement = sql.RUNNING_BULKS if running else sql.BULKS
+        return [views.bulk_view(row) for row in await self._all(statement, max(1, min(limit, MAX_LIMIT)))]
+
+    async def bulk(self, bulk_id: str) -> BulkView | None:
+        """See `Reader.bulk`."""
+        row = await self._of_id(bulk_id, lambda conn, raw: conn.execute(sql.BULK, (raw,)).fetchone())
+        return None if row is None else views.bulk_view(row)
 
     # -- the rest ----------------------------------------------------------------------------------------------------
 

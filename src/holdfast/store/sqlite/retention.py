@@ -20,6 +20,7 @@ _EVENTS = (
 )
 _OLD_IDS = "SELECT function_id, key FROM dedupe WHERE expires < ? LIMIT ?"
 _OLD_FIRES = "DELETE FROM cron_fires WHERE at < ?"
+_OLD_BULKS = "DELETE FROM bulk_operations WHERE ended_at < ?"
 _OLD_WINDOWS = "DELETE FROM windows WHERE expires < ?"
 _OLD_THROTTLES = "DELETE FROM throttles WHERE tat < ?"
 _SINGLETONS = (
@@ -55,6 +56,7 @@ class Pruner:
             more = more or self._events(horizon)
             more = self._ids(now) or more
             conn.execute(_OLD_FIRES, (horizon,))
+            conn.execute(_OLD_BULKS, (horizon,))
             conn.execute(_OLD_WINDOWS, (now,))
             conn.execute(_OLD_THROTTLES, (now * 1000 - _THROTTLE_MEMORY_US,))
             more = self._singletons() or more

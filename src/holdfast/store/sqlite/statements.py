@@ -12,6 +12,7 @@ from holdfast.core.rows import (
     AttemptRow,
     AuditRow,
     BatchEventRow,
+    BulkRow,
     CronFireRow,
     CronRow,
     DeadLetterRow,
@@ -50,6 +51,7 @@ PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {
     LogRow: ("run_id", "seq"),
     NoteRow: ("run_id", "seq"),
     AuditRow: ("id",),
+    BulkRow: ("id",),
     RunCountRow: ("gate",),
     ThrottleRow: ("gate",),
     WindowRow: ("gate",),
@@ -169,6 +171,7 @@ EVENTS_SINCE = select_where(EventRow, "name = ? AND id >= ? AND received_at >= ?
 DUE_TIMERS = select_where(ItemRow, "state = 1 AND due <= ? ORDER BY due LIMIT ?")
 READY_IN_LANE = select_where(ItemRow, "state = 0 AND lane = ? ORDER BY rank, id LIMIT ?")
 ALL_CRONS = select_where(CronRow, "TRUE")
+RUNNING_BULKS = select_where(BulkRow, "state = 0 ORDER BY id")
 ALL_ALERTS = select_where(AlertRow, "TRUE ORDER BY raised_at")
 ALL_LANES = select_where(LaneRow, "TRUE")
 LEASED_BY_OTHERS = select_where(ItemRow, "state = 2 AND owner <> ?")

@@ -28,6 +28,7 @@ from holdfast.core.plan import (
 from holdfast.core.rows import (
     AlarmRow,
     AlertRow,
+    BulkRow,
     CronRow,
     GatherRow,
     ItemRow,
@@ -259,6 +260,10 @@ class SqliteStore:
     def cron_rows(self) -> list[CronRow]:
         """All schedules."""
         return [CronRow(*row) for row in self._conn.execute(sql.ALL_CRONS)]
+
+    def running_bulks(self) -> list[BulkRow]:
+        """Bulk operations that have not come to their end, oldest first."""
+        return [BulkRow(*row) for row in self._conn.execute(sql.RUNNING_BULKS)]
 
     def alert_rows(self) -> list[AlertRow]:
         """The alerts that are on, oldest first."""

@@ -23,6 +23,8 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"\bmax\((\w+\.\w+, )"), r"greatest(\1"),
     (re.compile(r"\binstr\("), "strpos("),
     (re.compile(r"\bchar\("), "chr("),
+    (re.compile(r"\bmax\(d\.run_id\)"), "(array_agg(d.run_id ORDER BY d.run_id DESC))[1]"),
+    (re.compile(r"GROUP BY d\.fingerprint, d\.function_id"), "GROUP BY d.fingerprint, d.function_id, f.slug, f.name"),
     (re.compile(r"\bLIKE\b"), "ILIKE"),  # SQLite's tells no cases apart
     (re.compile(r"IN \(\)"), "IN (NULL)"),
     (re.compile(r"(\?\d*) IS NULL"), r"\1::text IS NULL"),

@@ -110,11 +110,11 @@ def sources(conn: sqlite3.Connection, where: RunFilter, before: bytes | None) ->
     if functions is not None and not functions:
         return []
     common = [*_common(where), *_between(where, before, "r.id")]
-    of_functions = [] if functions is None else [_one_of("r.function_id", functions)]
-    narrow = _narrow(conn, where)
+    of_functions = [] if functions is None else [one_of("r.function_id", functions)]
+    narrow = _narrow(conn, where, before)
     if narrow is not None:
         condition = [*common, *of_functions, *_status_condition(where.status)]
-        return [Source(rows.also(condition)) for rows in narrow]
+        return [msgspec.structs.replace(one, rows=one.rows.also(condition)) for one in narrow]
     if where.event is not None:
         common.append(Condition(sql.HAS_EVENT_NAME, (where.event,)))
     walk = Condition(sql.ALL_RUNS if functions is None else sql.RUNS_BY_FUNCTION).also([*of_functions, *common])
@@ -164,22 +164,51 @@ def _between(where: RunFilter, before: bytes | None, column: str) -> list[Condit
     return out
 
 
-def _narrow(conn: sqlite3.Connection, where: RunFilter) -> list[Condition] | None:
+def _narrow(conn: sqlite3.Connection, where: RunFilter, before: bytes | None) -> list[Source] | None:
     """The sources when the filter names something that few runs have; None when it doesn't."""
-    if where.parent is not None:
-        parent = raw_id(where.parent)
-        rows = [] if parent is None else [Condition(sql.RUNS_BY_PARENT, (parent,))]
-        more = [] if where.event_id is None else [_one_of("r.event_id", _event_ids(conn, where.event_id))]
+    rest = _named(conn, where)
+    if where.ids:
+        known = [raw for raw in map(raw_id, where.ids) if raw is not None]
+        rows = [Source(Condition(sql.ALL_RUNS).also([one_of("r.id", known)]))]
+    elif "letter" in rest:
+        rows = [_letters(where, before)]
+        del rest["letter"]
+    elif "parent" in rest:
+        parent = raw_id(where.parent or "")
+        rows = [] if parent is None else [Source(Condition(sql.RUNS_BY_PARENT, (parent,)))]
     elif where.event_id is not None:
-        rows = [Condition(sql.RUNS_BY_EVENT_ID, (one,)) for one in _event_ids(conn, where.event_id)]
-        more = []
+        rows = [Source(Condition(sql.RUNS_BY_EVENT_ID, (one,))) for one in _event_ids(conn, where.event_id)]
+        del rest["event_id"]
     elif where.event is not None and _is_rare(conn, where.event):
-        return [Condition(sql.RUNS_BY_EVENT_NAME, (where.event,))]
+        rows = [Source(Condition(sql.RUNS_BY_EVENT_NAME, (where.event,)))]
+        del rest["event"]
     else:
         return None
+    return [msgspec.structs.replace(one, rows=one.rows.also(rest.values())) for one in rows]
+
+
+def _named(conn: sqlite3.Connection, where: RunFilter) -> dict[str, Condition]:
+    """What the filter names, each as a condition on a run, whichever source it comes from."""
+    out = {}
+    if where.dead or where.fingerprint is not None:
+        same = Condition(sql.IS_LETTER) if where.fingerprint is None else Condition(sql.IN_GROUP, (where.fingerprint,))
+        out["letter"] = same
+    if where.parent is not None:
+        out["parent"] = Condition("r.parent_id = ?", (raw_id(where.parent) or b"",))
+    if where.event_id is not None:
+        out["event_id"] = one_of("r.event_id", _event_ids(conn, where.event_id))
     if where.event is not None:
-        more.append(Condition(sql.HAS_EVENT_NAME, (where.event,)))
-    return [one.also(more) for one in rows]
+        out["event"] = Condition(sql.HAS_EVENT_NAME, (where.event,))
+    return out
+
+
+def _letters(where: RunFilter, before: bytes | None) -> Source:
+    """Runs that are dead letters, walked by the letters' own order."""
+    if where.fingerprint is None:
+        rows = Condition(sql.RUNS_OF_LETTERS)
+    else:
+        rows = Condition(sql.RUNS_OF_GROUP, (where.fingerprint,))
+    return Source(rows.also(_between(where, before, "d.run_id")), id="d.run_id", order="d.run_id")
 
 
 def _event_ids(conn: sqlite3.Connection, given: str) -> list[bytes]:
@@ -203,11 +232,14 @@ def _status_condition(names: Sequence[str]) -> list[Condition]:
 
 def _live_sources(names: Sequence[str], conditions: list[Condition]) -> list[Source]:
     """Runs that haven't ended have an item in the queue, which is far smaller than the table of runs."""
+    if set(names) >= set(_LIVE):
+        return [Source(Condition(sql.LIVE_RUNS).also(conditions), id="q.run_id", order="q.id", unique=False)]
     walks = [Condition(f"{sql.LIVE_RUNS} AND {_LIVE_ITEM[name]} AND {_LIVE[name]}") for name in _LIVE if name in names]
     return [Source(walk.also(conditions), id="q.run_id", order="q.id", unique=False) for walk in walks]
 
 
-def _one_of(column: str, values: Sequence[object]) -> Condition:
+def one_of(column: str, values: Sequence[object]) -> Condition:
+    """That a column has one of these values."""
     return Condition(f"{column} IN ({', '.join('?' * len(values))})", tuple(values))
 
 

@@ -42,6 +42,13 @@ RUNS_OF_STATUS = "FROM runs r INDEXED BY runs_not_completed WHERE r.status > 2 A
 RUNS_BY_EVENT_ID = "FROM runs r INDEXED BY runs_by_event WHERE r.event_id = ?"
 RUNS_BY_EVENT_NAME = "FROM events e CROSS JOIN runs r INDEXED BY runs_by_event ON r.event_id = e.id WHERE e.name = ?"
 RUNS_BY_PARENT = "FROM runs r INDEXED BY runs_by_parent WHERE r.parent_id = ?"
+# the plus keeps the planner from the index by state, whose order is another
+RUNS_OF_LETTERS = "FROM dead_letters d CROSS JOIN runs r ON r.id = d.run_id WHERE +d.state = 0"
+# the index is in the order of runs only within one error
+RUNS_OF_GROUP = (
+    "FROM dead_letters d INDEXED BY dead_letters_by_state CROSS JOIN runs r ON r.id = d.run_id "
+    "WHERE d.state = 0 AND d.fingerprint = ?"
+)
 LIVE_RUNS = "FROM queue q CROSS JOIN runs r ON r.id = q.run_id WHERE TRUE"
 
 IDS = "SELECT {id} {source} ORDER BY {order} DESC LIMIT ?"
@@ -49,6 +56,8 @@ COUNT = "SELECT count(*) FROM (SELECT DISTINCT {id} {source} LIMIT ?)"
 COUNT_UNIQUE = "SELECT count(*) FROM (SELECT 1 {source} LIMIT ?)"
 
 HAS_EVENT_NAME = "EXISTS (SELECT 1 FROM events e WHERE e.id = r.event_id AND e.name = ?)"
+IS_LETTER = "EXISTS (SELECT 1 FROM dead_letters d WHERE d.run_id = r.id AND d.state = 0)"
+IN_GROUP = "EXISTS (SELECT 1 FROM dead_letters d WHERE d.run_id = r.id AND d.state = 0 AND d.fingerprint = ?)"
 ERROR_CONTAINS = "instr(lower(r.error), lower(?)) > 0"
 
 EVENTS_WITH_KEY = "SELECT id FROM events WHERE key = ? LIMIT 100"
@@ -64,7 +73,7 @@ STEPS = """
 SELECT key, name, kind, state, seq, started_at, ended_at, attempt, due, data, error FROM steps WHERE run_id = ?
 """
 ATTEMPTS = """
-SELECT key, attempt, started_at, ended_at, retry_at, error FROM attempts WHERE run_id = ? ORDER BY key, attempt
+SELECT key, attempt, started_at, ended_at, retry_at, error, input FROM attempts WHERE run_id = ? ORDER BY key, attempt
 """
 LOGS = """
 SELECT at, level, message, step FROM (SELECT * FROM logs WHERE run_id = ? ORDER BY seq DESC LIMIT ?) ORDER BY seq
@@ -123,6 +132,17 @@ FROM dead_letters d LEFT JOIN functions f ON f.id = d.function_id LEFT JOIN runs
   LEFT JOIN events e ON e.id = r.event_id
 WHERE {where} ORDER BY d.run_id DESC LIMIT ?
 """
+LETTER_GROUPS = """
+SELECT g.fingerprint, d.error, g.sample, g.letters, g.first_at, g.last_at FROM (
+  SELECT d.fingerprint, max(d.run_id) AS sample, count(*) AS letters, min(d.at) AS first_at, max(d.at) AS last_at
+  FROM dead_letters d WHERE {where} GROUP BY d.fingerprint
+) AS g JOIN dead_letters d ON d.run_id = g.sample ORDER BY g.letters DESC, g.last_at DESC LIMIT ?
+"""
+FUNCTIONS_OF_GROUPS = """
+SELECT d.fingerprint, coalesce(f.slug, ''), coalesce(f.name, ''), count(*) AS letters
+FROM dead_letters d LEFT JOIN functions f ON f.id = d.function_id WHERE {where}
+GROUP BY d.fingerprint, d.function_id ORDER BY letters DESC
+"""
 LETTER_OF_FUNCTION = "d.function_id IN (SELECT id FROM functions WHERE slug = ? OR slug = app || '-' || ?)"
 CRONS = """
 SELECT f.slug, c.schedule, c.next_at, c.last_at, c.missed, f.paused
@@ -133,6 +153,13 @@ SELECT w.run_id, coalesce(f.slug, ''), w.key, w.lookup, w.expression, w.expires,
 FROM waits w LEFT JOIN runs r ON r.id = w.run_id LEFT JOIN functions f ON f.id = r.function_id
 WHERE substr(w.key, 1, 1) <> char(1) ORDER BY w.run_id DESC, w.key LIMIT ?
 """
+_BULK = """
+SELECT id, action, filter, actor, state, rate, total, done, skipped, failed, error, created_at, ended_at
+FROM bulk_operations
+"""
+BULK = _BULK + "WHERE id = ?"
+BULKS = _BULK + "ORDER BY id DESC LIMIT ?"
+RUNNING_BULKS = _BULK + "WHERE state = 0 ORDER BY id DESC LIMIT ?"
 AUDIT = "SELECT at, actor, action, target, detail FROM audit ORDER BY id DESC LIMIT ?"
 
 # -- figures ------------------------------------------------------------------------------------------------------

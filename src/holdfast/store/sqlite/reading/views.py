@@ -13,6 +13,7 @@ from holdfast.store.flow_reads import GateView
 from holdfast.store.reads import (
     AttemptView,
     AuditView,
+    BulkView,
     CronView,
     DeadLetterView,
     EventView,
@@ -30,6 +31,7 @@ from holdfast.store.sqlite.reading.statements import WAITING
 SqlRow: TypeAlias = tuple[Any, ...]
 
 STATUS_NAMES = {status.value: status.name for status in RunStatus} | {WAITING: "WAITING"}
+BULK_STATES = ("running", "done", "cancelled")
 LETTER_STATES = ("dead", "redriven", "discarded")
 _ORIGINS = ("event", "invoke", "rerun", "redrive", "cron")
 _LEVELS = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"))
@@ -100,8 +102,8 @@ def run_view(row: SqlRow) -> RunView:
 
 
 def attempt_view(row: SqlRow) -> AttemptView:
-    _, attempt, started_at, ended_at, retry_at, error = row
-    return AttemptView(attempt, started_at, ended_at, retry_at, _object(error))
+    _, attempt, started_at, ended_at, retry_at, error, given = row
+    return AttemptView(attempt, started_at, ended_at, retry_at, _object(error), given)
 
 
 def step_view(row: SqlRow, attempts: tuple[AttemptView, ...]) -> StepView:
@@ -178,6 +180,11 @@ def cron_view(row: SqlRow) -> CronView:
 def wait_view(row: SqlRow) -> WaitView:
     run_id, function, step, lookup, expression, expires, created_at = row
     return WaitView(ulid_text(run_id), function, step, lookup, expression, expires, created_at)
+
+
+def bulk_view(row: SqlRow) -> BulkView:
+    bulk_id, action, where, actor, state, *rest = row
+    return BulkView(ulid_text(bulk_id), action, _object(where), actor, BULK_STATES[state], *rest)
 
 
 def audit_view(row: SqlRow) -> AuditView:
