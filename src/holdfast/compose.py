@@ -18,6 +18,7 @@ from holdfast.server.serve import serving
 from holdfast.server.settings import ServerSettings
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.reader import SqliteReader
+from holdfast.store.urls import is_postgres
 
 DEFAULT_STORE = "sqlite:///.holdfast/holdfast.db"
 
@@ -47,7 +48,7 @@ def build_engine(
     """
     url = store_url or os.environ.get("HOLDFAST_STORE") or DEFAULT_STORE
     ids = tuple(app.id for app in apps)
-    if url.startswith(("postgresql:", "postgres:")):
+    if is_postgres(url):
         return _on_postgres(apps, url, ids, clock, options, app_errors)
     clock = clock or SystemClock()
     store = SqliteStore(url, clock, ids, **store_settings)

@@ -34,6 +34,7 @@ LAZY_IMPORTS = {
     ("holdfast.sdk.app", "holdfast.compose"),
     ("holdfast.compose", "holdfast.store.postgres"),
     ("holdfast.compose", "holdfast.store.postgres.reader"),
+    ("holdfast.cli.postgres_checks", "holdfast.store.postgres.inspection"),
 }
 """Imports of holdfast inside a function: only where an app composes itself with an engine that it must not know, and where
 a store needs a driver that not everybody has installed."""

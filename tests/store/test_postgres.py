@@ -12,6 +12,7 @@ import pytest
 
 from holdfast import ConfigurationError, StoreError, StoreInUseError, StoreUnreachableError, StoreVersionError
 from holdfast.base.clock import SystemClock
+from holdfast.cli.postgres_checks import postgres_store
 from holdfast.base.ids import IdFactory
 from holdfast.core.claiming import Claim, Recover
 from holdfast.core.ending import Cancel, End, Ending
@@ -174,6 +175,17 @@ async def test_two_schemas_of_one_database_are_two_stores(postgres_url):
     async with node(postgres_url) as one, node(f"{postgres_url}_other") as other:
         lease = await started(one)
         assert await read(other, RunRow, lease.run_id) is None
+
+
+async def test_the_doctor_reads_a_schema_without_touching_it(postgres_url):
+    before = list(postgres_store(postgres_url))
+    assert [finding.subject for finding in before] == ["store"]
+    async with node(postgres_url):
+        text = " ".join(finding.text for finding in postgres_store(postgres_url))
+        assert "1 alive; it belongs to app app" in text
+    assert "first start makes it" in before[0].text
+    (refused,) = postgres_store(postgres_url.replace("/postgres?", "/nothere?"))
+    assert "check the user, password and database" in refused.text
 
 
 # -- several nodes ---------------------------------------------------------------------------------------------------------

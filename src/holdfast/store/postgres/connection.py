@@ -20,6 +20,7 @@ from holdfast.base.errors import (
     StoreUnreachableError,
 )
 from holdfast.store.postgres import values
+from holdfast.store.urls import is_postgres, without_secrets
 
 Connection = psycopg.Connection[TupleRow]
 Cursor = psycopg.Cursor[TupleRow]
@@ -31,9 +32,7 @@ IDLE_SECONDS = 5
 """A transaction that does nothing for so long is ended by the server: its node is stopped, and others wait for its rows."""
 CONNECT_SECONDS = 10
 PREPARE_AFTER = 1
-_SCHEMES = ("postgresql", "postgres")
 _SCHEMA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,50}")
-_SECRET = {"password", "passfile", "sslpassword"}
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -59,7 +58,7 @@ def parse_url(url: str) -> Settings:
         ConfigurationError: the URL isn't one of PostgreSQL's, or a parameter isn't usable.
     """
     parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES:
+    if not is_postgres(url):
         raise ConfigurationError(f"store {url!r} is not understood; write postgresql://user@host/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema = query.pop("schema", DEFAULT_SCHEMA)
@@ -76,15 +75,7 @@ def parse_url(url: str) -> Settings:
     if not 1 <= lease_seconds <= 600:
         raise ConfigurationError(f"lease_seconds={lease!r} in the store URL must be between 1 and 600 seconds")
     conninfo = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(query, quote_via=quote), ""))
-    return Settings(conninfo, _shown(url), schema, pooler == "transaction", lease_seconds)
-
-
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    netloc = f"{user.partition(':')[0]}@{host}" if user else host
-    query = [(key, value) for key, value in parse_qsl(parts.query) if key not in _SECRET]
-    return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="/"), ""))
+    return Settings(conninfo, without_secrets(url), schema, pooler == "transaction", lease_seconds)
 
 
 def connect(settings: Settings, purpose: str) -> Connection:
