@@ -26,12 +26,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "store_kind" in metafunc.fixturenames:
         only = metafunc.config.getoption("--store")
         kinds = ["sqlite", "postgres"] if only is None else [only]
-        if only is None and metafunc.module.__name__ in ON_SQLITE_ONLY:
+        if "database" in metafunc.fixturenames or (only is None and metafunc.module.__name__ in ON_SQLITE_ONLY):
             kinds = ["sqlite"]
         metafunc.parametrize("store_kind", kinds, indirect=True)
     elif metafunc.module.__name__ in WITH_HARNESSES:
         only = metafunc.config.getoption("--store")
         metafunc.parametrize("harness_store", ["sqlite", "postgres"] if only is None else [only], indirect=True)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """The file of a test that is about a file: it runs on SQLite only."""
+    return tmp_path / "engine.db"
 
 
 @pytest.fixture
