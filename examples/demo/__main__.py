@@ -1,4 +1,4 @@
-"""`python -m examples.demo`: the storefront, an inbox and the dashboard, with real traffic.
+"""`python -m examples.demo`: every example application with its dashboard and real traffic.
 
 Plays a scenario, prints what came of it, and goes on with a trickle of traffic until Ctrl-C. With --once it stops after
 the table, and exits with 1 if anything in it is off.
@@ -13,25 +13,26 @@ import random
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import uvicorn
 from rich.console import Console
 
+from .company import Company, company
 from .expectations import Observation
 from .inbox import BUSY, FULL, Inbox, smtp_server
 from .inbox_page import inbox_app
+from .neighbours import Place
 from .observers import Api, Database, Mailbox
-from .processes import PortTakenError, StartError, Storefront, check_port
+from .processes import AppProcess, PortTakenError, StartError, check_port
 from .sabotaged import SABOTAGES
 from .scenario import Sent, Stage, play
+from .serving import served
 from .table import print_table
 from .traffic import Placed, Traffic
-from .waiting import until
 
 SECRET = "whsec_demo"  # noqa: S105 - for a shop that sells nothing
 TRICKLE_SECONDS = (1.0, 4.0)
@@ -48,19 +49,29 @@ class Options:
     dashboard_port: int
     shop_port: int
     inbox_port: int
+    apps_port: int
+    app_dashboards_port: int
+    only_storefront: bool
     data: Path
 
 
 def parse_options(arguments: list[str] | None = None) -> Options:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.demo", description="The storefront, an inbox and the dashboard, with real traffic."
+        prog="python -m examples.demo", description="Every example application with its dashboard and real traffic."
     )
     parser.add_argument("--once", action="store_true", help="play the scenario, print the table, exit")
     parser.add_argument("--sabotage", choices=SABOTAGES, help="break something, to see that the table shows it")
     parser.add_argument("--dashboard-port", type=int, default=8288, help="dashboard and event API; default %(default)s")
     parser.add_argument("--shop-port", type=int, default=8000, help="default %(default)s")
     parser.add_argument("--inbox-port", type=int, default=8025, help="the inbox's page; default %(default)s")
+    parser.add_argument(
+        "--apps-port", type=int, default=8001, help="catalogue, studio and inbox, from here on; default %(default)s"
+    )
+    parser.add_argument(
+        "--app-dashboards-port", type=int, default=8289, help="and their dashboards; default %(default)s"
+    )
+    parser.add_argument("--only-storefront", action="store_true", help="leave the other applications out")
     parser.add_argument(
         "--data", type=Path, default=Path(".holdfast/demo"), help="default %(default)s; --once empties it"
     )
@@ -76,10 +87,11 @@ class Demo:
     options: Options
     console: Console
     inbox: Inbox
-    storefront: Storefront
+    storefront: AppProcess
     shop: httpx.AsyncClient
     server: httpx.AsyncClient
     page: httpx.AsyncClient
+    company: Company | None
 
     async def play(self) -> bool:
         """Play the scenario and print what came of it; whether all expectations hold."""
@@ -87,12 +99,16 @@ class Demo:
         restart = self.options.sabotage != "server-killed"
         api = Api(self.server)
         sent = await play(Stage(traffic, self.inbox, self.storefront, api, self._tell, restart=restart))
+        if self.company is not None:
+            # after the storefront's, whose answers are timed: five processes are a lot for two cores
+            self._tell("catalogue, studio and inbox")
+            await self.company.play()
         return await self._report(sent, traffic, api)
 
     async def _report(self, sent: Sent, traffic: Traffic, api: Api) -> bool:
         database = Database(self.options.data / "storefront.db")
         seen = Observation(sent, api, Mailbox(self.page), database, traffic.slowest, traffic.answered)
-        rows = await seen.rows()
+        rows = await seen.rows() + (await self.company.rows() if self.company else [])
         print_table(self.console, rows)
         return all(row.holds for row in rows)
 
@@ -106,6 +122,8 @@ class Demo:
             self.inbox.rejected = {FULL_MAILBOX: FULL} if number % 30 < 15 else {}
             with contextlib.suppress(httpx.HTTPError):
                 await self._one(traffic, paid, number)
+            if self.company is not None:
+                await self.company.trickle(number)
             await asyncio.sleep(random.uniform(*TRICKLE_SECONDS))
 
     async def _one(self, traffic: Traffic, paid: list[Placed], number: int) -> None:
@@ -141,7 +159,7 @@ async def running(options: Options, console: Console) -> AsyncIterator[Demo]:
         shutil.rmtree(options.data, ignore_errors=True)
     options.data.mkdir(parents=True, exist_ok=True)
     inbox = Inbox()
-    async with smtp_server(inbox) as smtp_port, inbox_served(inbox, options.inbox_port) as inbox_url:
+    async with smtp_server(inbox) as smtp_port, served(inbox_app(inbox), options.inbox_port) as inbox_url:
         storefront = _storefront(options, smtp_port)
         await storefront.start()
         clients = [
@@ -151,16 +169,23 @@ async def running(options: Options, console: Console) -> AsyncIterator[Demo]:
             f"dashboard  {storefront.dashboard_url}\ninbox      {inbox_url}\nshop       {storefront.url}/docs"
         )
         try:
-            yield Demo(options, console, inbox, storefront, *clients)
+            async with AsyncExitStack() as stack:
+                others = None
+                if not options.only_storefront:
+                    place = Place(options.data, options.apps_port, options.app_dashboards_port)
+                    others = await stack.enter_async_context(company(place, inbox, smtp_port))
+                    console.print("\n".join(others.addresses()), highlight=False)
+                shop, server, page = clients
+                yield Demo(options, console, inbox, storefront, shop, server, page, others)
         finally:
             for client in clients:
                 await client.aclose()
             await storefront.stop()
 
 
-def _storefront(options: Options, smtp_port: int) -> Storefront:
+def _storefront(options: Options, smtp_port: int) -> AppProcess:
     broken = options.sabotage in {"mail-step", "idempotency"}
-    return Storefront(
+    return AppProcess(
         port=options.shop_port,
         dashboard_port=options.dashboard_port,
         environ={
@@ -174,27 +199,6 @@ def _storefront(options: Options, smtp_port: int) -> Storefront:
         log=options.data / "storefront.log",
         module=("examples.demo.sabotaged", str(options.sabotage)) if broken else ("examples.storefront",),
     )
-
-
-class _PageServer(uvicorn.Server):
-    """A server that leaves Ctrl-C to the demo as a whole."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def inbox_served(inbox: Inbox, port: int) -> AsyncIterator[str]:
-    """The inbox's page; gives its address."""
-    server = _PageServer(uvicorn.Config(inbox_app(inbox), port=port, log_level="error", lifespan="off"))
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started or serving.done(), 10)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await serving
 
 
 async def run(options: Options, console: Console) -> int:

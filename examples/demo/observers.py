@@ -84,7 +84,7 @@ class Mailbox:
 
 @dataclass
 class Database:
-    """The shop's SQLite file, opened for reading."""
+    """An application's SQLite file."""
 
     path: Path
 
@@ -93,6 +93,11 @@ class Database:
         with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(query, values)]
+
+    def execute(self, statement: str) -> None:
+        """Change something in it, as an operator's mistake would."""
+        with closing(sqlite3.connect(self.path, timeout=10)) as connection, connection:
+            connection.execute(statement)
 
     def orders(self) -> dict[str, dict[str, Any]]:
         """Orders by id."""

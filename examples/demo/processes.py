@@ -1,4 +1,4 @@
-"""The storefront as a process of its own, which can be killed."""
+"""An example application as a process of its own, which can be killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP_SECONDS = 15.0
 
 
 class StartError(Exception):
-    """The storefront did not come up; the message has the end of its log."""
+    """The application did not come up; the message has the end of its log."""
 
 
 class PortTakenError(Exception):
@@ -45,8 +45,8 @@ def check_port(port: int, what: str, option: str) -> None:
             ) from error
 
 
-class Storefront:
-    """The storefront's process.
+class AppProcess:
+    """An application's process.
 
     Args:
         port: Where the shop listens.
@@ -67,6 +67,7 @@ class Storefront:
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
+        self._name = module[0]
         self._command = [sys.executable, "-m", *module, "--port", str(port)]
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
         address = {"APP_ENV": "development", "DASHBOARD_ADDRESS": f"127.0.0.1:{dashboard_port}", "PYTHONPATH": path}
@@ -78,11 +79,11 @@ class Storefront:
     def pid(self) -> int:
         """The process's id."""
         if self._process is None:
-            raise RuntimeError("the storefront has not been started")
+            raise RuntimeError("the application has not been started")
         return self._process.pid
 
     async def start(self) -> None:
-        """Start it, and wait until shop and dashboard answer.
+        """Start it, and wait until it and the dashboard answer.
 
         Raises:
             StartError: they don't.
@@ -95,7 +96,7 @@ class Storefront:
         if not await self._answers():
             await self.stop()
             tail = self._log.read_text(errors="replace")[-2000:]
-            raise StartError(f"the storefront did not come up; the end of {self._log}:\n{tail}")
+            raise StartError(f"{self._name} did not come up; the end of {self._log}:\n{tail}")
 
     async def _answers_or_ended(self) -> bool:
         return await self._answers() or self._process is None or self._process.poll() is not None

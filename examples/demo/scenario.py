@@ -10,7 +10,7 @@ import httpx
 
 from .inbox import BUSY, UNKNOWN, Inbox
 from .observers import Api
-from .processes import Storefront
+from .processes import AppProcess
 from .traffic import Answer, Placed, Traffic, new_event_id
 from .waiting import until
 
@@ -61,7 +61,7 @@ class Stage:
 
     traffic: Traffic
     inbox: Inbox
-    storefront: Storefront
+    storefront: AppProcess
     api: Api
     tell: Callable[[str], None]
     restart: bool = True

@@ -1,47 +1,17 @@
-"""The shop's own database, apart from holdfast's store: SQLite by default, PostgreSQL by its URL."""
+"""The shop's own database, apart from holdfast's store."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, TypeAlias
+from contextlib import AbstractAsyncContextManager
 
-from sqlalchemy import event
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from examples.common import database
+from examples.common.database import Sessions
 
 from .models import Base
 
-Sessions: TypeAlias = async_sessionmaker[AsyncSession]
+__all__ = ["Sessions", "open_database"]
 
 
-@asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Sessions]:
+def open_database(url: str) -> AbstractAsyncContextManager[Sessions]:
     """Connect, create the tables that are missing, and disconnect at the end of the block."""
-    engine = _connect(url)
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-        yield async_sessionmaker(engine, expire_on_commit=False)
-    finally:
-        await engine.dispose()
-
-
-def _connect(url: str) -> AsyncEngine:
-    address = make_url(url)
-    if address.get_backend_name() != "sqlite":
-        return create_async_engine(address)
-    if address.database and address.database != ":memory:":
-        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-    # SQLite writes one at a time; waiting for one connection is fair, waiting for its lock is not
-    engine = create_async_engine(address, pool_size=1, max_overflow=0)
-    event.listen(engine.sync_engine, "connect", _configure_sqlite)
-    return engine
-
-
-def _configure_sqlite(connection: Any, _record: Any) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "busy_timeout = 10000", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    return database.open_database(url, Base.metadata)

@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from examples.common.refusals import answer_refusals
+from holdfast.serve.fastapi import serve
+
 from . import functions
 from .client import app
 from .database import open_database
 from .orders import Orders
-from .routes import REFUSALS, router, try_again_later
+from .routes import router
 from .settings import Settings
 
 __all__ = ["create_api", "functions"]
@@ -39,8 +42,9 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         SettingsError: the environment is not usable.
     """
     api = FastAPI(title="Riqle", lifespan=_lifespan)
-    api.state.settings = settings or Settings.from_environment()
+    settings = settings or Settings.from_environment()
+    api.state.settings = settings
     api.include_router(router)
-    for refusal in REFUSALS:
-        api.add_exception_handler(refusal, try_again_later)
+    serve(api, app, dev=settings.environment != "production")  # at /api/inngest
+    answer_refusals(api)
     return api

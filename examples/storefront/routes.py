@@ -6,11 +6,10 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from holdfast import EventInvalidError, OverloadedError, Sent, StoreError
+from holdfast import EventInvalidError, Sent
 
 from . import webhook
 from .enqueue import enqueue_purchase_confirmation, enqueue_refund_notification, enqueue_welcome_email
@@ -123,16 +122,6 @@ async def _read_body(request: Request) -> bytes:
         if len(body) > MAX_WEBHOOK_BYTES:
             raise HTTPException(413, f"a webhook may have {MAX_WEBHOOK_BYTES} bytes")
     return bytes(body)
-
-
-def try_again_later(_request: Request, error: Exception) -> JSONResponse:
-    """For work that could not be accepted: nothing was kept, and trying again makes sense."""
-    seconds = error.retry_after if isinstance(error, OverloadedError) else 5
-    return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": str(max(1, round(seconds)))})
-
-
-REFUSALS: tuple[type[Exception], ...] = (OverloadedError, StoreError)
-"""Errors that `try_again_later` answers."""
 
 
 def _orders(request: Request) -> Orders:

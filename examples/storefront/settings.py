@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
+
+from examples.common.environment import KEYS, Reader, SettingsError, refuse
+
+__all__ = ["Settings", "SettingsError"]
 
 Environment = Literal["development", "production"]
 MailTransport = Literal["smtp", "resend"]
 SmtpSecurity = Literal["none", "starttls", "tls"]
-C = TypeVar("C", bound=str)
 
 DEVELOPMENT_WEBHOOK_SECRET = "whsec_development"  # noqa: S105 - it protects nothing, and production refuses it
 RESEND_URL = "https://api.resend.com"
-
-
-class SettingsError(Exception):
-    """The environment is not usable; the message lists everything that is wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class Settings:
         Raises:
             SettingsError: something is missing or unusable; all of it is in the message.
         """
-        read = _Reader(environ)
+        read = Reader(environ)
         settings = cls(
             environment=read.choice("APP_ENV", "development", get_args(Environment)),
             database_url=read.text("DATABASE_URL", cls.database_url),
@@ -71,12 +70,10 @@ class Settings:
             resend_api_key=read.optional("RESEND_API_KEY"),
             resend_url=read.text("RESEND_URL", cls.resend_url),
         )
-        problems = [*read.problems, *settings._problems(read)]
-        if problems:
-            raise SettingsError("the shop can't start:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        refuse("the shop", [*read.problems, *settings._problems(read)])
         return settings
 
-    def _problems(self, read: _Reader) -> list[str]:
+    def _problems(self, read: Reader) -> list[str]:
         problems = []
         if not self.database_url.startswith(("sqlite+aiosqlite:", "postgresql+psycopg:", "postgresql+asyncpg:")):
             problems.append(
@@ -90,58 +87,15 @@ class Settings:
             problems.extend(self._production_problems(read))
         return problems
 
-    def _production_problems(self, read: _Reader) -> list[str]:
+    def _production_problems(self, read: Reader) -> list[str]:
         required = {
-            "INNGEST_EVENT_KEY": "make one with `holdfast keys new`",
-            "INNGEST_SIGNING_KEY": "make one with `holdfast keys new`",
+            **KEYS,
             "PAYMENT_WEBHOOK_SECRET": "the payment provider shows it beside the webhook's address",
             "MAIL_FROM": "the sender of all e-mails, such as `Riqle <shop@example.com>`",
         }
         if self.mail_transport == "smtp":
             required["SMTP_HOST"] = "the mail server"
-        missing = [name for name in required if not read.optional(name)]
-        problems = [f"{name} is required in production: {required[name]}" for name in missing]
+        problems = read.missing(required)
         if read.optional("PAYMENT_WEBHOOK_SECRET") == DEVELOPMENT_WEBHOOK_SECRET:
             problems.append("PAYMENT_WEBHOOK_SECRET is the one of development, which everybody knows; use the real one")
         return problems
-
-
-class _Reader:
-    """Environment variables, with every problem collected instead of the first one raised."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self.problems: list[str] = []
-
-    def optional(self, name: str) -> str | None:
-        return self._environ.get(name, "").strip() or None
-
-    def text(self, name: str, default: str) -> str:
-        return self.optional(name) or default
-
-    def number(self, name: str, default: float) -> float:
-        text = self.optional(name)
-        try:
-            value = default if text is None else float(text)
-        except ValueError:
-            value = 0
-        if not 0 < value < 1e6:
-            self.problems.append(f"{name} must be a number above 0, not {text!r}")
-            return default
-        return value
-
-    def choice(self, name: str, default: C, choices: tuple[C, ...]) -> C:
-        text = self.optional(name)
-        if text is not None and text not in choices:
-            self.problems.append(f"{name} must be {' or '.join(choices)}, not {text!r}")
-        return next((choice for choice in choices if choice == text), default)
-
-    def address(self, name: str, default: str | None) -> str | None:
-        text = self.optional(name) or default
-        if text == "off" or text is None:
-            return None
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal():
-            self.problems.append(f"{name} must be host:port, or off, not {text!r}")
-            return default
-        return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast import ConfigurationError
@@ -23,6 +23,7 @@ jitters = st.sampled_from([0, 1000, 30_000, 300_000])
 policies = st.sampled_from(["skip", "once", "all"])
 
 
+@settings(deadline=None)
 @given(schedules, jitters, st.integers(0, 400 * DAY))
 def test_an_occurrence_fires_after_it_is_due_and_before_the_next_one_does(schedule, jitter, offset):
     firing = Firing(Schedule.parse(schedule), "app-fn", jitter)
@@ -62,6 +63,7 @@ def model(firing: Firing, next_at: int, now: int) -> tuple[list[int], list[int]]
 
 
 @settings(deadline=None)
+@example("* * * * *", 1000, "all", 100, [54_900_000])
 @given(schedules, jitters, policies, st.integers(1, 120), st.lists(st.integers(0, 3 * DAY), min_size=1, max_size=8))
 def test_every_occurrence_is_decided_once_whatever_the_downtimes(schedule, jitter, policy, limit, pauses):
     firing = Firing(Schedule.parse(schedule), "app-fn", jitter, policy, limit)
@@ -98,6 +100,7 @@ def test_a_year_of_minutes_is_counted():
     assert decision.missed == [START + 365 * DAY - n * MINUTE for n in range(RECENT, 0, -1)]
 
 
+@settings(deadline=None)
 @given(schedules, st.integers(0, 400 * DAY), st.integers(1, 20))
 def test_the_next_fires_are_the_occurrences_one_after_the_other(schedule, offset, count):
     moments = next_fires(schedule, START + offset, count)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from flow_play import bodies, crashes, kills, passes, plays, sends
+from flow_play import PLAYS, bodies, crashes, kills, passes, plays, sends
 from flow_world import World, model_key
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +79,7 @@ manys = st.builds(Many, st.sampled_from(["cancel", "rerun", "rerun"]), st.intege
 
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_many_at_once_keep_the_rules(rules):
+    @PLAYS
     @given(plays(sends(), sends(), bodies, crashes, kills, manys, passes(1, 1000)))
     def check(acts):
         with World({"f": rules, "free": {}}) as world:

@@ -7,7 +7,7 @@ from flow_world import JOB, START, STOP, WAKE, World
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.core.flow_config import FlowReader
-from holdfast.core.rows import LaneRow
+from holdfast.core.rows import LaneRow, RunStatus
 from holdfast.store.sqlite.lanes import Lanes
 
 TENANT, KIND = "event.data.tenant", "event.data.kind"
@@ -38,6 +38,44 @@ def test_a_lane_that_comes_back_within_a_millisecond_is_served_once():
     lanes.put(LaneRow("1/a", 1000))
     assert [row.lane for row in lanes.ready(frozenset({1}), suspect=False, count=10)] == ["1/b", "1/a"]
     assert [row.lane for row in lanes.ready(frozenset({1}), suspect=False, count=10)] == ["1/b", "1/a"]
+
+
+CAPS = {"concurrency": [{"limit": 2}, {"limit": 1, "key": TENANT}]}
+
+
+def order_of_starts(world):
+    return [life.event.data["tenant"] for _, life in world.starts]
+
+
+def test_a_lane_that_loses_its_place_to_another_keeps_its_turn():
+    with World({"f": CAPS}) as world:
+        for tenant in "aabcd":
+            send(world, tenant=tenant)
+            world.clock.ms += 1
+        # the second of a has waited longer than c; when the first ends, both are woken for the one place
+        world.end(world.body(0))
+        world.settle()
+        for _ in range(2):
+            world.clock.ms += 1
+            world.end(next(body for body in world.live.values()))
+            world.settle()
+        assert order_of_starts(world) == ["a", "b", "a", "c", "d"]
+        world.drain()
+
+
+def test_two_lanes_of_many_let_each_of_six_others_have_its_turn_in_the_round():
+    with World({"f": CAPS}) as world:
+        for tenant in ["big-1", "big-2"] * 60 + [f"small-{n}" for n in range(6)]:
+            world.clock.ms += 1
+            send(world, tenant=tenant)
+        before = len(world.starts)
+        while len(world.starts) < before + 10:
+            world.clock.ms += 1
+            world.end(next(iter(world.live.values())))
+            world.settle()
+        later = order_of_starts(world)[before:]
+        assert sorted(later[:8]) == ["big-1", "big-2", *(f"small-{n}" for n in range(6))]
+        world.drain()
 
 
 def test_a_place_is_not_left_to_a_lane_of_a_held_function():
@@ -179,7 +217,7 @@ def test_a_run_that_follows_another_is_not_forgotten_when_an_event_cancels_that_
         world.drain()
 
 
-def test_a_run_that_starts_in_the_group_in_which_its_timeout_rings_is_not_cancelled():
+def test_a_run_that_could_start_in_the_group_in_which_its_timeout_rings_is_cancelled_and_not_started():
     with World({"f": {"concurrency": [{"limit": 1}], "timeouts": {"start": "2s"}}}) as world:
         first, second = send(world, 2)
         world.end(body_of(world, first))
@@ -188,8 +226,8 @@ def test_a_run_that_starts_in_the_group_in_which_its_timeout_rings_is_not_cancel
         claim, ringing = world._due()[::-1]
         world.pending = [claim, ringing]
         world.commit(engine=False)
-        assert run_of(world, second).started is not None
-        assert run_of(world, second).ended is None
+        assert run_of(world, second).started is None
+        assert run_of(world, second).status == RunStatus.CANCELLED
         world.drain()
 
 

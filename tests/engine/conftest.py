@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast import App
+from holdfast.base.clock import Clock
 from holdfast.compose import build_engine
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.store.postgres.connection import connect, parse_url
@@ -56,8 +57,8 @@ def store_url(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -
 
 @pytest.fixture
 def engine_for(store_url: str) -> MakeEngine:
-    def make(*apps: App, **options: Any) -> AbstractAsyncContextManager[Engine]:
-        return build_engine(apps, store_url, options=EngineOptions(**options))
+    def make(*apps: App, clock: Clock | None = None, **options: Any) -> AbstractAsyncContextManager[Engine]:
+        return build_engine(apps, store_url, clock=clock, options=EngineOptions(**options))
 
     return make
 

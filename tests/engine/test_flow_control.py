@@ -721,3 +721,41 @@ async def test_a_debounced_invocation_that_a_singleton_turns_away_tells_its_call
         await h.advance("2s")
         assert len(answers) == 1
         assert "singleton" in answers[0]
+
+
+async def test_a_follower_that_is_cancelled_leaves_its_follower_behind_the_live_run(engine_for):
+    app = App("t")
+    inside, most = 0, 0
+    leave = asyncio.Event()
+
+    async def body() -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        try:
+            await leave.wait()
+        finally:
+            inside -= 1
+
+    @app.function(Job, singleton=Singleton("cancel"))
+    async def work(ctx: Context[Job]) -> int:
+        await ctx.step.run("body", body)
+        return ctx.event.data.n
+
+    async with engine_for(app) as engine:
+        first = await app.start(work, Job(n=1))
+        while not inside:
+            await asyncio.sleep(0.001)
+        # in one group: another takes its place, a person cancels that one, and a third comes
+        engine.alarms.stop()
+        second = await app.start(work, Job(n=2))
+        await second.cancel()
+        third = await app.start(work, Job(n=3))
+        await asyncio.sleep(0.02)
+        assert inside == 1
+        engine.alarms.start()
+        leave.set()
+        assert await third.result(timeout=5) == 3
+        with pytest.raises(RunCancelledError):
+            await first.result(timeout=5)
+        assert most == 1

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from holdfast import App, Context, Event
+from holdfast.testing import VirtualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -51,3 +52,27 @@ async def test_what_resolves_in_the_very_commit_that_leases_a_run_is_counted_onc
         assert len(lives) == 2
         await app.send(Reply(n=1))
         assert await handle.result(timeout=5) == [0, 1]
+
+
+async def test_a_timer_that_comes_due_while_there_is_no_room_is_served_when_there_is(engine_for):
+    app, gate = App("wakeups"), asyncio.Event()
+
+    @app.function(Go)
+    async def sleeper(ctx: Context[Go]) -> str:
+        await ctx.step.sleep("nap", 10)
+        return "awake"
+
+    @app.function(Reply)
+    async def holder(ctx: Context[Reply]) -> None:
+        await ctx.step.run("hold", gate.wait)
+
+    clock = VirtualClock()
+    async with engine_for(app, clock=clock, linger_ms=0, capacity=1) as engine:
+        asleep = await app.start(sleeper, Go())
+        while engine.in_flight:
+            await asyncio.sleep(0.001)
+        held = await app.start(holder, Reply(n=1))
+        await clock.advance(11)  # the timer fires, and finds the only place taken
+        gate.set()
+        await held.result(timeout=10)
+        assert await asleep.result(timeout=10) == "awake"

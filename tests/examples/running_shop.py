@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +15,7 @@ import httpx
 
 from examples.demo.inbox import Inbox, smtp_server
 from examples.demo.observers import Api, Database
-from examples.demo.processes import Storefront
+from examples.demo.processes import AppProcess
 from examples.demo.traffic import Traffic
 from examples.demo.waiting import until
 
@@ -22,7 +24,7 @@ from examples.demo.waiting import until
 class RunningShop:
     """The storefront as a process, its inbox, and ways to look at both."""
 
-    storefront: Storefront
+    storefront: AppProcess
     inbox: Inbox
     traffic: Traffic
     api: Api
@@ -47,7 +49,7 @@ class RunningShop:
 async def running_shop(folder: Path, handler: Inbox | None = None, **environ: str) -> AsyncIterator[RunningShop]:
     inbox = handler or Inbox()
     async with smtp_server(inbox) as smtp_port, AsyncExitStack() as stack:
-        storefront = Storefront(
+        storefront = AppProcess(
             port=free_port(),
             dashboard_port=free_port(),
             environ={
@@ -68,7 +70,20 @@ async def running_shop(folder: Path, handler: Inbox | None = None, **environ: st
         yield RunningShop(storefront, inbox, traffic, Api(server), Database(folder / "shop.db"), server)
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+    """A port that nobody has. Below those that systems give out by themselves, and in a band of this test worker's own,
+    because it stays free only by luck until the program that is meant to have it starts."""
+    band = 20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 3 * 4_000
+    while True:
+        port = band + random.randrange(4_000)
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                pass
+        except OSError:
+            continue
+        if port not in _given:
+            _given.add(port)
+            return port

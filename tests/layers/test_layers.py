@@ -19,7 +19,7 @@ ROWS = (
     {"compose", "embedded"},
     {"server"},
     {"dashboard"},
-    {"engine"},
+    {"engine", "sinks"},
     {"sdk", "wire"},
     {"store"},
     {"core"},

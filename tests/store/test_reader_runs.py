@@ -40,8 +40,8 @@ async def all_pages(reader, where, limit):
 
 LIVE = {  # derived status -> (run status, item state, started?)
     "QUEUED": [(RunStatus.QUEUED, ItemState.READY), (RunStatus.QUEUED, ItemState.TIMED), (RunStatus.QUEUED, ItemState.PARKED)],
-    "RUNNING": [(RunStatus.RUNNING, ItemState.LEASED), (RunStatus.RUNNING, ItemState.READY)],
-    "WAITING": [(RunStatus.RUNNING, ItemState.TIMED), (RunStatus.RUNNING, ItemState.PARKED)],
+    "RUNNING": [(RunStatus.RUNNING, ItemState.LEASED)],
+    "WAITING": [(RunStatus.RUNNING, state) for state in (ItemState.TIMED, ItemState.PARKED, ItemState.READY)],
 }
 NAMES = ["shop/order.paid", "shop/order.shipped", "mail/sent"]
 
@@ -191,7 +191,7 @@ async def test_a_run_whose_function_and_event_are_gone_is_still_listed(tmp_path)
         (RunStatus.QUEUED, None, [ItemState.TIMED], "QUEUED"),
         (RunStatus.QUEUED, None, [ItemState.PARKED], "QUEUED"),
         (RunStatus.RUNNING, NOW, [ItemState.LEASED], "RUNNING"),
-        (RunStatus.RUNNING, NOW, [ItemState.READY], "RUNNING"),
+        (RunStatus.RUNNING, NOW, [ItemState.READY], "WAITING"),
         (RunStatus.RUNNING, NOW, [ItemState.TIMED], "WAITING"),
         (RunStatus.RUNNING, NOW, [ItemState.PARKED], "WAITING"),
         (RunStatus.RUNNING, NOW, [ItemState.PARKED, ItemState.TIMED], "WAITING"),

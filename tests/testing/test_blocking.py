@@ -41,7 +41,17 @@ def make_app() -> App:
 
 
 def harness_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("holdfast")]
+    """Those that this test has left; a serve route of another keeps its own for as long as the process."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("holdfast") and thread not in BEFORE]
+
+
+BEFORE: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_of_others():
+    BEFORE.clear()
+    BEFORE.update(threading.enumerate())
 
 
 def test_every_call_of_the_harness_is_there_without_await():

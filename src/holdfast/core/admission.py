@@ -52,6 +52,7 @@ class Admission(msgspec.Struct, gc=False):
 
     flow: Flow
     gates: tuple[Gate, ...] = ()
+    lane: str = ""
     idempotency: str | None = None
     window: str | None = None
     debounce: str | None = None
@@ -76,6 +77,10 @@ class Decision(msgspec.Struct, gc=False):
     batch: int = 0
     refused: str | None = None
     """Why nothing starts."""
+    skipped: bool = False
+    """Whether that leaves a run with status SKIPPED."""
+    lane: str = ""
+    """The run's lane, where it isn't that of the event that came: that of the first of a batch."""
     after: bool = False
     """It starts once the run before it has been cancelled."""
     invoked: bool = False
@@ -84,7 +89,7 @@ class Decision(msgspec.Struct, gc=False):
 
 def work_out(flow: Flow, lane: str, subject: Subject, watches: Sequence[Watch]) -> Admission:
     """The keys of all rules for an event."""
-    out = Admission(flow, flow.gates(lane, started=False), watches=tuple(watches))
+    out = Admission(flow, flow.gates(lane, started=False), lane, watches=tuple(watches))
     rule = flow.idempotency
     if rule is not None:
         key = rule.key.text(subject)
@@ -261,7 +266,10 @@ def _gather_batch(
     open_batch = tx.get(GatherRow, (function_id, kind, key))
     now = tx.now
     if open_batch is None:
-        open_batch = GatherRow(function_id, kind, key, run_id, event.id, event.ts, now, now + rule.timeout, 0, 0)
+        lane = admission.lane
+        open_batch = GatherRow(
+            function_id, kind, key, run_id, event.id, event.ts, now, now + rule.timeout, 0, 0, lane=lane
+        )
     batch = replace(
         open_batch,
         count=open_batch.count + 1,
@@ -273,7 +281,14 @@ def _gather_batch(
         tx.put(batch)
         return Decision(batch.run_id, start=False, due=batch.due)
     tx.delete(GatherRow, (function_id, kind, key))
-    return Decision(batch.run_id, start=True, event_id=batch.event_id, batch=batch.count, invoked=bool(batch.invoked))
+    return Decision(
+        batch.run_id,
+        start=True,
+        event_id=batch.event_id,
+        batch=batch.count,
+        lane=batch.lane,
+        invoked=bool(batch.invoked),
+    )
 
 
 def _debounce(
@@ -329,15 +344,23 @@ def _singleton(tx: Tx, function_id: int, run_id: bytes, event: EventRow, due: in
         return Decision(run_id, start=True, due=due)
     key = (function_id, admission.singleton)
     row = tx.get(SingletonRow, key)
-    holder = None if row is None else tx.get(RunRow, row.run_id)
-    detail = f"key {admission.singleton!r}" if admission.singleton else ""
-    live = holder is not None and holder.ended_at is None
-    if live and holder is not None:
-        if rule.mode == "skip":
-            if admission.recorded:
-                _skip(tx, function_id, event, "singleton", holder.id, detail)
-            return Decision(holder.id, start=False, refused="another run of this singleton is live")
-        reason = f"a newer run of the singleton took its place: {ulid_text(run_id)}"
-        tx.put(AlarmRow(holder.id, AlarmKind.CANCEL, tx.now, reason, run_id))
-    tx.put(SingletonRow(*key, run_id))
-    return Decision(run_id, start=True, due=due, after=live)
+    holder = _live(tx, None if row is None else row.run_id)
+    if holder is not None and rule.mode == "skip":
+        if admission.recorded:
+            detail = f"key {admission.singleton!r}" if admission.singleton else ""
+            _skip(tx, function_id, event, "singleton", holder.id, detail)
+        return Decision(holder.id, start=False, refused="another run of this singleton is live", skipped=True)
+    # a holder that hasn't begun waits for the one before it, and so does whoever takes the holder's place
+    first = _live(tx, None if row is None else row.before) or holder
+    reason = f"a newer run of the singleton took its place: {ulid_text(run_id)}"
+    if first is not None:
+        tx.put(AlarmRow(first.id, AlarmKind.CANCEL, tx.now, reason, run_id))
+    if holder is not None and holder is not first:
+        tx.put(AlarmRow(holder.id, AlarmKind.CANCEL, tx.now, reason))
+    tx.put(SingletonRow(*key, run_id, None if first is None else first.id))
+    return Decision(run_id, start=True, due=due, after=first is not None)
+
+
+def _live(tx: Tx, run_id: bytes | None) -> RunRow | None:
+    run = None if run_id is None else tx.get(RunRow, run_id)
+    return run if run is not None and run.ended_at is None else None

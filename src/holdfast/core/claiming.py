@@ -10,7 +10,7 @@ from holdfast.core.flow import GateKind
 from holdfast.core.gates import Shut, blocked_lane, gates_of, lane_gates, release, shut, used, wake_lanes
 from holdfast.core.plan import DueTimers, Plan, Read, ReadyItems, Tx
 from holdfast.core.progress import step_of_item
-from holdfast.core.queue import Leased, Outcome, goes_at_once, lease, line_up
+from holdfast.core.queue import Leased, Outcome, goes_at_once, lease, line_up, too_late
 from holdfast.core.remote import TIMED_KINDS, time_is_up
 from holdfast.core.rows import SUSPECT_LANE, ItemRow, ItemState, LaneRow, RunRow, StepRow
 
@@ -40,10 +40,13 @@ class Claim(Plan[list[Leased]]):
             row = None if item.lane in tx.scanned else tx.get(LaneRow, item.lane)
             if row is None or not row.blocked:
                 lanes.setdefault(item.lane, []).append(item)
-        stops = self._round_robin(tx, lanes, leased)
+        served: set[str] = set()
+        stops = self._round_robin(tx, lanes, leased, served)
         for lane, more in tx.scanned.items():
             row = tx.get(LaneRow, lane)
             turn = tx.now if row is None else max(tx.now, row.turn + 1)
+            if row is not None and lane in stops and lane not in served:
+                turn = row.turn  # what it was woken for went to another: it is still its turn
             if lanes.get(lane) or more:
                 tx.put(blocked_lane(tx, lane, turn, stops.get(lane)))
             elif row is not None:
@@ -52,7 +55,9 @@ class Claim(Plan[list[Leased]]):
         self._stage(tx, Outcome(leased))
         return leased
 
-    def _round_robin(self, tx: Tx, lanes: dict[str, list[ItemRow]], leased: list[Leased]) -> dict[str, Shut]:
+    def _round_robin(
+        self, tx: Tx, lanes: dict[str, list[ItemRow]], leased: list[Leased], served: set[str]
+    ) -> dict[str, Shut]:
         turn = list(lanes)
         absent: list[ItemRow] = []
         stops: dict[str, Shut] = {}
@@ -68,12 +73,15 @@ class Claim(Plan[list[Leased]]):
                     tx.delete(ItemRow, item.id)
                 elif run.function_id not in tx.functions:
                     absent.append(item)
+                elif too_late(tx, run):
+                    tx.put(replace(item, state=ItemState.PARKED))
                 elif (stop := shut(tx, gates_of(tx, run))) is not None:
                     stops[lane] = stop
                     turn.remove(lane)
                     continue
                 else:
                     lease(tx, run, item, leased)
+                    served.add(lane)
                     if lane == SUSPECT_LANE:
                         turn.remove(lane)
                 items.pop(0)

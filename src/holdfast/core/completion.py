@@ -15,6 +15,7 @@ from holdfast.core.rows import (
     AlarmKind,
     AlarmRow,
     DedupeRow,
+    GatherRow,
     ItemRow,
     ItemState,
     LaneRow,
@@ -38,7 +39,11 @@ def complete(tx: Tx, load: Callable[[Tx, list[Read]], None]) -> None:
 
 
 def _pointers(tx: Tx) -> list[Read]:
-    reads: list[Read] = [(RunRow, row.run_id) for row in tx.loaded(SingletonRow)]
+    reads: list[Read] = []
+    for singleton in tx.loaded(SingletonRow):
+        reads.append((RunRow, singleton.run_id))
+        if singleton.before is not None:
+            reads.append((RunRow, singleton.before))
     reads.extend((RunRow, row.run_id) for row in tx.loaded(DedupeRow) if row.key.startswith(IDEMPOTENCY))
     cancelling = (wait.run_id for wait in tx.loaded(WaitRow) if wait.key.startswith(CANCEL_KEY))
     reads.extend((AlarmRow, (run_id, int(AlarmKind.CANCEL))) for run_id in cancelling)
@@ -57,12 +62,27 @@ def _gates(tx: Tx) -> list[Read]:
         if item.held:
             reads.extend(held_reads(item.held))
         run = tx.get(RunRow, item.run_id)
+        if run is not None and run.started_at is None:
+            reads.extend(_start_alarm(tx, run))
         if run is not None and (item.state != ItemState.LEASED or run.remote is not None):
             reads.append((LaneRow, SUSPECT_LANE if item.crashes else waiting_lane(tx, run)))
             gates = gates_of(tx, run)
             reads.extend(gate_reads(gates))
             if item.crashes:
                 reads.extend(LanesAt(gate.id) for gate in gates if gate.kind != GateKind.THROTTLE)
+    for gather in tx.loaded(GatherRow):
+        flow = tx.flows.get(gather.function_id) if tx.flows and gather.lane else None
+        if flow is not None:
+            reads.append((LaneRow, gather.lane))
+            reads.extend(gate_reads(flow.gates(gather.lane, started=False)))
     for lane in tx.scanned:
         reads.extend(LanesAt(gate.id) for gate in lane_gates(tx, lane) if gate.kind != GateKind.THROTTLE)
     return reads
+
+
+def _start_alarm(tx: Tx, run: RunRow) -> list[Read]:
+    """The alarm that keeps a run from starting late."""
+    flow = tx.flows.get(run.function_id) if tx.flows else None
+    if flow is None or flow.start_timeout is None:
+        return []
+    return [(AlarmRow, (run.id, int(AlarmKind.START)))]

@@ -90,16 +90,22 @@ class Expression:
 def field_equals(root: str, path: str, value: object) -> str:
     """The expression that a field has a value: `async.data.order_id == "o1"`, whatever the field is called."""
     literal = msgspec.json.encode(value).decode()
-    *holders, last = path.split(".")
-    holder, plain = root, True
-    for name in holders:
-        plain = plain and _dotted(name)
-        holder += f".{name}" if plain else f"[{_quoted(name)}]"
-    if plain and _dotted(last):
-        return f"{holder}.{last} == {literal}"
+    holders, _, last = path.rpartition(".")
+    field = field_access(root, path)
+    if field.endswith(f".{last}"):
+        return f"{field} == {literal}"
     # what is missing reads as null in dotted paths only
-    missing = f"!({_quoted(last)} in {holder}) || " if value is None else ""
-    return f"({missing}{holder}[{_quoted(last)}] == {literal})"
+    missing = f"!({_quoted(last)} in {field_access(root, holders)}) || " if value is None else ""
+    return f"({missing}{field} == {literal})"
+
+
+def field_access(root: str, path: str) -> str:
+    """The expression of a field: `async.data.order_id`, or in brackets from the first name on that isn't a plain one."""
+    field, plain = root, True
+    for name in path.split(".") if path else ():
+        plain = plain and _dotted(name)
+        field += f".{name}" if plain else f"[{_quoted(name)}]"
+    return field
 
 
 def _dotted(name: str) -> bool:

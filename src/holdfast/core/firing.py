@@ -60,7 +60,8 @@ class Firing:
 
     def decide(self, next_at: int, now: int) -> Decision:
         """Decide every occurrence from `next_at` on that is due."""
-        latest: deque[int] = deque(maxlen=max(self.limit, RECENT) + RECENT)
+        # one more than are shown: the last may turn out not to be due yet
+        latest: deque[int] = deque(maxlen=max(self.limit, RECENT) + RECENT + 1)
         count, following = 0, next_at
         for occurrence in self.schedule.following(next_at - 1):
             following = occurrence

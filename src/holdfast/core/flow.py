@@ -10,6 +10,7 @@ from zlib import crc32
 import msgspec
 
 from holdfast.core.keys import Key, Subject
+from holdfast.core.matching import SameField
 
 if TYPE_CHECKING:
     from holdfast.core.rows import RunRow
@@ -116,12 +117,12 @@ class CancelRule(msgspec.Struct, frozen=True):
     """An event that cancels the run."""
 
     event: str
-    path: str | None = None
-    """A data path that must be equal in the triggering and the cancelling event: the indexed part."""
+    same: SameField | None = None
+    """The field that must be there, and equal in the triggering and the cancelling event: the indexed part."""
     expression: str | None = None
     """CEL over `event` and `async`."""
     timeout: int | None = None
-    """How long after its start the run can be cancelled so; as long as it lives unless given."""
+    """How long after it is due to start the run can be cancelled so; as long as it lives unless given."""
 
 
 class Flow(msgspec.Struct):

@@ -21,6 +21,7 @@ from holdfast.core.flow import (
     SingletonRule,
 )
 from holdfast.core.keys import PYTHON_PREFIX, Key
+from holdfast.core.matching import same_field
 
 DAY_MS = 86_400_000
 MAX_CAPS = 2
@@ -216,20 +217,8 @@ class FlowReader:
             except ConfigurationError as error:
                 raise ConfigurationError(f"Cancellation expression is invalid: {error}") from error
         return CancelRule(
-            event, equal_path(expression), expression, _span(given.get("timeout"), "cancel: the timeout")
+            event, same_field(expression), expression, _span(given.get("timeout"), "cancel: the timeout")
         )
-
-
-def equal_path(expression: str | None) -> str | None:
-    """The data path of a condition that is nothing but `event.data.x == async.data.x`: it can be looked up."""
-    if expression is None:
-        return None
-    left, _, right = (side.strip() for side in expression.partition("=="))
-    path = left.removeprefix("event.data.")
-    plain = all(part.isidentifier() for part in path.split("."))
-    if plain and left == f"event.data.{path}" and right == f"async.data.{path}":
-        return path
-    return None
 
 
 def _check_combination(flow: Flow) -> None:

@@ -35,6 +35,10 @@ from holdfast.core.rows import (
 
 replace = msgspec.structs.replace
 
+NO_RUN = b""
+"""Stands in a dedupe row for the run of an event that started none."""
+PAUSED = "the function is paused"
+"""Why nothing starts of a function that is paused with `skip`."""
 CANCEL_KEY = "\x01cancel:"
 """Begins the key of a wait that cancels its run instead of resolving a step; step ids don't begin so."""
 
@@ -196,26 +200,41 @@ def accept(tx: Tx, incoming: Incoming, out: Accepted) -> None:
     deduplicated = 0
     for match in incoming.matches:
         if tx.paused and tx.paused.get(match.function_id) == "skip":
-            _skip_run(tx, match, event, "paused", "the function is paused", None, out)
+            _skip_run(tx, match, event, "paused", PAUSED, None, out)
             continue
         if event.key is not None and incoming.deduplicated:
             known = tx.get(DedupeRow, (match.function_id, event.key))
             if known is not None and known.expires > now:
-                tx.put(SkipRow(event.id, match.function_id, "duplicate event id", known.run_id, now))
-                out.runs.append(known.run_id)
+                _answer_duplicate(tx, match, event, known.run_id, out)
                 deduplicated += 1
                 continue
-            tx.put(DedupeRow(match.function_id, event.key, match.run_id, now + EVENT_ID_WINDOW_MS))
         known_runs = len(out.runs)
         admit(tx, match, event, out)
-        if event.key is not None and len(out.runs) > known_runs and out.runs[-1] != match.run_id:
-            # it became part of another run: a duplicate is answered with that
-            tx.put(DedupeRow(match.function_id, event.key, out.runs[-1], now + EVENT_ID_WINDOW_MS))
+        if event.key is not None and incoming.deduplicated:
+            # a duplicate is answered with the run that it became, or became part of
+            standing = out.runs[-1] if len(out.runs) > known_runs else NO_RUN
+            tx.put(DedupeRow(match.function_id, event.key, standing, now + EVENT_ID_WINDOW_MS))
     for function_id in incoming.filtered:
         tx.put(SkipRow(event.id, function_id, "trigger expression did not hold", None, now))
     out.duplicates.append(deduplicated > 0 and deduplicated == len(incoming.matches))
     if incoming.lookups:
         _resolve_waits(tx, event, incoming.lookups, out)
+
+
+def _answer_duplicate(tx: Tx, match: Match, event: EventRow, standing: bytes, out: Accepted) -> None:
+    tx.put(SkipRow(event.id, match.function_id, "duplicate event id", standing or None, tx.now))
+    if standing == NO_RUN:
+        out.refused.append("an event with the same id came before, and a rule kept it from starting a run")
+    else:
+        out.runs.append(standing)
+
+
+def admit_invoked(tx: Tx, match: Match, event: EventRow, out: Accepted) -> None:
+    """Start a run that another run invokes, unless its function is paused so that nothing starts."""
+    if tx.paused and tx.paused.get(match.function_id) == "skip":
+        _skip_run(tx, match, event, "paused", PAUSED, None, out)
+    else:
+        admit(tx, match, event, out)
 
 
 def admit(tx: Tx, match: Match, event: EventRow, out: Accepted) -> None:
@@ -234,7 +253,7 @@ def admit(tx: Tx, match: Match, event: EventRow, out: Accepted) -> None:
         _start_admitted(tx, match, event, decision, out)
     elif decision.refused is not None:
         out.refused.append(decision.refused)
-        if admission.singleton is not None and admission.recorded:
+        if decision.skipped and admission.recorded:
             _skip_run(tx, match, event, "", decision.refused, decision.run_id, out)
             return
     if decision.run_id is not None:
@@ -268,7 +287,17 @@ def _start_admitted(tx: Tx, match: Match, event: EventRow, decision: Decision, o
     due = decision.due
     if due > tx.now and (out.due is None or due < out.due):
         out.due = due
+    if decision.lane:
+        match = _in_lane(match, decision.lane)
     start_run(tx, match, event, due, out.leased, event_id=decision.event_id, batch=decision.batch, after=decision.after)
+
+
+def _in_lane(match: Match, lane: str) -> Match:
+    """The match of a batch that is full: its keys are those of its first event, not of the one that filled it."""
+    admission = match.admission
+    assert admission is not None
+    gates = admission.flow.gates(lane, started=False)
+    return replace(match, lane=lane, admission=replace(admission, gates=gates))
 
 
 def _skip_run(
@@ -285,7 +314,8 @@ def _skip_run(
             match.version, match.parent_id, match.parent_step, match.origin, reason=words,
         )
     )  # fmt: skip
-    out.runs.append(match.run_id if standing is None else standing)
+    if standing is not None:
+        out.runs.append(standing)
 
 
 def start_run(
@@ -332,7 +362,7 @@ def start_run(
         match.parent_step,
         match.origin,
     )
-    rank = now - match.priority * 1000
+    rank = max(now, due) - match.priority * 1000
     if direct:
         # the insert is the claim
         tx.room -= 1
@@ -351,24 +381,23 @@ def start_run(
         run.remote = NEW_REMOTE
     if admission is not None:
         run.key = key_of_lane(match.lane)
-        _watch_over(tx, run, admission, direct=direct)
+        _watch_over(tx, run, admission, max(now, due), direct=direct)
     tx.insert(run)
     return run
 
 
-def _watch_over(tx: Tx, run: RunRow, admission: Admission, *, direct: bool) -> None:
-    """What may cancel the run: events, and its timeouts."""
-    now = tx.now
+def _watch_over(tx: Tx, run: RunRow, admission: Admission, due: int, *, direct: bool) -> None:
+    """What may cancel the run: events, and its timeouts, which count from when it is due."""
     for number, watch in enumerate(admission.watches):
-        expires = None if watch.timeout is None else now + watch.timeout
+        expires = None if watch.timeout is None else due + watch.timeout
         key = f"{CANCEL_KEY}{number}"
-        tx.insert(WaitRow(run.id, key, watch.lookup, expires, watch.expression, watch.context, now))
+        tx.insert(WaitRow(run.id, key, watch.lookup, expires, watch.expression, watch.context, tx.now))
     flow = admission.flow
     if direct:
         set_alarms(tx, run)
     elif flow.start_timeout is not None:
         reason = f"timed out: it did not start within {duration_text(flow.start_timeout)}"
-        tx.put(AlarmRow(run.id, AlarmKind.START, now + flow.start_timeout, reason))
+        tx.put(AlarmRow(run.id, AlarmKind.START, due + flow.start_timeout, reason))
 
 
 def event_json(event: EventRow) -> bytes:

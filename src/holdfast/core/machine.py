@@ -190,8 +190,9 @@ class Park(Plan[bool]):
         tx.put(run)
         state = ItemState.PARKED if self.due is None else ItemState.TIMED
         due = self.due or 0
+        rank = due - run.priority * 1000
         held = release(tx, item.held, ended=False)
-        tx.put(replace(item, state=state, owner=0, woken=0, crashes=0, due=due, rank=due, held=held))
+        tx.put(replace(item, state=state, owner=0, woken=0, crashes=0, due=due, rank=rank, held=held))
         return True
 
 

@@ -104,9 +104,17 @@ def line_up(tx: Tx, item: ItemRow, run: RunRow | None = None) -> None:
         tx.backlog = tx.backlog or not row.blocked
 
 
+def too_late(tx: Tx, run: RunRow) -> bool:
+    """Whether a run should have started by now: it is not leased any more, as its alarm cancels it."""
+    if run.started_at is not None:
+        return False
+    alarm = tx.get(AlarmRow, (run.id, int(AlarmKind.START)))
+    return alarm is not None and alarm.at <= tx.now
+
+
 def goes_at_once(tx: Tx, run: RunRow, item: ItemRow) -> bool:
     """Whether there is room for a run now and nobody waits ahead of it."""
-    if tx.room <= 0 or tx.backlog or item.crashes or run.function_id not in tx.functions:
+    if tx.room <= 0 or tx.backlog or item.crashes or run.function_id not in tx.functions or too_late(tx, run):
         return False
     return open_to(tx, run, gates_of(tx, run))
 

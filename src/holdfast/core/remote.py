@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.core.gates import release
-from holdfast.core.ingest import Accepted, Incoming, admit, reads_of, resolve, watched
+from holdfast.core.ingest import Accepted, Incoming, admit_invoked, reads_of, resolve, watched
 from holdfast.core.machine import Lease, headline, holds
 from holdfast.core.overrides import carried
 from holdfast.core.plan import STALE, Plan, Read, Refused, Tx, WaitsFor
@@ -191,7 +191,7 @@ class Answered(Plan[Accepted]):
         if one.child is not None:
             tx.insert(one.child.event)
             before = len(out.refused)
-            admit(tx, one.child.matches[0], one.child.event, out)
+            admit_invoked(tx, one.child.matches[0], one.child.event, out)
             if len(out.refused) > before:
                 self._fail(tx, run, one, refusal(out.refused[-1]), out)
                 return
@@ -221,7 +221,8 @@ class Answered(Plan[Accepted]):
         own = item.id == run.id
         if retried is not None:
             due = retried.step.due or tx.now
-            tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due, attempt=item.attempt + 1))
+            rank = due - run.priority * 1000
+            tx.put(replace(item, state=ItemState.TIMED, due=due, rank=rank, attempt=item.attempt + 1))
             out.arm(due)
             return
         if not own:
@@ -230,7 +231,7 @@ class Answered(Plan[Accepted]):
         if not self.operations and not self.discovery and not progress_of(run).pending:
             # nothing was found to do, and nothing is under way: asked again, but not without a breath
             due = tx.now + _BREATH_MS
-            tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due, attempt=0))
+            tx.put(replace(item, state=ItemState.TIMED, due=due, rank=due - run.priority * 1000, attempt=0))
             out.arm(due)
             return
         item = replace(item, state=ItemState.PARKED, attempt=0, due=0)
@@ -281,7 +282,8 @@ class RetryCall(Plan[Accepted]):
         out = Accepted.empty()
         held = release(tx, item.held, ended=False)
         count = item.attempt + (self.attempt is not None)
-        tx.put(replace(item, state=ItemState.TIMED, owner=0, due=self.due, rank=self.due, held=held, attempt=count))
+        rank = self.due - run.priority * 1000
+        tx.put(replace(item, state=ItemState.TIMED, owner=0, due=self.due, rank=rank, held=held, attempt=count))
         if self.attempt is not None:
             tx.put(self.attempt)
             tx.put(replace(run, attempt=run.attempt + 1, error=headline(self.attempt.error)))

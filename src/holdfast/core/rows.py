@@ -298,6 +298,8 @@ class SingletonRow(Row):
     function_id: int
     key: str
     run_id: bytes
+    before: bytes | None = None
+    """The run it takes the place of, which may be live until it has been cancelled."""
 
 
 class GatherKind(IntEnum):
@@ -327,6 +329,8 @@ class GatherRow(Row):
     bytes: int
     invoked: int = 0
     """Whether other runs wait for its result."""
+    lane: str = ""
+    """Batch: the lane of its first event, which is its run's."""
 
 
 class BatchEventRow(Row):

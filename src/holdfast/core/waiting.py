@@ -6,7 +6,18 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from holdfast.core.ingest import Accepted, Incoming, admit, event_json, lookups_of, matches, reads_of, resolve, watched
+from holdfast.core.ingest import (
+    PAUSED,
+    Accepted,
+    Incoming,
+    admit_invoked,
+    event_json,
+    lookups_of,
+    matches,
+    reads_of,
+    resolve,
+    watched,
+)
 from holdfast.core.machine import Lease, holds
 from holdfast.core.plan import STALE, EventsSince, Plan, Read, Refused, Tx
 from holdfast.core.rows import ItemRow, LogRow, RunRow, StepRow, StepState, WaitRow
@@ -72,7 +83,7 @@ class Register(Plan[Accepted]):
 
     def _invoke(self, tx: Tx, wait: WaitRow, child: Incoming, out: Accepted) -> None:
         tx.insert(child.event)
-        admit(tx, child.matches[0], child.event, out)
+        admit_invoked(tx, child.matches[0], child.event, out)
         if out.refused:
             tx.insert(wait)
             resolve(tx, wait, None, refusal(out.refused[0]), out)
@@ -93,12 +104,11 @@ class Register(Plan[Accepted]):
 
 def refusal(words: str) -> bytes:
     """The error of an invoking step whose callee's rules let no run start (protocol section 2.6)."""
+    said = {"rate limited": "is rate limited", PAUSED: "is paused"}.get(words, f"is not started: {words}")
     return msgspec.json.encode(
         {
             "name": "InvokeRefusedError",
-            "message": f"invoked function is not started: {words}"
-            if words != "rate limited"
-            else "invoked function is rate limited",
+            "message": f"invoked function {said}",
             "chain": ["holdfast.base.errors.StepError"],
         }
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, Final
 
 from holdfast.base.errors import HoldfastError
 from holdfast.base.ids import ulid_text
@@ -19,6 +20,7 @@ from holdfast.engine.timers import Timers
 _log = logging.getLogger("holdfast")
 _AT_ONCE = 500
 _RETRY_MS = 1000
+_FAILED: Final = Refused("it could not be decided")
 
 
 class Alarms:
@@ -66,18 +68,28 @@ class Alarms:
                 self._again = False
                 now = host.clock.now()
                 gathers = await host.store.due_gathers(now, _AT_ONCE)
-                plans = [self._cancelling(alarm) for alarm in await host.store.due_alarms(now, _AT_ONCE)]
-                plans += [fire(host, gather) for gather in gathers]
-                answers = await asyncio.gather(*plans)
+                due = [self._cancelling(alarm) for alarm in await host.store.due_alarms(now, _AT_ONCE)]
+                due += [fire(host, gather) for gather in gathers]
+                answers = await asyncio.gather(*map(self._decide, due))
+                if _FAILED in answers:
+                    self._timers.arm(host.clock.now() + _RETRY_MS)
+                    return
                 if not any(answers) and not self._again:
                     break
             self._timers.arm(host.store.next_alarm())
         except HoldfastError as error:
             _log.warning("timeouts, cancellations and debounces wait: %s", error)
             self._timers.arm(host.clock.now() + _RETRY_MS)
-        except Exception:  # what one of them does wrong must not keep the others from ever being decided
-            _log.exception("a timeout, cancellation, debounce or batch could not be decided")
-            self._timers.arm(host.clock.now() + _RETRY_MS)
+
+    async def _decide(self, one: Awaitable[Any]) -> Any:
+        """One of them; what it does wrong must not keep the others from being decided."""
+        try:
+            return await one
+        except HoldfastError:
+            raise
+        except Exception:
+            _log.exception("a timeout, cancellation, debounce or batch could not be decided, and is tried again")
+            return _FAILED
 
     async def _cancelling(self, alarm: AlarmRow) -> Any:
         host = self._host

@@ -27,6 +27,8 @@ def kill(engine: Engine) -> None:
     engine.bulks.kill()
     for watch in engine._watches:
         watch.stop()
+    for mirror in engine.mirrors:
+        mirror.kill()
     for live in list(engine.live.values()):
         live.abandon()
         if live.root is not None and live.root.done():
@@ -49,6 +51,8 @@ async def reap(engine: Engine, seconds: float = 10.0) -> None:
             await asyncio.wait({engine._pruning})
         for threads in (engine.threads, engine.function_threads):
             await threads.ended()
+    for mirror in engine.mirrors:
+        await mirror.disconnect()
     engine._retention.cancel()
     engine._factory.remove()
     engine._interpreter.restore()

@@ -47,6 +47,7 @@ class Dispatch:
         self.loading = 0
         """Runs leased to this node whose records are being read."""
         self._again = False
+        self._put_off = False
         self._suspects: set[bytes] = set()
         self._empty: list[asyncio.Future[None]] = []
 
@@ -118,6 +119,7 @@ class Dispatch:
             return
         host = self._host
         room = host.room()
+        self._put_off = room <= 0
         if not host.running or room <= 0:
             return
         self.claiming = True
@@ -189,9 +191,14 @@ class Dispatch:
         if live.run.id in self._suspects:
             self._suspects.discard(live.run.id)
             self.claim()
-        elif self._host.store.backlog():
+        elif self.wanted:
             self.claim()
         self.tell_if_empty()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether to claim as soon as there is room: something is in line, or came due when there was none."""
+        return self._put_off or self._host.store.backlog()
 
     def tell_if_empty(self) -> None:
         """Whoever waits for the node to have nothing to do may look."""

@@ -49,6 +49,7 @@ from holdfast.engine.interpreter import Interpreter
 from holdfast.engine.lifecycle import Lifecycle, invoked_data
 from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
+from holdfast.engine.mirroring import Mirror
 from holdfast.engine.notices import Notice, Notices
 from holdfast.engine.tasks import TaskFactory
 from holdfast.engine.threads import Threads
@@ -171,6 +172,7 @@ class Engine:
         self.discard = self.control.discard
         self.run_cron = self.control.run_cron
         self.audit = self.control.audit
+        self.mirrors = [Mirror(self, app.id, sink) for app in apps for sink in app.sinks]
         self.bulks = Bulks(self, self.control)
         self.bulk_info = self.bulks.info
         self.cancel_bulk = self.bulks.cancel
@@ -227,6 +229,9 @@ class Engine:
         if self.cluster is not None:
             self.cluster.start()
         self.alerting.start(self._by_id)
+        for mirror in self.mirrors:
+            self.notices.attach(mirror)
+            mirror.start()
         self._retention = Timers(self.clock, self._prune)
         self._retention.arm(self.clock.now() + self.options.prune_every_ms)
         self._watches = (LoopWatch(self.loop), RunWatch(self.loop, self.clock.now, lambda: list(self.live.values())))
@@ -341,6 +346,8 @@ class Engine:
         for live in list(self.live.values()):
             live.check()
         await self._drained(self.options.drain_seconds if drain_seconds is None else drain_seconds)
+        for mirror in self.mirrors:
+            await mirror.stop()
         self.running = False
         self._factory.remove()
         self._interpreter.restore()
@@ -417,7 +424,7 @@ class Engine:
 
     def call_ended(self) -> None:
         """A call to an application is over: there is room for another."""
-        if self.running and not self.draining and self.store.backlog():
+        if self.running and not self.draining and self.dispatch.wanted:
             self.claim()
         self.dispatch.tell_if_empty()
 
@@ -531,6 +538,8 @@ class Engine:
         """After the commit: start what was leased, tell runs in memory what was resolved."""
         if isinstance(accepted, Refused):
             return
+        for mirror in self.mirrors:
+            mirror.note(map(ulid_text, accepted.runs))
         if accepted.leased:
             self.launch(accepted.leased)
         if accepted.due is not None:
@@ -644,6 +653,7 @@ class Engine:
             and not self.bulks.busy
             and not self.alarms.ringing
             and not self.alerting.looking
+            and not any(mirror.writing for mirror in self.mirrors)
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())
         )

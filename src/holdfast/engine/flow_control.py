@@ -73,7 +73,7 @@ class FlowControl:
             raise ConfigurationError(
                 f"function {slug!r} has no limit {rule!r}; it has {', '.join(known) or 'none'}: limits are declared in code"
             )
-        if limit is not None and (isinstance(limit, bool) or limit < 1):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ConfigurationError(
                 f"a limit is a whole number of 1 or more, not {limit!r}; pause the function to stop it"
             )

@@ -67,19 +67,21 @@ class Intake:
             return Match(run_id, function_id, version, lane, 0, origin, parent_id, parent_step, None, remote)
         subject = EventSubject(row, self._models[function_id], seen)
         lane = flow.lane(subject)
-        watches = [self._watch(rule, row, subject) for rule in flow.cancel]
+        watches = [watch for rule in flow.cancel if (watch := self._watch(rule, row, subject)) is not None]
         admission = work_out(flow, lane, subject, watches)
         priority = priority_of(flow, subject)
         return Match(run_id, function_id, version, lane, priority, origin, parent_id, parent_step, admission, remote)
 
-    def _watch(self, rule: CancelRule, row: EventRow, subject: EventSubject) -> Watch:
+    def _watch(self, rule: CancelRule, row: EventRow, subject: EventSubject) -> Watch | None:
         lookup, expression, context = rule.event, rule.expression, None
-        if rule.path is not None:
+        if rule.same is not None:
             value = subject.cel["data"]
-            for part in rule.path.split("."):
+            for part in rule.same.left.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
-            if value is None or isinstance(value, str | int | float | bool):
-                lookup, expression = wait_lookup(rule.event, rule.path, value), None
+            if value is None:
+                return None  # events that haven't the field either don't mean this run
+            if isinstance(value, str | int | float | bool):
+                lookup, expression = wait_lookup(rule.event, rule.same.right, value), None
         if expression is not None and "event." in expression:
             context = event_json(row)
         self._store.expect(lookup)

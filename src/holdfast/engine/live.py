@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -30,6 +30,7 @@ from holdfast.engine.tasks import current_run, current_step
 from holdfast.engine.threads import Bridge
 from holdfast.sdk.calls import StepCall
 from holdfast.sdk.context import Context, SyncContext
+from holdfast.sdk.triggers import Trigger
 
 _log = logging.getLogger("holdfast")
 _runs_log = logging.getLogger("holdfast.runs")
@@ -84,6 +85,11 @@ class LiveRun(Residence):
     @property
     def attempt(self) -> int:
         return self.run.attempt
+
+    @property
+    def triggers(self) -> Sequence[Trigger]:
+        """See `StepDriver.triggers`."""
+        return self.fn.function.triggers
 
     @property
     def function_slug(self) -> str:

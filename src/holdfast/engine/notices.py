@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +20,14 @@ class Notice(msgspec.Struct, frozen=True):
     id: str
     """The run's or event's id; empty for many at once."""
     function_id: int = 0
+
+
+class Listener(Protocol):
+    """Whoever is told."""
+
+    def put(self, notice: Notice) -> None:
+        """Something has changed. Called on the engine's loop, after the commit."""
+        ...
 
 
 class Subscription:
@@ -52,7 +61,7 @@ class Notices:
     """The hub of one node."""
 
     def __init__(self) -> None:
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: set[Listener] = set()
 
     @property
     def wanted(self) -> bool:
@@ -63,6 +72,10 @@ class Notices:
         """Tell everybody."""
         for subscription in self._subscriptions:
             subscription.put(notice)
+
+    def attach(self, listener: Listener) -> None:
+        """Tell a listener, for as long as the node runs."""
+        self._subscriptions.add(listener)
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:

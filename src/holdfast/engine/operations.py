@@ -11,8 +11,8 @@ from holdfast.base.errors import ConfigurationError
 from holdfast.base.ids import derived_id, ulid_text
 from holdfast.base.limits import MAX_INVOKE_MS, MAX_WAIT_MS
 from holdfast.core.expressions import compile_expression
-from holdfast.core.flow_config import equal_path
 from holdfast.core.ingest import Incoming, event_json, wait_lookup
+from holdfast.core.matching import same_field
 from holdfast.core.remote import Operation
 from holdfast.core.rows import AttemptRow, EventRow, ItemRow, RunRow, StepKind, StepRow, StepState, WaitRow
 from holdfast.core.signals import signal_lookup
@@ -140,10 +140,11 @@ class Translator:
             raise WireError(f"{opcode.op} {opcode.title!r}: opts.if must be text, not {expression!r:.60}")
         if expression:
             _check_expression(expression)
-            path = equal_path(expression)
-            value = self._at(path) if path is not None else None
-            if path is not None and (value is None or isinstance(value, str | int | float | bool)):
-                lookup, expression = wait_lookup(name, path, value), None
+            same = same_field(expression)
+            value = self._at(same.left) if same is not None else None
+            if same is not None and (value is None or isinstance(value, str | int | float | bool)):
+                never = same.present and value is None
+                lookup, expression = wait_lookup(name, same.right, value), "false" if never else None
             elif "event." in expression:
                 context = event_json(self._event)
         self._host.store.expect(lookup)

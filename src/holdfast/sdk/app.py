@@ -29,6 +29,7 @@ from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
 from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
 from holdfast.sdk.settings import FunctionSettings, function_options
 from holdfast.sdk.signals import signal_json
+from holdfast.sdk.status import StatusSink
 from holdfast.sdk.steering import Steering
 from holdfast.sdk.triggers import Cron, On, Trigger, normalise
 
@@ -92,12 +93,14 @@ class App(FlowSwitching, Steering):
         middleware: Code around all functions, steps and sends of the app.
         lifespan: An async context manager around the time the app runs; what it yields is `ctx.resources`.
         alerts: Default thresholds of its functions.
+        sinks: Where the statuses of its runs are mirrored to, such as `holdfast.sinks.RedisStatus`.
     """
 
     def __init__(
         self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,
         backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
         middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None, alerts: Alerts | None = None,
+        sinks: Sequence[StatusSink] = (),
     ) -> None:
         if not id or not id.isascii() or not all(c.isalnum() or c in "._-" for c in id):
             raise ConfigurationError(f"app id {id!r} may have letters, digits, '.', '_' and '-' only")
@@ -111,6 +114,7 @@ class App(FlowSwitching, Steering):
         self.middleware = tuple(middleware)
         self.lifespan = lifespan
         self.alerts = alerts
+        self.sinks = tuple(sinks)
         self._senders: list[Sender] = []
         self._send_wrappers = [m for m in self.middleware if overrides(m, "around_send")]
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 from holdfast.base.errors import StepUsageError
 from holdfast.base.retry import RetryPolicy
 from holdfast.sdk.events import Event
+from holdfast.sdk.triggers import Trigger
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,6 +34,11 @@ DEFAULTS: Final = StepOptions(None, None, None)
 
 class StepDriver(Protocol):
     """What executes steps: in process, or by reporting them to a server."""
+
+    @property
+    def triggers(self) -> Sequence[Trigger]:
+        """What starts the function whose steps these are."""
+        ...
 
     def begin(self, call: StepCall[Any]) -> None:
         """Called when a step is called, not when it is awaited: fixes its key.

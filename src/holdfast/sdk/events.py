@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from difflib import get_close_matches
 from enum import Enum
 from types import UnionType
 from typing import Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
@@ -255,7 +256,9 @@ def _wire_names(model: type[BaseModel], names: list[str], event: str) -> list[st
         return names
     known = ", ".join(sorted(model.model_fields)) or "none"
     inside = "" if issubclass(model, Event) else f" in {model.__name__}"
-    raise ConfigurationError(f"event {event!r} has no field {head!r}{inside}; its fields are: {known}")
+    close = get_close_matches(head, list(model.model_fields), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    raise ConfigurationError(f"event {event!r} has no field {head!r}{inside}{hint} its fields are: {known}")
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

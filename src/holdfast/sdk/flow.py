@@ -12,6 +12,7 @@ from holdfast.base.errors import ConfigurationError
 from holdfast.core.flow_config import FlowReader
 from holdfast.core.keys import function_source
 from holdfast.sdk.events import Event, event_name
+from holdfast.sdk.matching import match_condition
 from holdfast.sdk.triggers import Trigger
 
 Key: TypeAlias = str | Callable[[Any], object]
@@ -38,8 +39,27 @@ class Concurrency:
 
     def config(self, keys: KeyTable) -> dict[str, Any]:
         """As the protocol registers it (section 3)."""
-        scope = {"function": "fn", "environment": "env", "account": "account"}.get(self.scope, self.scope)
+        scope = _SCOPES.get(self.scope)
+        if scope is None:
+            raise ConfigurationError(f"concurrency: scope is one of {', '.join(map(repr, _SCOPES))}, not {self.scope!r}")
+        if scope != "fn":
+            self._check_shared()
         return _document(limit=self.limit, key=keys.source(self.key), scope=None if scope == "fn" else scope)
+
+    def _check_shared(self) -> None:
+        """What functions share they must name in the same way."""
+        if self.key is None:
+            raise ConfigurationError(
+                f"concurrency: a limit with scope={self.scope!r} needs a key, which says what functions share"
+            )
+        if callable(self.key) and getattr(self.key, "__name__", "<lambda>") == "<lambda>":
+            raise ConfigurationError(
+                f"concurrency: the key of a limit with scope={self.scope!r} needs a name, by which functions share it: "
+                "write the lambda as a `def`, or as an expression"
+            )
+
+
+_SCOPES = {"function": "fn", "environment": "env", "account": "account"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +155,7 @@ class Idempotency:
 
     key: Key
     bucket: Duration | None = None
-    """The length of a bucket, at most 24 hours, counted from midnight UTC: one run in each."""
+    """The length of a bucket, at most 24 hours: one run in each. Buckets are counted from 1970-01-01, midnight UTC."""
     trailing: bool = False
     """With a bucket: an event that comes once the bucket's run has begun is not dropped; one run for all such events starts
     with the next bucket."""
@@ -155,18 +175,27 @@ class CancelOn:
 
     event: type[Event] | str
     match: str | None = None
-    """A path that must be equal in the triggering and the cancelling event, such as `data.order_id`."""
+    """A field that must be there and equal in the triggering and the cancelling event, such as `data.order_id`: by its Python
+    name where they are typed."""
     if_: str | None = None
     """A CEL expression over `event` (the trigger) and `async` (the cancelling event)."""
     timeout: Duration | None = None
-    """How long after it was queued the run can be cancelled so; as long as it lives unless given."""
+    """How long after it is due to start the run can be cancelled so; as long as it lives unless given."""
 
-    def config(self) -> dict[str, Any]:
+    def config(self, triggers: Sequence[Trigger] = ()) -> dict[str, Any]:
         """As the protocol registers it (section 3)."""
+        model = None if isinstance(self.event, str) else self.event
+        if model is not None and not (isinstance(model, type) and issubclass(model, Event)):
+            raise ConfigurationError(f"cancel_on is an event class, a name or CancelOn(...), not {model!r}")
         name = self.event if isinstance(self.event, str) else event_name(self.event)
+        if "*" in name:
+            raise ConfigurationError(
+                f"cancel_on: {name!r} is a pattern, and runs are cancelled by events of one name, as they are found by it in "
+                "an index; name each event, up to five"
+            )
         condition = self.if_
         if self.match is not None:
-            same = f"event.{self.match} == async.{self.match}"
+            same = match_condition(self.match, triggers, model)
             condition = f"({same}) && ({self.if_})" if self.if_ else same
         out = _document(event=name, timeout=None if self.timeout is None else _span(self.timeout))
         return out if condition is None else out | {"if": condition}
@@ -177,7 +206,7 @@ class Timeouts:
     """Limits after which a run is cancelled, at once and wherever it is."""
 
     start: Duration | None = None
-    """How long it may wait to be started, from when it was queued."""
+    """How long it may wait to be started, from when it was queued; of an event with a `ts` in the future, from then."""
     finish: Duration | None = None
     """How long it may take, from when it was started."""
 
@@ -194,6 +223,7 @@ class KeyTable:
 
     def __init__(self, triggers: Sequence[Trigger]) -> None:
         self.functions: dict[str, Callable[[Any], object]] = {}
+        self.triggers = triggers
         self._models = tuple({trigger.model for trigger in triggers if trigger.model is not None})
 
     def source(self, key: Key | None) -> str | None:
@@ -252,13 +282,17 @@ def flow_config(settings: Mapping[str, Any], keys: KeyTable) -> dict[str, Any]:
             out[wire] = rule.config(keys)  # type: ignore[attr-defined]
     idempotency = settings.get("idempotency")
     if idempotency is not None:
+        if idempotency == "":
+            raise ConfigurationError("idempotency needs a key, such as 'event.data.order_id'; it is empty")
         rule = idempotency if isinstance(idempotency, Idempotency) else Idempotency(idempotency)
         out["idempotency"] = rule.config(keys)
     if (priority := settings.get("priority")) is not None:
         out["priority"] = {"run": keys.source(priority)}
     if cancel := _many(settings.get("cancel_on")):
-        out["cancel"] = [(one if isinstance(one, CancelOn) else CancelOn(one)).config() for one in cancel]
+        out["cancel"] = [(one if isinstance(one, CancelOn) else CancelOn(one)).config(keys.triggers) for one in cancel]
     if (timeouts := settings.get("timeouts")) is not None:
+        if not isinstance(timeouts, Timeouts):
+            raise ConfigurationError(f"timeouts is Timeouts(start=..., finish=...), not {timeouts!r}")
         out["timeouts"] = timeouts.config()
     FlowReader(out, 0, keys.functions).read()
     return out

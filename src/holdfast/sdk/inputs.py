@@ -98,13 +98,23 @@ def _converted(value: Any, annotation: Any, name: str, key: str) -> Any:
     try:
         return TypeAdapter(annotation).validate_json(msgspec.json.encode(value))
     except PydanticUserError:
-        return value  # annotated with a class that pydantic knows nothing of
+        return _converted_plainly(value, annotation, name, key)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = "".join(f"[{part!r}]" for part in first["loc"])
         raise NonRetriableError(
             f"the edited input of step {key!r} does not fit: {name}{where}: {first['msg']}"
         ) from error
+
+
+def _converted_plainly(value: Any, annotation: Any, name: str, key: str) -> Any:
+    """A value for a class that pydantic knows nothing of: a struct is made of it, anything else takes it as it is."""
+    try:
+        return msgspec.convert(value, annotation)
+    except msgspec.ValidationError as error:
+        raise NonRetriableError(f"the edited input of step {key!r} does not fit: {name}: {error}") from error
+    except TypeError:
+        return value
 
 
 def _hints(fn: Callable[..., Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from holdfast.sdk.calls import (
     WaitCall,
 )
 from holdfast.sdk.events import Event, ReceivedEvent, event_name, wire_path, wire_scalar
+from holdfast.sdk.matching import match_condition
 from holdfast.sdk.signals import OnConflict, signal_json, signal_problem
 from holdfast.sdk.target import Target
 
@@ -97,7 +98,10 @@ class _StepBase:
                 raise StepUsageError(f"step {id!r}: {error}") from error
         expression = if_
         if match is not None:
-            same = f"event.{match} == async.{match}"
+            try:
+                same = match_condition(match, self._driver.triggers, model)
+            except ConfigurationError as error:
+                raise StepUsageError(f"step {id!r}: {error}") from error
             expression = f"({same}) && ({if_})" if if_ else same
         if expression is not None:
             try:
@@ -245,7 +249,8 @@ class Step(_StepBase):
             id: Names the step.
             event: The event's class, or its name.
             where: Fields of the awaited event and their values; indexed, so that a million waits cost one look-up.
-            match: A path that must be equal in the triggering and the awaited event, such as `data.user_id`.
+            match: A field that must be there and equal in the triggering and the awaited event, such as `data.user_id`: by its
+                Python name where they are typed.
             if_: A CEL expression over `event` (the trigger) and `async` (the awaited).
             timeout: After this the result is None. At most 366 days.
             since: "run" accepts an event that came since the run was queued; a step id, since that step was recorded.

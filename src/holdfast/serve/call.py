@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from holdfast.engine.threads import Bridge
 from holdfast.sdk.calls import RaceCall, RunCall, StepCall
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.repeats import StepKeys
+from holdfast.sdk.triggers import Trigger
 from holdfast.serve import reports
 from holdfast.serve.bodies import Body
 from holdfast.serve.checkpoints import DISCOVER, Checkpoints, Verdict
@@ -84,6 +85,11 @@ class FunctionCall(Turns):
     @property
     def attempt(self) -> int:
         return self.request.ctx.attempt
+
+    @property
+    def triggers(self) -> Sequence[Trigger]:
+        """See `StepDriver.triggers`."""
+        return self.fn.function.triggers
 
     @property
     def function_slug(self) -> str:

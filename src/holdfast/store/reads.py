@@ -212,6 +212,19 @@ class RunDetail(msgspec.Struct, frozen=True):
     """The events of a batch in their order, at most a thousand."""
 
 
+class RunProgress(msgspec.Struct, frozen=True):
+    """How a run is doing: what a status outside of the store is made of."""
+
+    run: RunView
+    event: EventView | None
+    attempts: tuple[AttemptView, ...]
+    """Failed attempts of its steps and of the function itself, in the order in which they ended."""
+    retrying: bool
+    """Whether a step, or the function itself, is being tried again and has not succeeded."""
+    error: dict[str, object] | None
+    """name, message, stack once FAILED."""
+
+
 class DeadLetterView(msgspec.Struct, frozen=True):
     """A dead letter."""
 
@@ -416,6 +429,7 @@ class Reader(Protocol):
         ...
 
     async def run(self, run_id: str) -> RunDetail | None: ...
+    async def progress(self, run_id: str) -> RunProgress | None: ...
     async def run_view(self, run_id: str) -> RunView | None: ...
     async def events(
         self,

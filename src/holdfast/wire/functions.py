@@ -77,6 +77,14 @@ class SingletonConfig(_Part):
     key: str | None = None
 
 
+class IdempotencyConfig(_Part):
+    """One run per key and bucket of time: holdfast's own addition, where the protocol has the key alone."""
+
+    key: str = ""
+    bucket: str | None = None
+    trailing: bool = False
+
+
 class CancelConfig(_Part, rename={"if_": "if"}):
     event: str = ""
     if_: str | None = None
@@ -126,7 +134,7 @@ class FunctionConfig(_Part):
     batch_events: BatchConfig | None = None
     priority: PriorityConfig | None = None
     singleton: SingletonConfig | None = None
-    idempotency: str | None = None
+    idempotency: str | IdempotencyConfig | None = None
     cancel: list[CancelConfig] | None = None
     timeouts: TimeoutsConfig | None = None
     retries: Any = None

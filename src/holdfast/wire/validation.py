@@ -12,7 +12,7 @@ from holdfast.base.limits import MAX_NAME_LENGTH
 from holdfast.core.cron import Schedule
 from holdfast.core.expressions import compile_expression
 from holdfast.wire.errors import WireError
-from holdfast.wire.functions import BatchConfig, FunctionConfig, LimitConfig, TriggerConfig
+from holdfast.wire.functions import BatchConfig, FunctionConfig, IdempotencyConfig, LimitConfig, TriggerConfig
 from holdfast.wire.times import go_span_ms, span_ms
 
 MAX_TRIGGERS = 10
@@ -149,8 +149,10 @@ def _throttle(config: FunctionConfig) -> Iterator[Problem]:
 
 
 def _rate_limit(config: FunctionConfig) -> Iterator[Problem]:
-    if config.idempotency:
-        yield from _cel(config.idempotency, "Idempotency expression is invalid: ", "idempotency_invalid")
+    once = config.idempotency
+    key = once.key if isinstance(once, IdempotencyConfig) else once
+    if key:
+        yield from _cel(key, "Idempotency expression is invalid: ", "idempotency_invalid")
     found = config.rate_limit
     if found is None:
         return

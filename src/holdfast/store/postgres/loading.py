@@ -316,7 +316,7 @@ class Loader:
             case EventsOfBatch():
                 self._found(step, find, BatchEventRow, "run_id = %s ORDER BY position", [find.run_id])
             case LanesAt():
-                self._found(step, find, LaneRow, sql.LANES_AT, [find.gate, self._tx.size], lock=True)
+                self._lanes_at(step, find)
             case DueTimers():
                 condition = "state = 1 AND due <= %s ORDER BY due LIMIT %s"
                 self._found(step, find, ItemRow, condition, [self._tx.now, find.limit], lock=True, skip=True)
@@ -348,6 +348,11 @@ class Loader:
 
         step.add(table.where(condition + locking), parameters, take)
 
+    def _lanes_at(self, step: Round, find: LanesAt) -> None:
+        size = self._tx.size
+        parameters = [find.gate, size, find.gate, SUSPECT_LANE, _texts_of(self._tx.functions), size]
+        self._found(step, find, LaneRow, self._sql.sql(sql.LANES_AT).decode(), parameters, lock=True)
+
     def _items(self, rows: list[ItemRow], *, implied: bool) -> None:
         for row in rows:
             self._provide(ItemRow, row.id, row)
@@ -363,7 +368,7 @@ class Loader:
             .replace("{queue}", ", ".join(f"q.{name}" for name in queue.columns.split(", ")))
         )
         width = len(LaneRow.__struct_fields__)
-        functions = Texts([str(function_id) for function_id in sorted(find.functions)])
+        functions = _texts_of(find.functions)
         suspect = SUSPECT_LANE if find.suspect else ""
 
         def take(cursor: Cursor) -> None:
@@ -389,3 +394,8 @@ class Loader:
 
     def _take_lanes(self, cursor: Cursor) -> None:
         self.lanes = self._sql[LaneRow].rows(cursor.fetchall())
+
+
+def _texts_of(functions: Iterable[int]) -> Texts:
+    """Function ids as lanes begin with them."""
+    return Texts([str(function_id) for function_id in sorted(functions)])

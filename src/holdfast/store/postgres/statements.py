@@ -200,7 +200,16 @@ WHERE p.status = 4 AND c.origin = 1 AND c.ended_at IS NULL
 """
 MAX_LANES = 500
 ALL_LANES = "SELECT {lanes} FROM {s}lanes ORDER BY turn LIMIT 10000"
-LANES_AT = "blocked = 1 AND gate = %s ORDER BY turn, lane LIMIT %s"
+LANES_AT = """
+blocked = 1 AND gate = %s ORDER BY turn, lane LIMIT (
+  SELECT CASE WHEN count(*) >= %s THEN max(place) END FROM (
+    SELECT place FROM (
+      SELECT lane, row_number() OVER (ORDER BY turn, lane) AS place FROM {s}lanes WHERE blocked = 1 AND gate = %s
+    ) AS waiting
+    WHERE lane = %s OR split_part(lane, '/', 1) = ANY(%s::text[]) ORDER BY place LIMIT %s
+  ) AS served
+)"""
+"""So many lanes of these functions, and the others on the way; all of them when there are fewer."""
 LOCK_LANES = "SELECT lane FROM {s}lanes WHERE lane = ANY(%s::text[]) ORDER BY lane FOR UPDATE"
 """Before lanes are deleted: whoever lets an item wait in one holds it until that is committed."""
 DELETE_EMPTY_LANES = """

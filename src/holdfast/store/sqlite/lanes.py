@@ -17,14 +17,15 @@ _SUSPECT = -1
 class Lanes:
     """Lanes that have items. Ready ones are found by turn, blocked ones by gate, without looking at any other."""
 
-    __slots__ = ("_ready", "_timed", "_turns", "_waiting", "rows")
+    __slots__ = ("_counts", "_ready", "_timed", "_turns", "_waiting", "rows")
 
     def __init__(self, rows: Iterable[LaneRow]) -> None:
         self.rows: dict[str, LaneRow] = {}
         self._turns: dict[int, list[tuple[int, str]]] = {}
         self._ready: dict[int, int] = {}
         self._timed: list[tuple[int, str]] = []
-        self._waiting: dict[str, dict[str, None]] = {}
+        self._waiting: dict[str, list[tuple[int, str]]] = {}
+        self._counts: dict[str, int] = {}
         for row in rows:
             # counts of leases begin at none: whatever waited for a place may look again
             self.put(LaneRow(row.lane, row.turn) if row.blocked == 1 else row)
@@ -42,7 +43,8 @@ class Lanes:
         self._leave(self.rows.get(lane))
         self.rows[lane] = row
         if row.blocked == 1:
-            self._waiting.setdefault(row.gate, {})[lane] = None
+            heapq.heappush(self._waiting.setdefault(row.gate, []), (row.turn, lane))
+            self._counts[row.gate] = self._counts.get(row.gate, 0) + 1
             return
         if row.blocked == 2:
             heapq.heappush(self._timed, (row.until, lane))
@@ -65,9 +67,9 @@ class Lanes:
                 del self._ready[function]
                 self._turns.pop(function, None)
         elif row.blocked == 1:
-            waiting = self._waiting[row.gate]
-            waiting.pop(row.lane, None)
-            if not waiting:
+            self._counts[row.gate] -= 1
+            if not self._counts[row.gate]:
+                del self._counts[row.gate]
                 del self._waiting[row.gate]
 
     def promote(self, now: int) -> None:
@@ -93,15 +95,21 @@ class Lanes:
         return any(function in functions for function in self._ready)
 
     def waiting(self, gate: str, count: int, functions: frozenset[int]) -> list[LaneRow]:
-        """Lanes that wait at a gate, those that came to wait first: `count` of these functions, and the others on the way."""
-        found: list[LaneRow] = []
-        for lane in self._waiting.get(gate, ()):
-            if count <= 0:
-                break
-            found.append(self.rows[lane])
-            if lane == SUSPECT_LANE or _function(lane) in functions:
+        """Lanes that wait at a gate, in their turn: `count` of these functions, and the others on the way."""
+        waiting = self._waiting.get(gate, [])
+        taken: dict[tuple[int, str], None] = {}
+        while waiting and count > 0:
+            entry = heapq.heappop(waiting)
+            row = self.rows.get(entry[1])
+            # what has left, or came back with another turn, is in the heap still; so is, twice, what came back with the same
+            if row is None or row.blocked != 1 or row.gate != gate or row.turn != entry[0] or entry in taken:
+                continue
+            taken[entry] = None
+            if row.lane == SUSPECT_LANE or _function(row.lane) in functions:
                 count -= 1
-        return found
+        for entry in taken:
+            heapq.heappush(waiting, entry)
+        return [self.rows[lane] for _, lane in taken]
 
     def blocked_of(self, function_id: int) -> tuple[str, ...]:
         """Lanes of a function that wait for a place or a moment; that of suspects too, as it has runs of any function."""

@@ -24,6 +24,7 @@ from holdfast.store.reads import (
     Overview,
     RunDetail,
     RunFilter,
+    RunProgress,
     RunView,
     SkipView,
     WaitView,
@@ -37,6 +38,7 @@ from holdfast.store.sqlite.reading.flow import flow_views
 from holdfast.store.sqlite.reading.letters import LetterFilter, letter, letter_groups, list_letters
 from holdfast.store.sqlite.reading.listing import MAX_LIMIT, EventFilter, count_runs, list_events, list_runs, runs_by_id
 from holdfast.store.sqlite.reading.pool import ReadPool
+from holdfast.store.sqlite.reading.progress import run_progress
 from holdfast.store.sqlite.reading.views import SqlRow, raw_id
 
 T = TypeVar("T")
@@ -89,6 +91,10 @@ class SqliteReader:
         """See `Reader.run`."""
         leased = self._leased()
         return await self._of_id(run_id, lambda conn, raw: run_detail(conn, raw, leased))
+
+    async def progress(self, run_id: str) -> RunProgress | None:
+        """See `Reader.progress`."""
+        return await self._of_id(run_id, run_progress)
 
     async def run_view(self, run_id: str) -> RunView | None:
         """See `Reader.run_view`."""

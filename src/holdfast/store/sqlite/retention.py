@@ -107,5 +107,5 @@ class Pruner:
 
 
 def _floor(ms: int) -> bytes:
-    """The smallest id of a moment."""
-    return max(ms, 0).to_bytes(6, "big") + bytes(10)
+    """The smallest id of a moment; of times out of range, the least or the last there can be."""
+    return max(0, min(ms, (1 << 48) - 1)).to_bytes(6, "big") + bytes(10)

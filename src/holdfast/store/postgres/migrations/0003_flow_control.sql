@@ -20,7 +20,8 @@ CREATE TABLE windows (gate text COLLATE "C" PRIMARY KEY, moments bytea NOT NULL,
 CREATE INDEX windows_by_expiry ON windows (expires);
 
 CREATE TABLE singletons (
-  function_id bigint NOT NULL, key text COLLATE "C" NOT NULL, run_id bytea NOT NULL, PRIMARY KEY (function_id, key)
+  function_id bigint NOT NULL, key text COLLATE "C" NOT NULL, run_id bytea NOT NULL, before bytea,
+  PRIMARY KEY (function_id, key)
 );
 
 CREATE TABLE gathers (

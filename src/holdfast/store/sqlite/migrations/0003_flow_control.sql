@@ -15,7 +15,7 @@ CREATE TABLE windows (gate TEXT PRIMARY KEY, moments BLOB NOT NULL, expires INTE
 CREATE INDEX windows_by_expiry ON windows (expires);
 
 CREATE TABLE singletons (
-  function_id INTEGER NOT NULL, key TEXT NOT NULL, run_id BLOB NOT NULL, PRIMARY KEY (function_id, key)
+  function_id INTEGER NOT NULL, key TEXT NOT NULL, run_id BLOB NOT NULL, before BLOB, PRIMARY KEY (function_id, key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE gathers (

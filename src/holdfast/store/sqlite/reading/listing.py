@@ -26,7 +26,7 @@ _LIVE = {
     "WAITING": f"r.started_at IS NOT NULL AND NOT {sql.ACTIVE}",
 }
 # what the item alone tells of these, so that runs of another status are not looked up
-_LIVE_ITEM = {"QUEUED": "q.epoch = 0", "RUNNING": "q.state IN (0, 2)", "WAITING": "q.state IN (1, 3)"}
+_LIVE_ITEM = {"QUEUED": "q.epoch = 0", "RUNNING": "q.state = 2", "WAITING": "q.state <> 2"}
 _ENDED = {status.name: status for status in RunStatus if status.ended}
 
 

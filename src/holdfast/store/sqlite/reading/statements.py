@@ -9,8 +9,8 @@ from __future__ import annotations
 
 # a step's item has the run's id and the step's hash as its id: all items of a run lie between these bounds
 _ITEMS_OF_R = f"id >= r.id AND id < CAST(r.id || x'{'FF' * 24}' AS BLOB)"
-ACTIVE = f"EXISTS (SELECT 1 FROM queue WHERE {_ITEMS_OF_R} AND state IN (0, 2))"
-"""A run some item of which is in line or leased: it isn't WAITING."""
+ACTIVE = f"EXISTS (SELECT 1 FROM queue WHERE {_ITEMS_OF_R} AND state = 2)"
+"""A run some item of which is leased: what waits for a place doesn't run."""
 
 WAITING = -1
 """The derived status, as `RUN_VIEW` gives it."""
@@ -75,6 +75,8 @@ SELECT key, name, kind, state, seq, started_at, ended_at, attempt, due, data, er
 ATTEMPTS = """
 SELECT key, attempt, started_at, ended_at, retry_at, error, input FROM attempts WHERE run_id = ? ORDER BY key, attempt
 """
+PENDING = "SELECT key FROM steps WHERE run_id = ? AND state = ?"
+FINAL_ERROR = "SELECT error FROM steps WHERE run_id = ? AND key = '' AND error IS NOT NULL"
 LOGS = """
 SELECT at, level, message, step FROM (SELECT * FROM logs WHERE run_id = ? ORDER BY seq DESC LIMIT ?) ORDER BY seq
 """
@@ -167,8 +169,8 @@ AUDIT = "SELECT at, actor, action, target, detail FROM audit ORDER BY id DESC LI
 # an item that was never leased has epoch 0: its run hasn't started
 QUEUE_FIGURES = """
 SELECT count(*) FILTER (WHERE epoch = 0),
-  count(*) FILTER (WHERE epoch > 0 AND state IN (0, 2)),
-  count(*) FILTER (WHERE epoch > 0 AND state IN (1, 3)),
+  count(*) FILTER (WHERE epoch > 0 AND state = 2),
+  count(*) FILTER (WHERE epoch > 0 AND state <> 2),
   count(*) FILTER (WHERE state = 0),
   count(*) FILTER (WHERE state = 1),
   min(due) FILTER (WHERE state = 1),

@@ -1,0 +1,1 @@
+"""An inbox whose counts are worked out in the background. README.md says what it shows."""

@@ -1,0 +1,2 @@
+-- phase: pre
+ALTER TABLE gathers ADD COLUMN lane TEXT NOT NULL DEFAULT '';
