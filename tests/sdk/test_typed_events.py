@@ -148,8 +148,8 @@ def test_paths_are_translated_to_the_wire(path, wire):
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("order", "event 'email/purchase-confirmation' has no field 'order'; its fields are: customer_email, extra, number"),
-        ("ship_to.street", "has no field 'street' in Address; its fields are: street_name"),
+        ("order", r"event 'email/purchase-confirmation' has no field 'order'; did you mean 'order_id'\? its fields are: customer_email, extra, number"),
+        ("ship_to.street", r"has no field 'street' in Address; did you mean 'street_name'\? its fields are: street_name"),
         ("", "has no field ''"),
     ],
 )
