@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from holdfast.base.errors import HoldfastError
@@ -68,8 +69,8 @@ class Alarms:
                 self._again = False
                 now = host.clock.now()
                 gathers = await host.store.due_gathers(now, _AT_ONCE)
-                due = [self._cancelling(alarm) for alarm in await host.store.due_alarms(now, _AT_ONCE)]
-                due += [fire(host, gather) for gather in gathers]
+                due = [partial(self._cancelling, alarm) for alarm in await host.store.due_alarms(now, _AT_ONCE)]
+                due += [partial(fire, host, gather) for gather in gathers]
                 answers = await asyncio.gather(*map(self._decide, due))
                 if _FAILED in answers:
                     self._timers.arm(host.clock.now() + _RETRY_MS)
@@ -81,10 +82,10 @@ class Alarms:
             _log.warning("timeouts, cancellations and debounces wait: %s", error)
             self._timers.arm(host.clock.now() + _RETRY_MS)
 
-    async def _decide(self, one: Awaitable[Any]) -> Any:
+    async def _decide(self, one: Callable[[], Awaitable[Any]]) -> Any:
         """One of them; what it does wrong must not keep the others from being decided."""
         try:
-            return await one
+            return await one()
         except HoldfastError:
             raise
         except Exception:
