@@ -17,7 +17,9 @@ from holdfast.testing.async_harness import AsyncHarness
 TESTS = Path(__file__).parent
 SLOW = tuple(
     TESTS / part
-    for part in ("cli", "cluster", "dashboard/test_pages.py", "docs", "examples", "faults", "server/test_raw_sockets.py", "typing")
+    for part in (
+        "cli", "cluster", "compat", "dashboard/test_pages.py", "docs", "examples", "faults", "server/test_raw_sockets.py", "typing",
+    )
 )
 """Tests that start processes, type-checkers or many servers: left out of `make test-fast`."""
 

@@ -401,10 +401,12 @@ def _watch_over(tx: Tx, run: RunRow, admission: Admission, due: int, *, direct: 
 
 
 def event_json(event: EventRow) -> bytes:
-    """The event as functions on the wire and waits see it: `{name, data, id, ts}`."""
-    return msgspec.json.encode(
-        {"name": event.name, "data": msgspec.Raw(event.data), "id": event.key or ulid_text(event.id), "ts": event.ts}
-    )
+    """The event as functions on the wire and waits see it: `{name, data, id, ts}`, with `user` and `v` where it has them."""
+    seen = {"name": event.name, "data": msgspec.Raw(event.data), "id": event.key or ulid_text(event.id), "ts": event.ts}
+    if event.meta:
+        meta = msgspec.json.decode(event.meta)
+        seen |= {name: meta[name] for name in ("user", "v", "meta") if meta.get(name)}
+    return msgspec.json.encode(seen)
 
 
 def _resolve_waits(tx: Tx, event: EventRow, lookups: tuple[str, ...], out: Accepted) -> None:

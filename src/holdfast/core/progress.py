@@ -30,6 +30,8 @@ class Progress(msgspec.Struct, omit_defaults=True):
     """Steps under way, by hash."""
     racing: list[str] = []
     """Those among them whose end is told at once."""
+    groups: list[list[str]] = []
+    """The others, as they were begun together: the end of the last of a group is told."""
     owed: int = 0
     """Discoveries that were called for while one was under way."""
 
@@ -61,7 +63,8 @@ def step_settled(tx: Tx, run: RunRow, item: ItemRow | None, key: str, out: Going
     """A step that was under way has its result, or its time has run out: call again if nothing else is waited for."""
     tx.delete(ItemRow, step_item(run.id, key))
     progress = progress_of(run)
-    told = key in progress.racing or progress.version < COALESCING_VERSION
+    told = key in progress.racing or progress.version < COALESCING_VERSION or [key] in progress.groups
+    progress.groups = [rest for group in progress.groups if (rest := [other for other in group if other != key])]
     progress.pending = [other for other in progress.pending if other != key]
     progress.racing = [other for other in progress.racing if other != key]
     if not progress.pending and progress.version >= COALESCING_VERSION:

@@ -147,13 +147,15 @@ class Answered(Plan[Accepted]):
         beginning = [one for one in self.operations if not one.settled and one.attempt is None]
         if len(self.operations) > 1 and any(not one.settled for one in self.operations):
             progress.planning = True
+        together: list[str] = []
         for one in beginning:
             known = tx.get(StepRow, (run.id, one.key))
             unsettled = known is None or known.state == StepState.PENDING
             if unsettled and one.key not in progress.pending:
                 progress.pending.append(one.key)
-                if one.racing:
-                    progress.racing.append(one.key)
+                (progress.racing if one.racing else together).append(one.key)
+        if together:
+            progress.groups.append(together)
         run = keep(run, progress)
         tx.put(run)
         return run

@@ -13,12 +13,13 @@ import msgspec
 
 from holdfast.base.errors import HoldfastError
 from holdfast.base.ids import ulid_text
+from holdfast.core.checkpoint import Checkpoint
 from holdfast.core.ending import End, Ending
 from holdfast.core.ingest import Accepted
 from holdfast.core.plan import EventsOfBatch, Plan, Refused, StepsOf
 from holdfast.core.queue import Leased
-from holdfast.core.remote import Answered, RetryCall
-from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind
+from holdfast.core.remote import Answered, Operation, RetryCall
+from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind, StepRow, StepState
 from holdfast.core.signals import CONFLICT
 from holdfast.engine import failures, gateway
 from holdfast.engine.calling import call_body, call_headers
@@ -26,11 +27,12 @@ from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.engine.operations import RunFailure, Translator, error_json
 from holdfast.engine.remote_functions import RemoteFunction
+from holdfast.engine.remote_limits import check_limits, check_progress
 from holdfast.engine.remote_run import RemoteRun
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
 from holdfast.wire.errors import WireError
-from holdfast.wire.opcodes import Op, StepFailure
+from holdfast.wire.opcodes import EXECUTED, Op, Opcode, StepFailure
 
 _log = logging.getLogger("holdfast")
 _MAX_REDIRECTS = 60
@@ -57,6 +59,7 @@ class HttpDriver:
         self.signing_key = signing_key
         self.kind = kind
         self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: dict[bytes, RemoteRun] = {}
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -96,13 +99,22 @@ class HttpDriver:
         if fn is None:
             return  # it was archived meanwhile; its lease ends with this boot
         try:
-            remote = await self._load(leased, fn)
+            remote = self._calls[leased.item.id] = await self._load(leased, fn)
             host.metrics.of(fn.id).started += leased.item.epoch == 1 and leased.item.id == leased.run.id
             if host.notices.wanted:
                 host.notices.publish(Notice("run", ulid_text(leased.run.id), fn.id))
             await self._step(remote)
         except HoldfastError as error:
             _log.warning("run %s could not be moved forward: %s", ulid_text(leased.run.id), error)
+        finally:
+            self._calls.pop(leased.item.id, None)
+
+    def recorded(self, item_id: bytes, steps: Sequence[StepRow]) -> None:
+        """Steps were recorded while a call goes on that they came from."""
+        remote = self._calls.get(item_id)
+        if remote is not None:
+            known = {step.key for step in remote.steps}
+            remote.steps += [step for step in steps if step.key not in known]
 
     async def _load(self, leased: Leased, fn: RemoteFunction) -> RemoteRun:
         store, run = self._host.store, leased.run
@@ -138,6 +150,7 @@ class HttpDriver:
         await self._decide(remote, answer)
 
     async def _call(self, remote: RemoteRun) -> Answer:
+        remote.given = frozenset(step.key for step in remote.steps if step.state != StepState.PENDING)
         body = call_body(remote)
         headers = call_headers(self._host, remote, body, signing_key=self.signing_key, kind=self.kind)
         status, got, content = await self._post(remote.fn.url_for(remote.target), body, headers)
@@ -155,7 +168,9 @@ class HttpDriver:
                     return response.status, {name.lower(): value for name, value in response.headers.items()}, content
         except aiohttp.ClientConnectorError as error:
             raise Unreachable(f"Unable to reach SDK URL: {error}") from error
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except ValueError as error:  # aiohttp's InvalidURL is one
+            raise Unreachable(f"Unable to reach SDK URL: {url!r:.200} is no address") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(
                 f"Your server reset the connection while we were reading the reply: {type(error).__name__}: {error}"
             ) from error
@@ -178,10 +193,10 @@ class HttpDriver:
             return
         if answer.outcome is Outcome.OPERATIONS:
             done = next((one for one in answer.operations if one.op in {Op.RUN_COMPLETE, Op.SYNC_RUN_COMPLETE}), None)
-            if done is not None:
-                await self._end(remote, Ending(RunStatus.COMPLETED, bytes(done.data) or b"null"))
-                return
             try:
+                if done is not None:
+                    await self._complete(remote, answer, done)
+                    return
                 plan = self._answered(remote, answer)
             except WireError as error:
                 answer = _not_understood(error)
@@ -195,37 +210,31 @@ class HttpDriver:
                 return
         await self._failed(remote, answer)
 
+    async def _complete(self, remote: RemoteRun, answer: Answer, done: Opcode) -> None:
+        """The function has returned; the steps that come with it were executed before."""
+        last = [one for one in answer.operations if one.op in EXECUTED]
+        if last:
+            await self._submit(Checkpoint(remote.lease, self._operations(remote, answer, last)))
+        await self._end(remote, Ending(RunStatus.COMPLETED, bytes(done.data) or b"null"))
+
     def _answered(self, remote: RemoteRun, answer: Answer) -> Plan[Any]:
-        assert remote.event is not None
-        self._check_limits(remote, answer)
-        translator = Translator(
-            self._host, remote.fn, remote.run, remote.leased.item, remote.event,
-            began=remote.began, no_retry=answer.no_retry, retry_after=answer.retry_after,
-        )  # fmt: skip
+        check_progress(remote, answer.operations)
+        check_limits(self._host, remote.fn.id, remote.steps, answer.operations)
         # waits are registered before anything is recorded that may make their event come
         opcodes = sorted(answer.operations, key=lambda one: one.op is not Op.WAIT_FOR_EVENT)
-        operations = [one for one in map(translator.translate, opcodes) if one is not None]
+        operations = self._operations(remote, answer, opcodes)
         order = {opcode.id: position for position, opcode in enumerate(answer.operations)}
         operations.sort(key=lambda one: order[one.key])
         asked = any(one.op is Op.DISCOVERY_REQUEST for one in answer.operations)
         return Answered(remote.lease, operations, version=answer.version, discovery=asked)
 
-    def _check_limits(self, remote: RemoteRun, answer: Answer) -> None:
-        host = self._host
-        new = {one.id for one in answer.operations if one.id} - {step.key for step in remote.steps}
-        limit = host.step_limit(remote.fn.id)
-        if len(remote.steps) + len(new) > limit:
-            message = f"The function run exceeded the step limit of {limit} steps."
-            raise RunFailure("InngestErrFunctionOverflowed", message, {"error": {
-                "error": "function has too many steps", "name": "InngestErrFunctionOverflowed", "message": message,
-            }})  # fmt: skip
-        allowed = host.state_limit(remote.fn.id)
-        size = sum(len(step.data or b"") for step in remote.steps) + sum(len(bytes(one.data)) for one in answer.operations)
-        if size > allowed:
-            message = f"The function run exceeded the state size limit of {allowed} bytes."
-            raise RunFailure("InngestErrStateOverflowed", message, {"error": {
-                "error": f"InngestErrStateOverflowed: {message}", "name": "InngestErrStateOverflowed", "message": message,
-            }})  # fmt: skip
+    def _operations(self, remote: RemoteRun, answer: Answer, opcodes: Sequence[Opcode]) -> list[Operation]:
+        assert remote.event is not None
+        translator = Translator(
+            self._host, remote.fn, remote.run, remote.leased.item, remote.event,
+            began=remote.began, no_retry=answer.no_retry, retry_after=answer.retry_after,
+        )  # fmt: skip
+        return [one for one in map(translator.translate, opcodes) if one is not None]
 
     async def _failed(self, remote: RemoteRun, answer: Answer) -> None:
         """The function itself failed, or there was no answer that can be understood."""

@@ -127,7 +127,8 @@ class Translator:
 
     def _sleep(self, opcode: Opcode) -> Operation:
         text = opcode.option("duration") or opcode.name
-        due = self._moment(text, opcode)
+        # SDKs write in seconds what people write in milliseconds: less than one is nothing at all
+        due = self._now if text == "" else self._moment(text, opcode)
         data = msgspec.json.encode({"until": due})
         return Operation(self._step(opcode, StepState.PENDING, StepKind.SLEEP, due=due, data=data))
 

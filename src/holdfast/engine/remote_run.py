@@ -22,6 +22,8 @@ class RemoteRun(msgspec.Struct):
     batch: list[EventRow]
     steps: list[StepRow]
     began: int
+    given: frozenset[str] = frozenset()
+    """The steps whose results the call has given."""
 
     @property
     def lease(self) -> Lease:

@@ -15,7 +15,7 @@ from holdfast.base.errors import HoldfastError
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.routes import routes as dashboard_routes
 from holdfast.engine.engine import Engine
-from holdfast.server import rest_apps, rest_bulk, rest_events, rest_flow, rest_runs, rest_time
+from holdfast.server import rest_apps, rest_bulk, rest_checkpoint, rest_events, rest_flow, rest_runs, rest_time
 from holdfast.server.access import Access, identity_of
 from holdfast.server.bodies import Budget
 from holdfast.server.errors import ApiError, api_error, error_response
@@ -178,6 +178,7 @@ OPERATIONS = tuple(
             *rest_flow.OPERATIONS,
             *rest_time.OPERATIONS,
             *rest_apps.OPERATIONS,
+            *rest_checkpoint.OPERATIONS,
             *_REFERENCE,
         ),
         key=lambda operation: _GROUPS.index(operation.group),

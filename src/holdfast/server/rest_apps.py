@@ -20,7 +20,7 @@ from holdfast.server.shapes import Application
 from holdfast.store.sqlite.registry import AppRecord
 from holdfast.wire import headers as h
 from holdfast.wire.errors import WireError
-from holdfast.wire.registering import RegisterAnswer, decode_register, encode_register_answer
+from holdfast.wire.registering import RegisterAnswer, decode_register, encode_register_answer, sdk_refused
 
 
 async def register(api: Api, request: Request) -> Response:
@@ -28,7 +28,11 @@ async def register(api: Api, request: Request) -> Response:
     if expected and expected != api.settings.kind:
         raise ApiError(400, f"Expected server kind {expected}, got {api.settings.kind}")
     try:
-        answer = await api.engine.applications.register(decode_register(await request.body()))
+        document = decode_register(await request.body())
+        refused = sdk_refused(document.sdk)
+        if refused is not None:
+            raise ApiError(400, refused, "sdk_version_denied")
+        answer = await api.engine.applications.register(document)
     except (WireError, ConfigurationError) as error:
         raise ApiError(400, str(error), "registration_invalid") from error
     if answer.modified:

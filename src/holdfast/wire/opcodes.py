@@ -50,6 +50,8 @@ _CHECKPOINTABLE = _LAZY | {
     Op.STEP, Op.STEP_RUN, Op.STEP_PLANNED, Op.RUN_COMPLETE, Op.SYNC_RUN_COMPLETE, Op.STEP_FAILED,
 }  # fmt: skip
 _NULL = msgspec.Raw(b"null")
+EXECUTED = frozenset({Op.STEP, Op.STEP_RUN, Op.STEP_ERROR, Op.STEP_FAILED})
+"""What a call may say of a step that it executed."""
 RACE = "race"
 """The `opts.parallelMode` of steps each of whose completions is to be reported to the function at once."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast.wire import headers as h
 from holdfast.wire.canonical import decode
 from holdfast.wire.errors import WireError
 from holdfast.wire.functions import FunctionConfig
@@ -15,6 +16,8 @@ from holdfast.wire.validation import problems
 SCHEMA_VERSION = "2024-05-24"
 IN_BAND = "in_band"
 OUT_OF_BAND = "out_of_band"
+_REFUSED_JS = ((3, 22, 0), (3, 53, 1))
+"""The first and last of the versions that Inngest's server refuses as well."""
 
 
 class Capabilities(msgspec.Struct, omit_defaults=True):
@@ -115,6 +118,18 @@ _FIELDS = {
     name.lower().replace("_", ""): name
     for name in (info.encode_name for info in msgspec.structs.fields(RegisterRequest))
 }
+
+
+def sdk_refused(sdk: str) -> str | None:
+    """Why an SDK of this name and version may not register; None when it may."""
+    language, version = h.sdk_parts(sdk)
+    try:
+        parts = tuple(int(part) for part in version.partition("-")[0].split("."))
+    except ValueError:
+        return None
+    if language == "js" and _REFUSED_JS[0] <= parts <= _REFUSED_JS[1]:
+        return f"version {version} of the TypeScript SDK is not accepted: upgrade to 3.54.0 or newer"
+    return None
 
 
 def decode_register(body: bytes) -> RegisterRequest:
