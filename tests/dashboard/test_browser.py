@@ -102,7 +102,7 @@ def places(running: Shop) -> dict[str, str]:
         "home": "/", "home-hour": "/?period=1h", "runs": "/runs", "runs-failed": "/runs?status=FAILED", "runs-nothing": "/runs?function=nothing",
         "events": "/events", "event": "/events?name=shop/order.paid", "send": "/events/send?name=shop/order.paid", "functions": "/functions",
         "function": "/functions/shop-fulfil", "function-long": f"/functions/shop-{LONG_ID}", "dead-letters": "/dead-letters",
-        "crons": "/crons", "audit": "/audit", "not-found": "/runs/nothing",
+        "crons": "/crons", "apps": "/apps", "audit": "/audit", "not-found": "/runs/nothing",
         "run-done": f"/runs/{named['done']}", "run-dead": f"/runs/{named['dead']}?step=charge", "run-waits": f"/runs/{named['waits']}",
         "run-later": f"/runs/{named['later']}?step=charge", "run-many": f"/runs/{named['many']}", "run-long": f"/runs/{named['long']}?step={LONG_STEP}",
         "run-long-whole": f"/runs/{named['long']}", "run-evil": f"/runs/{named['evil']}", "run-flaky": f"/runs/{named['flaky']}?step=charge",

@@ -16,7 +16,7 @@ from holdfast.base.ids import IdFactory, ulid_text
 from holdfast.engine.engine import Engine
 from holdfast.store.reads import RunFilter
 
-PAGES = ("/", "/runs", "/events", "/events/send", "/functions", "/functions/shop-fulfil", "/dead-letters", "/crons", "/audit", "/bulk")
+PAGES = ("/", "/runs", "/events", "/events/send", "/functions", "/functions/shop-fulfil", "/dead-letters", "/crons", "/apps", "/audit", "/bulk")
 
 
 class Page(HTMLParser):

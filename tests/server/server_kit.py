@@ -12,7 +12,7 @@ import httpx
 from holdfast import App, Context, Cron, CronTick, Event, NonRetriableError
 from holdfast.base.clock import SystemClock
 from holdfast.compose import build_engine
-from holdfast.engine.engine import Engine
+from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.server.serve import Serving, serving
 from holdfast.server.settings import ServerSettings
 
@@ -123,7 +123,8 @@ Start = Callable[..., AbstractAsyncContextManager[Running]]
 async def running(store: Path, headers: dict[str, str] | None, **settings: Any) -> AsyncIterator[Running]:
     """A real engine over a real database, served on a real port."""
     clock = MovableClock()
-    async with build_engine([make_app()], f"sqlite:///{store}", clock=clock) as engine:
+    options = EngineOptions(retry_interval_ms=settings.pop("retry_interval_ms", None))
+    async with build_engine([make_app()], f"sqlite:///{store}", clock=clock, options=options) as engine:
         async with serving(engine, ServerSettings(**{"port": 0, **settings})) as where:
             base = f"http://127.0.0.1:{where.port}{settings.get('prefix', '')}"
             async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=False, timeout=20) as http:

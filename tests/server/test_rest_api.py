@@ -539,3 +539,26 @@ class TestReference:
             }
             assert open_calls == {"/health", "/e/{key}"}
             assert EVENT_KEY not in (await server.http.get("/docs")).text
+
+
+class TestJobs:
+    async def test_what_is_to_be_done_for_a_run(self, start: Start):
+        async with start() as server:
+            waiting = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
+            own, step = (await server.http.get(f"/v1/runs/{waiting}/jobs")).json()["data"]
+            assert (own["run_id"], own["step"]) == (waiting, None)
+            assert (step["step"], step["state"], step["attempt"]) == ("paid", "pending", 0)
+            assert step["run_at"]
+            done = await server.run_of(await server.send("shop/order.paid", order_id="o2", amount=1))
+            await server.ended(done)
+            assert (await server.http.get(f"/v1/runs/{done}/jobs")).json()["data"] == []
+            assert (await server.http.get("/v1/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV/jobs")).status_code == 404
+
+    @pytest.mark.parametrize(("prefix", "status"), [("/v1", 200), ("/v0", 204)])
+    async def test_cancelling_by_either_address(self, start: Start, prefix, status):
+        async with start() as server:
+            run_id = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
+            answer = await server.http.delete(f"{prefix}/runs/{run_id}")
+            assert (answer.status_code, answer.content) == (status, b"")
+            assert (await server.http.delete(f"{prefix}/runs/{run_id}")).status_code == 409
+            assert (await server.http.delete(f"{prefix}/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV")).status_code == 404

@@ -27,6 +27,11 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str | None = None
     """What to do; every finding that is not fine has one."""
 
+    @property
+    def sentence(self) -> str:
+        """What was found and what to do, in one line."""
+        return f"{self.text}. {self.remedy}" if self.remedy else self.text
+
 
 def fine(subject: str, text: str) -> Finding:
     """All is well with it."""

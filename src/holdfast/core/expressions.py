@@ -1,6 +1,7 @@
 """CEL expressions over events: compiled once, missing fields read as null, failures count as no match.
 
-The language is the protocol's (section 3): variables `event` (what triggered) and `async` (what arrives).
+The language is the protocol's (section 3): variables `event` (what triggered) and `async` (what arrives), and in searches for
+runs `output` and `error`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from holdfast.base.errors import ConfigurationError
 
 MAX_EXPRESSION_LENGTH = 4096
 _STRING = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
-_PATH = re.compile(r"\b(event|async)((?:\.[A-Za-z_]\w*(?!\w*\s*\())+)")
+_PATH = re.compile(r"\b(event|async|output|error)((?:\.[A-Za-z_]\w*(?!\w*\s*\())+)")
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _RESERVED = frozenset(
     {
@@ -42,7 +43,7 @@ _RESERVED = frozenset(
         "while",
     }
 )
-_HAS = re.compile(r"\bhas\s*\(\s*(?:event|async)[\w.]*\s*\)")
+_HAS = re.compile(r"\bhas\s*\(\s*(?:event|async|output|error)[\w.]*\s*\)")
 
 
 class Expression:

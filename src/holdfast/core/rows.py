@@ -184,6 +184,8 @@ class StepRow(Row):
     """Tag of a result type that has no annotation to be read back by."""
     name: str | None = None
     """Display name where it differs from the key."""
+    asked: bytes | None = None
+    """JSON of what a wait or an invocation waited for: what `data` says while PENDING, kept beside the result."""
 
 
 class AttemptRow(Row):

@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from holdfast.dashboard.asking import Asker
 from holdfast.dashboard.assets import Assets
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.pages import (
+    apps,
     audit,
     bulk,
     crons,
@@ -36,15 +38,18 @@ from holdfast.engine.engine import Engine
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def routes(engine: Engine, guard: Guard, *, mask: Mask | None = None) -> list[BaseRoute]:
+def routes(
+    engine: Engine, guard: Guard, *, mask: Mask | None = None, asker: Asker | None = None
+) -> list[BaseRoute]:
     """The dashboard of an engine.
 
     Args:
         engine: Whose runs are shown.
         guard: Sessions and rights. Who is let in at all is decided before these routes are reached; only `/static` is public.
+        asker: Asks applications to register; without it, pages offer no syncing.
         mask: Called with each JSON document before it is shown, to blank out what viewers must not see.
     """
-    site = Site(engine, guard, mask)
+    site = Site(engine, guard, mask, asker)
 
     def get(path: str, handler: Handler) -> Route:
         return Route(path, reading(site, handler), methods=["GET"])
@@ -87,6 +92,9 @@ def routes(engine: Engine, guard: Guard, *, mask: Mask | None = None) -> list[Ba
         post("/dead-letters/discard", dead_letters.discard),
         get("/crons", crons.show),
         post("/crons/run", crons.run_now),
+        get("/apps", apps.show),
+        post("/apps/sync", apps.sync),
+        post("/apps/remove", apps.remove),
         get("/audit", audit.show),
         Route("/stream", partial(stream, site), methods=["GET"]),
         Mount("/static", Assets(site.version), name="dashboard-static"),

@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from holdfast.base.clock import iso
 from holdfast.base.errors import HoldfastError, OverloadedError, RunNotFoundError, StoreError
 from holdfast.dashboard import assets, flow_words, humanize, payload, status, words
+from holdfast.dashboard.asking import Asker
 from holdfast.dashboard.drafts import example
 from holdfast.dashboard.forms import Form, read_form
 from holdfast.dashboard.guard import CSRF_FIELD, Guard
@@ -40,11 +41,14 @@ Change: TypeAlias = Callable[["Site", Request, Form], Awaitable[Response]]
 class Site:
     """The dashboard of one engine."""
 
-    def __init__(self, engine: Engine, guard: Guard, mask: payload.Mask | None = None) -> None:
+    def __init__(
+        self, engine: Engine, guard: Guard, mask: payload.Mask | None = None, asker: Asker | None = None
+    ) -> None:
         self.engine = engine
         self.reader = engine.reader
         self.guard = guard
         self.mask = mask
+        self.asker = asker
         self.version = assets.version()
         self._templates = _environment()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast.base.findings import Finding, Level
 from holdfast.base.ids import name_uuid
 from holdfast.core.flow_config import FlowReader
 from holdfast.engine.host import Host
@@ -30,6 +31,8 @@ class Applications:
         self.by_slug: dict[str, RemoteFunction] = {}
         self.apps: dict[str, AppRecord] = {}
         """What is known of each application, by its id."""
+        self.findings: dict[str, Finding] = {}
+        """What was wrong with addresses that were asked to register and did not, by address."""
 
     def restore(self) -> None:
         """Take up what was registered before: runs in progress go on without their application having to register again."""
@@ -112,6 +115,19 @@ class Applications:
         _log.info("app %s has registered %d functions (%s, %s)", record.name, len(documents), record.sdk, record.url)
         if host.notices.wanted:
             host.notices.publish(Notice("function", record.name))
+
+    async def asked(self, url: str, finding: Finding) -> None:
+        """An address was asked to register, and this came of it."""
+        fine = finding.level is Level.FINE
+        if fine:
+            self.findings.pop(url, None)
+        elif self.findings.get(url) != finding:
+            self.findings[url] = finding
+            if self._host.notices.wanted:
+                self._host.notices.publish(Notice("function", url))
+        for record in list(self.apps.values()):
+            if record.url == url:
+                await self.failed(record.name, None if fine else finding.sentence)
 
     async def failed(self, name: str, error: str | None) -> None:
         """Note why an application can't be reached or synced, or that it can be again."""

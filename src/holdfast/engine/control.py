@@ -67,7 +67,12 @@ class RunControl:
             ConfigurationError: there is no such function here.
             RunRefusedError: its flow control doesn't let a run start.
         """
-        fn = self._host.functions.get(function)
+        event_id, run_id, _ = await self.start_once(function, event)
+        return event_id, run_id
+
+    async def start_once(self, function: str, event: Outgoing) -> tuple[str, str, bool]:
+        """The same, and whether an event with the same id had started the function within 24 hours: the run is that one then."""
+        fn = self._host.functions.get(function) or self._host.applications.by_slug.get(function)
         if fn is None:
             raise ConfigurationError(
                 f"there is no function {function!r} here; known are: {', '.join(sorted(self._host.functions)) or 'none'}"
@@ -83,7 +88,7 @@ class RunControl:
             raise HoldfastError(f"the run of {function!r} could not be started: {accepted.reason}")
         if accepted.refused:
             raise RunRefusedError(function, accepted.refused[0], ulid_text(accepted.runs[0]) if accepted.runs else None)
-        return ulid_text(incoming.event.id), ulid_text(accepted.runs[0])
+        return ulid_text(incoming.event.id), ulid_text(accepted.runs[0]), any(accepted.duplicates)
 
     async def result(self, run_id: str, timeout: float | None) -> bytes:
         """See `Control.result`."""

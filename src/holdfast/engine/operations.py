@@ -13,7 +13,7 @@ from holdfast.base.limits import MAX_INVOKE_MS, MAX_WAIT_MS
 from holdfast.core.expressions import compile_expression
 from holdfast.core.ingest import Incoming, event_json, wait_lookup
 from holdfast.core.matching import same_field
-from holdfast.core.remote import Operation
+from holdfast.core.remote import TIMED_KINDS, Operation
 from holdfast.core.rows import AttemptRow, EventRow, ItemRow, RunRow, StepKind, StepRow, StepState, WaitRow
 from holdfast.core.signals import signal_lookup
 from holdfast.core.waiting import CHILD_LOOKUP
@@ -228,9 +228,10 @@ class Translator:
         error: bytes | None = None,
     ) -> StepRow:  # fmt: skip
         ended = None if state == StepState.PENDING else self._now
+        asked = data if kind in TIMED_KINDS and ended is None else None
         return StepRow(
             self._run.id, opcode.id, 0, state, kind, self._began, ended, self._item.attempt, due, data, error, None,
-            opcode.title,
+            opcode.title, asked,
         )  # fmt: skip
 
 

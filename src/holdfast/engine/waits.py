@@ -36,18 +36,10 @@ async def sleep(live: Run, call: SleepCall, row: StepRow | None) -> None:
     now = host.clock.now()
     if row is None:
         due = call.until if call.until is not None else now + (call.duration or 0)
+        until = encode_json({"until": due}, "sleep")
         row = StepRow(
-            live.run.id,
-            call.key,
-            0,
-            StepState.PENDING,
-            StepKind.SLEEP,
-            now,
-            None,
-            0,
-            due,
-            encode_json({"until": due}, "sleep"),
-        )
+            live.run.id, call.key, 0, StepState.PENDING, StepKind.SLEEP, now, None, 0, due, until, asked=until
+        )  # fmt: skip
         await _register(live, Register(live.lease, row, logs=live.take_logs()))
     due = row.due or 0
     while host.clock.now() < due:
@@ -83,18 +75,10 @@ def _wait_plan(live: Run, call: WaitCall[Any], now: int) -> tuple[StepRow, Regis
         if rest:
             expression = " && ".join([*rest, f"({expression})"] if expression else rest)
     described = {"event": call.event, "where": call.where, "if": call.expression, "timeout_at": expires}
+    asked = encode_json(described, f"step {call.key!r}")
     step = StepRow(
-        run_id,
-        call.key,
-        0,
-        StepState.PENDING,
-        StepKind.WAIT_EVENT,
-        now,
-        None,
-        0,
-        expires,
-        encode_json(described, f"step {call.key!r}"),
-    )
+        run_id, call.key, 0, StepState.PENDING, StepKind.WAIT_EVENT, now, None, 0, expires, asked, asked=asked
+    )  # fmt: skip
     context = live.fn.event_json(live.event_row) if expression and "event." in expression else None
     wait = WaitRow(run_id, call.key, lookup, expires, expression, context, now)
     lookback = None
@@ -119,7 +103,8 @@ async def _register_signal(live: Run, call: SignalCall[Any]) -> StepRow:
     expires = now + call.timeout
     described = encode_json({"signal": call.signal, "timeout_at": expires}, f"step {call.key!r}")
     step = StepRow(
-        live.run.id, call.key, 0, StepState.PENDING, StepKind.WAIT_SIGNAL, now, None, 0, expires, described
+        live.run.id, call.key, 0, StepState.PENDING, StepKind.WAIT_SIGNAL, now, None, 0, expires, described,
+        asked=described,
     )  # fmt: skip
     wait = WaitRow(live.run.id, call.key, signal_lookup(call.signal), expires, None, None, now)
     plan = AwaitSignal(live.lease, step, wait, replace=call.replace, logs=live.take_logs())
@@ -162,7 +147,7 @@ async def _register_invoke(live: Run, call: InvokeCall[Any]) -> StepRow:
     if call.cancel_with_parent:
         described["cancel_with_parent"] = True
     step.due = expires
-    step.data = encode_json(described, f"step {call.key!r}")
+    step.data = step.asked = encode_json(described, f"step {call.key!r}")
     wait = WaitRow(live.run.id, call.key, CHILD_LOOKUP + child.hex(), expires, None, None, now)
     await _register(live, Register(live.lease, step, wait, child=incoming, logs=live.take_logs()))
     return step

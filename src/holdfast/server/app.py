@@ -15,12 +15,23 @@ from holdfast.base.errors import HoldfastError
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.routes import routes as dashboard_routes
 from holdfast.engine.engine import Engine
-from holdfast.server import rest_apps, rest_bulk, rest_checkpoint, rest_events, rest_flow, rest_runs, rest_time
+from holdfast.server import (
+    rest_apps,
+    rest_bulk,
+    rest_checkpoint,
+    rest_events,
+    rest_flow,
+    rest_runs,
+    rest_testing,
+    rest_time,
+    rest_v2,
+)
 from holdfast.server.access import Access, identity_of
 from holdfast.server.bodies import Budget
 from holdfast.server.errors import ApiError, api_error, error_response
 from holdfast.server.events_api import EventsApi
 from holdfast.server.gate import Closing, Gate
+from holdfast.server.gql import endpoint as gql
 from holdfast.server.guard import SessionGuard
 from holdfast.server.metrics import HttpMetrics
 from holdfast.server.openapi import openapi_document
@@ -28,6 +39,7 @@ from holdfast.server.operation import Answer, Api, Handler, Operation, Param, js
 from holdfast.server.pages import Login, docs_page, render, style_sheet
 from holdfast.server.settings import ServerSettings
 from holdfast.server.shapes import Accepted, KeyRefused
+from holdfast.server.syncing import Asker
 
 _EVENT_SCHEMA = {
     "type": "object",
@@ -61,12 +73,12 @@ def build_app(engine: Engine, settings: ServerSettings) -> Starlette:
     budget = Budget(settings.max_bytes_in_flight)
     metrics = HttpMetrics(budget)
     closing = Closing()
-    api = Api(engine, settings, access, metrics)
+    api = Api(engine, settings, access, metrics, Asker(engine, settings))
     guard = SessionGuard(access)
     app = Starlette(
         routes=[
             *_server_routes(api, guard, EventsApi(engine, settings, access, budget)),
-            *dashboard_routes(engine, guard),
+            *dashboard_routes(engine, guard, asker=api.asker),
         ],
         middleware=[
             Middleware(Gate, settings=settings, access=access, budget=budget, metrics=metrics, closing=closing)
@@ -166,7 +178,7 @@ _REFERENCE = (
 )
 _GROUPS = (
     "Events", "Signals", "Runs", "Dead letters", "Many at once", "Functions", "Flow control", "Schedules", "Applications",
-    "Server",
+    "API version 2", "Server", "Test mode",
 )  # fmt: skip
 OPERATIONS = tuple(
     sorted(
@@ -179,6 +191,9 @@ OPERATIONS = tuple(
             *rest_time.OPERATIONS,
             *rest_apps.OPERATIONS,
             *rest_checkpoint.OPERATIONS,
+            *gql.OPERATIONS,
+            *rest_v2.OPERATIONS,
+            *rest_testing.OPERATIONS,
             *_REFERENCE,
         ),
         key=lambda operation: _GROUPS.index(operation.group),

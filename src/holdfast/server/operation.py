@@ -20,6 +20,7 @@ from holdfast.server.errors import ApiError
 from holdfast.server.metrics import HttpMetrics
 from holdfast.server.settings import ServerSettings
 from holdfast.server.shapes import Metadata
+from holdfast.server.syncing import Asker
 
 T = TypeVar("T")
 MAX_LIMIT = 200
@@ -33,6 +34,7 @@ class Api:
     settings: ServerSettings
     access: Access
     metrics: HttpMetrics
+    asker: Asker
 
     def answer(self, data: Any, *, next_cursor: str | None = None) -> Response:
         """The success envelope (protocol section 1.5)."""

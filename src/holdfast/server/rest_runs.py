@@ -33,12 +33,14 @@ from holdfast.server.operation import (
 from holdfast.server.shapes import (
     DeadLetter,
     History,
+    Job,
     LetterGroup,
     Run,
     Started,
     dead_letter_of,
     full_run_of,
     history_of,
+    jobs_of,
     letter_group_of,
     run_of,
 )
@@ -99,6 +101,14 @@ async def get_history(api: Api, request: Request) -> Response:
     if detail is None:
         raise no_run(run_id)
     return api.answer(history_of(detail, api.engine.clock.now()))
+
+
+async def list_jobs(api: Api, request: Request) -> Response:
+    run_id = read_id(request, "run_id", "a run")
+    detail = await api.engine.reader.run(run_id)
+    if detail is None:
+        raise no_run(run_id)
+    return api.answer(jobs_of(detail))
 
 
 async def follow_run(api: Api, request: Request) -> Response:
@@ -306,6 +316,17 @@ OPERATIONS = (
         description="With attempts, errors, log lines and the event that started it.",
         params=(RUN_ID,),
         answers={200: Answer("Everything recorded.", History), 400: _BAD_ID, 404: _NO_RUN},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/runs/{run_id}/jobs",
+        id="getRunJobs",
+        group="Runs",
+        handler=list_jobs,
+        summary="List what is to be done for a run",
+        description="Its own place in the queue, and its steps under way. Empty once it has ended.",
+        params=(RUN_ID,),
+        answers={200: Answer("Jobs.", list[Job]), 400: _BAD_ID, 404: _NO_RUN},
     ),
     Operation(
         method="GET",

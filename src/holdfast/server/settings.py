@@ -41,6 +41,8 @@ class ServerSettings:
     """Further names under which the server may be addressed. In production, when given, the only ones."""
     cors_origins: tuple[str, ...] = ()
     """Origins of browser applications that may send events, besides those on this machine in development."""
+    test_mode: bool = False
+    """Whether test suites may reset it, pause functions and cancel runs by the addresses under `/test`."""
     prefix: str = ""
     """Path below which everything is, such as `/holdfast`, behind a proxy."""
     max_request_bytes: int = 32 * 1024 * 1024
@@ -117,8 +119,8 @@ class ServerSettings:
         """Settings from the environment. Lists are separated by commas; empty values count as not set.
 
         Read are `INNGEST_EVENT_KEY`, `INNGEST_SIGNING_KEY`, `INNGEST_SIGNING_KEY_FALLBACK`,
-        `HOLDFAST_DASHBOARD_PASSWORD`, `HOLDFAST_SESSION_SECRET`, `HOLDFAST_ALLOWED_HOSTS`, `HOLDFAST_CORS_ORIGINS` and
-        `HOLDFAST_PREFIX`.
+        `HOLDFAST_DASHBOARD_PASSWORD`, `HOLDFAST_SESSION_SECRET`, `HOLDFAST_ALLOWED_HOSTS`, `HOLDFAST_CORS_ORIGINS`,
+        `HOLDFAST_PREFIX` and `TEST_MODE`.
 
         Args:
             environ: The environment; the process's unless given.
@@ -137,6 +139,7 @@ class ServerSettings:
             "allowed_hosts": _items(environ.get("HOLDFAST_ALLOWED_HOSTS", "")),
             "cors_origins": _items(environ.get("HOLDFAST_CORS_ORIGINS", "")),
             "prefix": environ.get("HOLDFAST_PREFIX", "").rstrip("/"),
+            "test_mode": environ.get("TEST_MODE", "").strip().lower() == "true",
         }
         return cls(**{**found, **{name: value for name, value in given.items() if value is not None}})
 

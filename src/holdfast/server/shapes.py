@@ -92,7 +92,7 @@ class Run(Struct, frozen=True, kw_only=True):
     environment_id: str = ENVIRONMENT_ID
     event_id: Annotated[str, Meta(description="Internal id of the event that started it.")]
     event_name: str
-    batch_id: None = None
+    batch_id: Annotated[str | None, Meta(description="Of the run of a batch: the batch, which has the run's id.")] = None
     original_run_id: Annotated[str | None, Meta(description="The run it repeats, for reruns and redrives.")]
     parent_run_id: Annotated[str | None, Meta(description="The run that invoked it.")]
     cron: Annotated[str | None, Meta(description="The schedule that started it, where it is known.")] = None
@@ -118,6 +118,16 @@ class Run(Struct, frozen=True, kw_only=True):
     output: Annotated[
         Raw | None, Meta(description="Return value once Completed; `{error: {name, message, stack}}` once Failed.")
     ] = None
+
+
+class Job(Struct, frozen=True):
+    """What is to be done for a run: moving it forward, or a step that is under way."""
+
+    run_id: str
+    step: Annotated[str | None, Meta(description="The step; null for the run itself.")]
+    state: Annotated[str, Meta(description="ready, timed, leased or parked for the run; pending for a step.")]
+    run_at: Annotated[str | None, Meta(description="Not before this moment.")]
+    attempt: Annotated[int, Meta(description="Attempts that failed.")]
 
 
 class Attempt(Struct, frozen=True):
@@ -370,6 +380,7 @@ def run_of(view: RunView, output: bytes | None = None) -> Run:
         key=view.key,
         reason=view.reason,
         batch=view.batch,
+        batch_id=view.id if view.batch else None,
         output=None if output is None else Raw(output),
     )
 
@@ -423,6 +434,14 @@ def step_of(view: StepView) -> Step:
         output=None if view.data is None or view.state == "failed" else Raw(view.data),
         error=view.error,
     )
+
+
+def jobs_of(detail: RunDetail) -> list[Job]:
+    """What is to be done for a run."""
+    run_id, queue = detail.run.id, detail.queue
+    own = [] if queue is None else [Job(run_id, None, queue.state, iso(queue.due or None), queue.attempt)]
+    pending = [step for step in detail.steps if step.state == "pending"] if queue is not None else []
+    return own + [Job(run_id, step.key, step.state, iso(step.due), step.attempt) for step in pending]
 
 
 def attempt_of(view: AttemptView) -> Attempt:

@@ -10,7 +10,7 @@ from urllib.parse import urljoin
 import aiohttp
 import msgspec
 
-from holdfast.base.findings import Level
+from holdfast.base.findings import Finding, Level
 from holdfast.engine.engine import Engine
 from holdfast.server.settings import ServerSettings
 from holdfast.wire import headers as h
@@ -26,6 +26,41 @@ _MAX_ANSWER = 65536
 ENDPOINT_PORTS = (3000, 3001, 3002, 3003, 3004, 3005, 3006, 4321, 5000, 5173, 5999, 8000, 8080, 8081, 8787, 8888, 9000)
 """Ports on which development servers usually are."""
 ENDPOINT_PATHS = ("/api/inngest", "/x/inngest", "/.netlify/functions/inngest", "/.redwood/functions/inngest")
+
+
+class Asker:
+    """Asks serve routes to register, and keeps with the engine what went wrong.
+
+    Args:
+        engine: Where they register.
+        settings: The server's.
+    """
+
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+
+    async def sync(self, url: str) -> Finding:
+        """Ask one serve route now; what came of it."""
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            return await self.report(session, url)
+
+    async def report(self, session: aiohttp.ClientSession, url: str) -> Finding:
+        """Ask, and note what came of it."""
+        finding = await self.ask(session, url)
+        await self._engine.applications.asked(url, finding)
+        return finding
+
+    async def ask(self, session: aiohttp.ClientSession, url: str) -> Finding:
+        """Ask one serve route to register; what came of it."""
+        body = canonicalise(msgspec.json.encode({"url": url}))
+        headers = {"Content-Type": "application/json", h.SERVER_KIND: self._settings.kind}
+        if self._settings.signing_key and self._settings.mode == "start":
+            headers[h.SIGNATURE] = sign(body, self._settings.signing_key, self._engine.clock.now())
+        try:
+            return diagnose_sync(await _put(session, url, body, headers))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return no_answer(url, _silence(error), str(error) or type(error).__name__, _TIMEOUT_SECONDS)
 
 
 class Syncing:
@@ -44,6 +79,7 @@ class Syncing:
     ) -> None:
         self._engine = engine
         self._settings = settings
+        self._asker = Asker(engine, settings)
         self._urls = list(dict.fromkeys(urls))
         self._every = every
         self._discover = discover
@@ -73,28 +109,14 @@ class Syncing:
                 await asyncio.sleep(self._every or 5.0)
 
     async def _ping(self, session: aiohttp.ClientSession, url: str) -> None:
-        problem = await self.ask(session, url)
+        finding = await self._asker.report(session, url)
+        problem = None if finding.level is Level.FINE else finding.sentence
         if problem is None:
             if self._failing.pop(url, None) is not None:
                 _log.info("%s has been synced", url)
         elif self._failing.get(url) != problem:
             _log.warning("%s could not be synced: %s", url, problem)
             self._failing[url] = problem
-        for record in list(self._engine.applications.apps.values()):
-            if record.url == url:
-                await self._engine.applications.failed(record.name, problem)
-
-    async def ask(self, session: aiohttp.ClientSession, url: str) -> str | None:
-        """Ask one serve route to register; what was wrong, in words, or None."""
-        body = canonicalise(msgspec.json.encode({"url": url}))
-        headers = {"Content-Type": "application/json", h.SERVER_KIND: self._settings.kind}
-        if self._settings.signing_key and self._settings.mode == "start":
-            headers[h.SIGNATURE] = sign(body, self._settings.signing_key, self._engine.clock.now())
-        try:
-            finding = diagnose_sync(await _put(session, url, body, headers))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            finding = no_answer(url, _silence(error), str(error) or type(error).__name__, _TIMEOUT_SECONDS)
-        return None if finding.level is Level.FINE else f"{finding.text}. {finding.remedy}"
 
     async def _look_around(self, session: aiohttp.ClientSession) -> None:
         own = self._settings.port

@@ -101,6 +101,8 @@ class StepView(msgspec.Struct, frozen=True):
     invoke {function, run_id}."""
     error: dict[str, object] | None
     attempts: tuple[AttemptView, ...]
+    asked: bytes | None = None
+    """Of a wait or an invocation: JSON of what it waits or waited for, also once it is over."""
 
 
 class LogView(msgspec.Struct, frozen=True):

@@ -86,7 +86,8 @@ async def _page(
         data=data if data is not None else (sample_text(model) if model is not None else "{}"),
         problem=problem,
         invoke_name=invoke_name(function),
-        runnable=function.app in site.engine.apps and not function.archived,
+        runnable=(function.app in site.engine.apps or function.slug in site.engine.applications.by_slug)
+        and not function.archived,
     )
 
 

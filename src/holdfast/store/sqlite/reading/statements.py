@@ -70,7 +70,7 @@ WHERE (?1 IS NULL OR slug = ?1 OR slug = app || '-' || ?1) AND (?2 IS NULL OR ap
 # -- one run ------------------------------------------------------------------------------------------------------
 
 STEPS = """
-SELECT key, name, kind, state, seq, started_at, ended_at, attempt, due, data, error FROM steps WHERE run_id = ?
+SELECT key, name, kind, state, seq, started_at, ended_at, attempt, due, data, error, asked FROM steps WHERE run_id = ?
 """
 ATTEMPTS = """
 SELECT key, attempt, started_at, ended_at, retry_at, error, input FROM attempts WHERE run_id = ? ORDER BY key, attempt

@@ -107,7 +107,7 @@ def attempt_view(row: SqlRow) -> AttemptView:
 
 
 def step_view(row: SqlRow, attempts: tuple[AttemptView, ...]) -> StepView:
-    key, name, kind, state, seq, started_at, ended_at, attempt, due, data, error = row
+    key, name, kind, state, seq, started_at, ended_at, attempt, due, data, error, asked = row
     return StepView(
         key=key,
         name=key if name is None else name,
@@ -121,6 +121,7 @@ def step_view(row: SqlRow, attempts: tuple[AttemptView, ...]) -> StepView:
         data=data,
         error=None if error is None else _object(error),
         attempts=attempts,
+        asked=asked,
     )
 
 
