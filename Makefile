@@ -18,7 +18,7 @@ CHROMIUM_NAMES := chromium chromium-browser google-chrome google-chrome-stable
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(INSTALLED) ## Run the server, the dashboard and every example with traffic; ONCE=1 stops after one round
@@ -35,6 +35,10 @@ test-fast: $(INSTALLED) ## Run the tests that need no browser and no patience; u
 .PHONY: test-long
 test-long: $(INSTALLED) ## Run the soak tests and the many seeds
 	$(BIN)/python -m pytest -m long
+
+.PHONY: test-postgres
+test-postgres: $(INSTALLED) ## Run what can run on any store on PostgreSQL, and several nodes on it
+	$(BIN)/python -m pytest --store postgres -n $(WORKERS) tests/store tests/engine tests/testing tests/cluster
 
 .PHONY: check
 check: $(INSTALLED) ## Lint, types and layers

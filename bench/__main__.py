@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from bench import ceiling, rules, workloads
+from bench import ceiling, postgres, rules, workloads
 
 T = TypeVar("T")
 PAIRS = 5
@@ -46,6 +46,7 @@ def main() -> None:
         pairs("steps per second, ten-step runs", where, round(5000 * scale), 10, per_run=10, bar=24_000, aim=40_000)
         busy(where, round(5000 * scale))
         latencies(where, round(2000 * scale))
+        beside_postgres(where, round(5000 * scale), round(2000 * scale))
         cost_of_rules(where, round(20_000 * scale))
         for name, value in run(
             lambda: workloads.sleepers(where / "sleep.db", 1_000_000 if options.million else 100_000, 10_000)
@@ -75,6 +76,26 @@ def busy(where: Path, runs: int) -> None:
     work = partial(workloads.throughput, runs=runs, steps=1, in_flight=IN_FLIGHT, busy=True)
     figures = [run(partial(work, where / f"busy{n}.db")) for n in range(3)]
     print(f"{'one-step runs per second beside a CPU-bound thread':58} {spread(figures)}")
+
+
+def beside_postgres(where: Path, runs: int, count: int) -> None:
+    """SQLite and PostgreSQL in turn, on this machine, every commit synced by both."""
+    with postgres.server() as new_schema:
+        for name, steps in (("one-step runs per second", 1), ("steps per second, ten-step runs", 10)):
+            mine, theirs = [], []
+            for n in range(3):
+                amount = runs // steps
+                mine.append(
+                    steps * run(partial(workloads.throughput, where / f"p{steps}-{n}.db", amount, steps, IN_FLIGHT))
+                )
+                theirs.append(steps * run(partial(workloads.throughput, new_schema(), amount, steps, IN_FLIGHT)))
+            ratio = statistics.median(theirs) / statistics.median(mine)
+            print(f"{name + ', PostgreSQL':58} {spread(theirs)}   SQLite {spread(mine)}   ratio {ratio:.0%}   bar 50%")
+        times = sorted(run(lambda: workloads.latency(new_schema(), count)))
+        p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
+        print(
+            f"{'event to first line, PostgreSQL, one at a time':58} p50 {p50:.2f} ms   p99 {p99:.2f} ms   bar p50 4 ms"
+        )
 
 
 def cost_of_rules(where: Path, runs: int) -> None:

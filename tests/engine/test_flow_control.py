@@ -639,7 +639,7 @@ async def test_a_debounce_and_a_batch_are_flushed():
         for n in range(3):
             await h.send(Job(n=n))
         flow = h.engine.flow_control
-        assert [(one["kind"], one["events"]) for one in flow.gathers("t-many") + flow.gathers("t-last")] == [("batch", 3), ("debounce", 3)]
+        assert [(one["kind"], one["events"]) for one in await flow.gathers("t-many") + await flow.gathers("t-last")] == [("batch", 3), ("debounce", 3)]
         assert await flow.flush("t-many") == 1
         assert await flow.flush("t-last") == 1
         assert await flow.flush("t-last") == 0

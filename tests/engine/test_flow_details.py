@@ -95,7 +95,7 @@ async def test_what_waits_starts_though_the_last_rule_of_its_function_is_removed
         await app.send_many([Job(n=1), Job(n=2)])
     later = START + timedelta(seconds=20)
     async with build(engine_for, app_with("work"), later) as engine:
-        while engine.store.gathers_of(1) or engine.alarms.ringing:
+        while await engine.store.gathers_of(1) or engine.alarms.ringing:
             await asyncio.sleep(0.001)
         assert [run.status for run in (await engine.reader.runs(RunFilter()))[0]] == ["QUEUED"]
     async with build(engine_for, app_with("work", seen=seen), later):

@@ -691,7 +691,7 @@ def test_suspended_is_not_an_exception_that_user_code_catches_by_accident():
     assert not issubclass(Suspended, Exception)
 
 
-async def test_a_failing_lifespan_gives_the_store_back(engine_for, database):
+async def test_a_failing_lifespan_gives_the_store_back(engine_for):
     from contextlib import asynccontextmanager
 
     @asynccontextmanager

@@ -27,7 +27,7 @@ async def test_what_resolves_in_the_very_commit_that_leases_a_run_is_counted_onc
     @app.function(Go)
     async def fn(ctx: Context[Go]) -> list[int]:
         lives.append(1)
-        sleep = ctx.step.sleep("s", 0.05)
+        sleep = ctx.step.sleep("s", 1)
         waits = [ctx.step.wait_for_event(f"w{n}", Reply, where={"n": n}, timeout="1d") for n in range(2)]
         _, *got = await asyncio.gather(sleep, *waits)
         return [reply.data.n for reply in got if reply]

@@ -30,8 +30,14 @@ ROWS = (
 SURFACE_USERS = {"cli", "testing"}
 """Packages that, like users, may import `holdfast` itself. Below them it would be a way around the rows."""
 
-LAZY_IMPORTS = {("holdfast.sdk.app", "holdfast.compose")}
-"""Imports of holdfast inside a function: only where an app composes itself with an engine that it must not know."""
+LAZY_IMPORTS = {
+    ("holdfast.sdk.app", "holdfast.compose"),
+    ("holdfast.compose", "holdfast.store.postgres"),
+    ("holdfast.compose", "holdfast.store.postgres.reader"),
+    ("holdfast.cli.postgres_checks", "holdfast.store.postgres.inspection"),
+}
+"""Imports of holdfast inside a function: only where an app composes itself with an engine that it must not know, and where
+a store needs a driver that not everybody has installed."""
 
 CLOCKS = re.compile(
     r"time\.(time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns|sleep)"

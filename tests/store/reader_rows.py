@@ -21,10 +21,16 @@ from holdfast.core.rows import (
     RunRow,
     RunStatus,
 )
+from holdfast.store.postgres import PostgresStore
+from holdfast.store.postgres.connection import connect, parse_url
+from holdfast.store.postgres.reader import PostgresReader
+from holdfast.store.postgres.statements import Statements
 from holdfast.store.sqlite import SqliteStore, statements
 from holdfast.store.sqlite.reader import SqliteReader
 
 NOW = 1_800_000_000_000
+POSTGRES_URL: str | None = None
+"""Where shelves are put that go into PostgreSQL; a file in the folder unless set."""
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 
@@ -65,16 +71,27 @@ class Shelf:
     def __init__(self, path: Path, room: int = 0, functions: frozenset[int] = frozenset()) -> None:
         self.clock = SetClock()
         self.ids = IdFactory(seed=7)
-        self.store = SqliteStore(f"sqlite:///{path}", self.clock, ("shop",), synchronous="OFF")
-        self.store.start(lambda: room, functions)
-        self.reader = SqliteReader(path, self.clock, leased=self.store.leased)
         self.path = path
+        self.url = POSTGRES_URL
+        if self.url is None:
+            self.store = SqliteStore(f"sqlite:///{path}", self.clock, ("shop",), synchronous="OFF")
+            self.reader = SqliteReader(path, self.clock, leased=self.store.leased)
+        else:
+            self.store = PostgresStore(self.url, self.clock, ("shop",))
+            self.reader = PostgresReader(self.url, self.clock)
+        self.store.start(lambda: room, functions)
 
     def function(self, function_id: int, slug: str, app: str = "shop", **more: object) -> None:
         values = {
             "id": function_id, "app": app, "slug": slug, "name": slug.title(), "version": 1, "config": json.dumps({"id": slug}),
             "archived": 0, "paused": 0, "created_at": NOW, **more,
         }
+        if self.url is not None:
+            settings = parse_url(self.url)
+            with connect(settings, "test") as conn:
+                names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
+                conn.execute(f'INSERT INTO "{settings.schema}".functions ({names}) VALUES ({marks})', list(values.values()))
+            return
         with contextlib.closing(sqlite3.connect(self.path)) as conn, conn:
             conn.execute(f"INSERT INTO functions ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", list(values.values()))
 
@@ -121,6 +138,12 @@ async def shelf(folder: Path, **options: object) -> AsyncIterator[Shelf]:
 
 def insert_all(path: Path, rows: list[Row]) -> None:
     """Many rows at once, without the store."""
+    if POSTGRES_URL is not None:
+        settings = parse_url(POSTGRES_URL)
+        table = Statements(settings.schema)[type(rows[0])]
+        with connect(settings, "test") as pg:
+            pg.execute(table.insert, table.values(rows))
+        return
     with contextlib.closing(sqlite3.connect(path)) as conn, conn:
         conn.executemany(statements.insert(type(rows[0]), 1), [msgspec.structs.astuple(row) for row in rows])
 

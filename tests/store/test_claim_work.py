@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from holdfast.core.claiming import Claim
 from holdfast.core.completion import complete
 from holdfast.core.flow_config import FlowReader
-from holdfast.core.claiming import Claim
 from holdfast.core.rows import ItemRow, LaneRow, LeaseCountRow, RunRow
 from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.registry import Registration

@@ -116,6 +116,7 @@ async def test_the_overview_of_nothing(tmp_path):
         assert len((await one.reader.overview(since=NOW + 5, now=NOW, slices=10**9)).buckets) == 500
 
 
+@pytest.mark.sqlite
 async def test_the_size_is_that_of_the_files(tmp_path):
     async with shelf(tmp_path) as one:
         await one.write(*(one.event(data=b'"' + b"x" * 50_000 + b'"') for _ in range(20)))
@@ -198,6 +199,7 @@ async def test_lanes_of_keys_and_suspects_count_for_their_function(tmp_path):
         assert (stats[7].completed, stats[12].completed) == (0, 0)
 
 
+@pytest.mark.sqlite
 async def test_statistics_do_not_look_up_completed_runs(tmp_path):
     """100,000 completed runs are counted in an index; only the newest thousand of a function are looked at for percentiles."""
     async with shelf(tmp_path) as one:

@@ -193,6 +193,7 @@ async def test_timers_come_in_the_order_in_which_they_are_due(tmp_path):
 STATEMENTS = [name for name in vars(flow_statements) if name.isupper() and not name.startswith("_") and name != "FUNCTIONS"]
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("name", STATEMENTS)
 async def test_no_statement_walks_a_table(tmp_path, name):
     statement = getattr(flow_statements, name)

@@ -369,6 +369,7 @@ ASKED = {
 }
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("asked", ASKED)
 def test_a_page_of_runs_costs_the_same_however_many_there_are(sizes, asked):
     count, fixed = ASKED[asked]
@@ -388,6 +389,7 @@ def test_a_page_of_runs_costs_the_same_however_many_there_are(sizes, asked):
     assert large < 12_000
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("name", [None, NAMES[1]])
 def test_a_page_of_events_costs_the_same_however_many_there_are(sizes, name):
     (small, _), (large, (page, _)) = (
@@ -398,6 +400,7 @@ def test_a_page_of_events_costs_the_same_however_many_there_are(sizes, name):
     assert large < 3_000
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("status", [(), ("COMPLETED",)])
 def test_counting_stops_at_the_cap_in_cost_too(sizes, status):
     steps, count = cost(sizes[1][0], lambda conn: count_runs(conn, RunFilter(status=status), 500))
@@ -405,6 +408,7 @@ def test_counting_stops_at_the_cap_in_cost_too(sizes, status):
     assert steps < 500 * 20
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize(("status", "state"), [("QUEUED", ItemState.READY), ("RUNNING", ItemState.LEASED), ("WAITING", ItemState.TIMED)])
 async def test_a_page_of_live_runs_costs_the_same_however_many_there_are(tmp_path, status, state):
     costs = []
@@ -430,6 +434,7 @@ async def test_a_page_of_live_runs_costs_the_same_however_many_there_are(tmp_pat
     assert costs[6] < 5_000 * 25
 
 
+@pytest.mark.sqlite
 @pytest.mark.parametrize("asked", [{"dead": True}, {"dead": True, "fingerprint": "aa"}, {"ids": 30}, {"status": ("QUEUED", "RUNNING", "WAITING")}])
 async def test_the_next_slice_of_a_bulk_operation_costs_the_same_however_many_there_are(tmp_path, asked):
     costs = []

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import reader_rows
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.ids import IdFactory
@@ -24,6 +25,7 @@ from holdfast.core.rows import (
     SkipRow,
     StepRow,
 )
+from holdfast.store.postgres import PostgresStore
 from holdfast.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -65,8 +67,9 @@ class Kept:
             self.rows.append(DeadLetterRow(run_id, 1, at, "f", "E: m"))
 
 
-async def prune(path: Path, rows: list[Row]) -> tuple[SqliteStore, list[Any]]:
-    store = SqliteStore(f"sqlite:///{path}", Fixed(), ("a",))
+async def prune(path: Path, rows: list[Row]) -> tuple[Any, list[Any]]:
+    url = reader_rows.POSTGRES_URL
+    store: Any = SqliteStore(f"sqlite:///{path}", Fixed(), ("a",)) if url is None else PostgresStore(url, Fixed(), ("a",))
     store.start(lambda: 0, frozenset())
     await store.submit(Write(rows))
     slices = []
@@ -75,10 +78,10 @@ async def prune(path: Path, rows: list[Row]) -> tuple[SqliteStore, list[Any]]:
     return store, slices
 
 
-def left(store: SqliteStore, rows: list[Row]) -> list[bool]:
+async def left(store: Any, rows: list[Row]) -> list[bool]:
     from holdfast.core.rows import KEYS
 
-    tx = store.fetch([(type(row), KEYS[type(row)](row)) for row in rows])
+    tx = await store.read([(type(row), KEYS[type(row)](row)) for row in rows])
     return [tx.get(type(row), KEYS[type(row)](row)) is not None for row in rows]
 
 
@@ -96,7 +99,7 @@ def left(store: SqliteStore, rows: list[Row]) -> list[bool]:
 )
 async def test_what_goes_and_what_stays(tmp_path, kept, stays):
     store, _ = await prune(tmp_path / "r.db", kept.rows)
-    assert left(store, kept.rows) == [stays] * len(kept.rows)
+    assert await left(store, kept.rows) == [stays] * len(kept.rows)
     await store.close()
 
 
@@ -111,7 +114,7 @@ async def test_events_without_runs_ids_and_fires_go_by_their_own_time(tmp_path):
         CronFireRow(1, "* * * * *", 2, None, new),
     ]
     store, _ = await prune(tmp_path / "r.db", rows)
-    assert left(store, rows) == [False] * 3 + [True] * 3
+    assert await left(store, rows) == [False] * 3 + [True] * 3
     await store.close()
 
 
@@ -121,9 +124,9 @@ async def test_many_go_slice_by_slice_past_those_that_stay(tmp_path):
     store, slices = await prune(tmp_path / "r.db", rows)
     assert len(slices) >= 4  # bounded slices
     expected = [kept.run.ended_at is None for kept in many for _ in kept.rows]
-    assert left(store, rows) == expected
+    assert await left(store, rows) == expected
     # the next pass begins anew, and finds nothing
     while await store.prune(7 * DAY, 90 * DAY):
         pass
-    assert left(store, rows) == expected
+    assert await left(store, rows) == expected
     await store.close()

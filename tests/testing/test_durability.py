@@ -113,7 +113,7 @@ async def ship(h: AsyncHarness) -> None:
     await h.send(OrderShipped(order_id="o1"))
 
 
-async def test_a_function_with_every_kind_of_step_survives_each_crash():
+async def test_a_function_with_every_kind_of_step_survives_each_crash(harness_store):
     bodies: list[str] = []
     checked = []
 
@@ -131,7 +131,7 @@ async def test_a_function_with_every_kind_of_step_survives_each_crash():
     assert len(checked) == survived + 3  # two without a crash, and the last, for which no commit was left
     assert checked == [checked[0]] * len(checked)
     assert (checked[0]["shipped"], checked[0]["late"], checked[0]["receipt"]) == (True, False, "receipt for o1")
-    assert took < 60
+    assert took < 60 or harness_store != "sqlite"
 
 
 async def test_each_body_is_repeated_by_some_crash_and_no_recorded_one_by_any():

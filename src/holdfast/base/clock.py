@@ -41,6 +41,23 @@ class SystemClock:
         return _Timer(self, when, callback, delay)
 
 
+class FollowingClock(SystemClock):
+    """A clock that several machines share: set by a server's time, and carried on by what never jumps on this machine."""
+
+    __slots__ = ("_set",)
+
+    def __init__(self) -> None:
+        self._set = (time.time() * 1000, time.monotonic())
+
+    def set(self, ms: float, at: float) -> None:
+        """It was `ms` at the monotonic moment `at`."""
+        self._set = (ms, at)
+
+    def now(self) -> int:
+        ms, at = self._set
+        return int(ms + (time.monotonic() - at) * 1000)
+
+
 class _Timer:
     __slots__ = ("_callback", "_clock", "_handle", "_when")
 

@@ -72,6 +72,12 @@ class StoreBusyError(StoreError):
     code = "store_busy"
 
 
+class StoreUnreachableError(StoreBusyError):
+    """The database server can't be reached. Work goes on by itself once it can."""
+
+    code = "store_unreachable"
+
+
 class StoreFailedError(StoreError):
     """The disk reported a failed write or fsync. The process stops accepting work; restart it once the disk is well."""
 

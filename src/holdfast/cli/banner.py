@@ -17,6 +17,7 @@ from holdfast.dashboard.humanize import plural
 from holdfast.dashboard.samples import sample
 from holdfast.sdk.app import App
 from holdfast.sdk.functions import Function
+from holdfast.store.urls import without_secrets
 
 _MODES = {"dev": "development", "start": "production"}
 
@@ -32,7 +33,7 @@ def greeting(settings: ProcessSettings, url: str, loaded: Loaded) -> RenderableT
         Text("any key works" if dev else ""),
     )
     places.add_row(Text("API docs", style="dim"), Text(f"{url}/docs"))
-    places.add_row(Text("Store", style="dim"), Text(settings.store))
+    places.add_row(Text("Store", style="dim"), Text(without_secrets(settings.store)))
     parts: list[RenderableType] = [
         Text.assemble(("holdfast", "bold"), f" {__version__}, {_MODES[settings.mode]}"),
         Text(""),

@@ -18,10 +18,12 @@ from holdfast.base.version import __version__
 from holdfast.cli.api import ApiError, ServerApi
 from holdfast.cli.listening import port_owner
 from holdfast.cli.loading import CANDIDATES, find_target, load
+from holdfast.cli.postgres_checks import postgres_store
 from holdfast.dashboard.humanize import duration, plural, size
 from holdfast.server.keys import check_signing_key
 from holdfast.store.sqlite.connection import database_path
 from holdfast.store.sqlite.inspection import SQLITE_VERSION, DatabaseReport, inspect_database
+from holdfast.store.urls import is_postgres
 
 _OLDEST_SQLITE = (3, 40)
 _ENOUGH_FILES = 1024
@@ -65,6 +67,9 @@ def _open_files() -> Iterator[Finding]:
 
 def store(url: str, *, check: bool) -> Iterator[Finding]:
     """The database file, its owner, and the disk below it."""
+    if is_postgres(url):
+        yield from postgres_store(url)
+        return
     try:
         path = database_path(url)
     except ConfigurationError as error:

@@ -139,7 +139,13 @@ class Recover(Plan[int]):
         return reads
 
     def decide(self, tx: Tx) -> int:
-        for item in self.items:
+        recovered = 0
+        for known in self.items:
+            item = tx.get(ItemRow, known.id)
+            # where several nodes recover, or the executor lives after all, it may have moved on
+            if item is None or (item.state, item.owner, item.epoch) != (ItemState.LEASED, known.owner, known.epoch):
+                continue
+            recovered += 1
             held = release(tx, item.held, ended=False)
             run = tx.get(RunRow, item.run_id)
             if run is not None and run.remote is not None:
@@ -147,7 +153,7 @@ class Recover(Plan[int]):
                 tx.put(replace(item, state=ItemState.TIMED, owner=0, held=held, due=0, rank=0))
             else:
                 line_up(tx, replace(item, crashes=item.crashes + 1, held=held))
-        return len(self.items)
+        return recovered
 
 
 class OpenLanes(Plan[None]):

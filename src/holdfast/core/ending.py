@@ -88,6 +88,9 @@ class End(Plan[Accepted]):
             reads.extend(reads_of(self.lifecycle))
         return reads
 
+    def arrivals(self) -> Sequence[Incoming]:
+        return self.lifecycle
+
     def decide(self, tx: Tx) -> Accepted | Refused:
         lease = self.lease
         run = tx.get(RunRow, lease.run_id)
@@ -212,6 +215,9 @@ class Cancel(Plan[Accepted | None]):
             WaitsFor((CHILD_LOOKUP + run_id.hex(),)),
             *reads_of(self.lifecycle),
         ]
+
+    def arrivals(self) -> Sequence[Incoming]:
+        return self.lifecycle
 
     def decide(self, tx: Tx) -> Accepted | None:
         run = tx.get(RunRow, self.run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -33,6 +33,9 @@ class FireGather(Plan[Accepted]):
             *match_reads(self.match, self.event.received_at),
             self._callers(),
         ]
+
+    def awaits(self) -> Sequence[str]:
+        return self.match.watched()
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         gather = self.gather

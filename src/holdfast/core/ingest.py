@@ -59,6 +59,10 @@ class Match(msgspec.Struct, gc=False):
     remote: bool = False
     """Whether the run is executed by calling an application."""
 
+    def watched(self) -> list[str]:
+        """The lookups under which the run waits for events that cancel it."""
+        return [] if self.admission is None else [watch.lookup for watch in self.admission.watches]
+
 
 class Incoming(msgspec.Struct, gc=False):
     """An event with everything routing found out about it beforehand."""
@@ -73,6 +77,18 @@ class Incoming(msgspec.Struct, gc=False):
     """Its internal id is the client's choice, so it may be here already."""
     deduplicated: bool = True
     """Whether its key starts each function once within the window."""
+
+    @property
+    def event_name(self) -> str:
+        return self.event.name
+
+    def route_by(self, paths: set[str]) -> bool:
+        """See `Arrival.route_by`."""
+        lookups = lookups_of(self.event, sorted(paths)) if paths else ()
+        if set(lookups) <= set(self.lookups):
+            return False
+        self.lookups = lookups
+        return True
 
 
 class Resolved(msgspec.Struct, gc=False):
@@ -120,6 +136,12 @@ class Ingest(Plan[Accepted]):
         self.incoming = incoming
         self.size = size  # type: ignore[misc]
 
+    def arrivals(self) -> Sequence[Incoming]:
+        return self.incoming
+
+    def awaits(self) -> Sequence[str]:
+        return watched(self.incoming)
+
     def reads(self) -> Iterable[Read]:
         return reads_of(self.incoming)
 
@@ -146,6 +168,11 @@ def reads_of(incoming: Sequence[Incoming]) -> list[Read]:
         if one.lookups:
             reads.append(WaitsFor(one.lookups))
     return reads
+
+
+def watched(incoming: Iterable[Incoming]) -> list[str]:
+    """The lookups under which runs that these events start wait for events that cancel them."""
+    return [lookup for one in incoming for match in one.matches for lookup in match.watched()]
 
 
 def match_reads(match: Match, now: int) -> list[Read]:
@@ -446,3 +473,28 @@ def wake(tx: Tx, run: RunRow, done: StepRow, out: Accepted) -> None:
         out.resolved.append(Resolved(run.id, done, item.epoch, item.woken))
     elif item.state != ItemState.READY:
         set_going(tx, run, replace(item, rank=tx.now - run.priority * 1000, due=0), out)
+
+
+def lookups_of(event: EventRow, paths: Iterable[str]) -> tuple[str, ...]:
+    """The lookups under which waits for an event would be registered, given the paths in use for its name."""
+    out = []
+    data = None
+    for path in paths:
+        if not path:
+            out.append(event.name)
+            continue
+        if data is None:
+            data = msgspec.json.decode(event.data)
+        value = data
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None or isinstance(value, str | int | float | bool):
+            out.append(wait_lookup(event.name, path, value))
+    return tuple(out)
+
+
+def wait_lookup(name: str, path: str, value: object) -> str:
+    """The lookup of a wait for an event whose data has a value at a path. 1 and 1.0 are the same value."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"{name}\0{path}\0{msgspec.json.encode(value).decode()}"

@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.core.flow import Gate
 from holdfast.core.gates import gate_reads, release, release_one, shut, take
-from holdfast.core.ingest import Accepted, Incoming, accept, reads_of
+from holdfast.core.ingest import Accepted, Incoming, accept, reads_of, watched
 from holdfast.core.plan import (
     STALE,
     Plan,
@@ -94,6 +94,12 @@ class RecordSend(Plan[Accepted]):
 
     def reads(self) -> Iterable[Read]:
         return (*self.record.reads(), *reads_of(self.incoming))
+
+    def arrivals(self) -> Sequence[Incoming]:
+        return self.incoming
+
+    def awaits(self) -> Sequence[str]:
+        return watched(self.incoming)
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         recorded = self.record.decide(tx)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.core.firing import Decision
-from holdfast.core.ingest import Accepted, Incoming, accept, reads_of
+from holdfast.core.ingest import Accepted, Incoming, accept, reads_of, watched
 from holdfast.core.plan import Plan, Read, Refused, Tx
 from holdfast.core.rows import CronFireRow, CronRow
 
@@ -36,6 +36,12 @@ class FireCron(Plan[Accepted]):
         key = (self.function_id, self.schedule)
         fires = ((CronFireRow, (*key, occurrence)) for occurrence in occurrences)
         return [(CronRow, key), *fires, *reads_of(self.incoming)]
+
+    def arrivals(self) -> Sequence[Incoming]:
+        return self.incoming
+
+    def awaits(self) -> Sequence[str]:
+        return watched(self.incoming)
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         decision = self.decision

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, ClassVar, Final, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -110,6 +110,16 @@ DUPLICATE: Final = Refused("duplicate")
 """A row that must be unique was there already."""
 
 
+class Arrival(Protocol):
+    """An event that a plan accepts, as a store of several nodes sees it."""
+
+    @property
+    def event_name(self) -> str: ...
+    def route_by(self, paths: set[str]) -> bool:
+        """Look up waits by these paths too; whether that is more than before."""
+        ...
+
+
 class Plan(Generic[A]):
     """Something to be decided in the next group commit."""
 
@@ -129,6 +139,18 @@ class Plan(Generic[A]):
     def reads(self) -> Iterable[Read]:
         """The rows `decide` will look at."""
         raise NotImplementedError
+
+    def arrivals(self) -> Sequence[Arrival]:
+        """The events it accepts, for which runs may wait."""
+        return ()
+
+    def awaits(self) -> Sequence[str]:
+        """The lookups under which it registers waits for events."""
+        return ()
+
+    def excludes(self) -> Sequence[str]:
+        """Names that only one plan at a time may be about, whichever node decides it, as no row stands for them yet."""
+        return ()
 
     def decide(self, tx: Tx) -> A | Refused:
         """The pure decision: reads and writes rows through `tx` only. May run again if its group has to be retried."""

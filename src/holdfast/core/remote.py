@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from holdfast.core.gates import release
-from holdfast.core.ingest import Accepted, Incoming, admit_invoked, reads_of, resolve
+from holdfast.core.ingest import Accepted, Incoming, admit_invoked, reads_of, resolve, watched
 from holdfast.core.machine import Lease, headline, holds
 from holdfast.core.overrides import carried
 from holdfast.core.plan import STALE, Plan, Read, Refused, Tx, WaitsFor
@@ -95,6 +95,13 @@ class Answered(Plan[Accepted]):
             if one.wait is not None and one.step.kind == StepKind.WAIT_SIGNAL:
                 reads.append(WaitsFor((one.wait.lookup,)))
         return reads
+
+    def awaits(self) -> Sequence[str]:
+        lookups = [one.wait.lookup for one in self.operations if one.wait is not None and _is_for_event(one)]
+        return [*lookups, *watched(one.child for one in self.operations if one.child is not None)]
+
+    def excludes(self) -> Sequence[str]:
+        return [one.wait.lookup for one in self.operations if one.wait is not None and one.step.kind == StepKind.WAIT_SIGNAL]
 
     def decide(self, tx: Tx) -> Accepted | Refused:
         item = holds(tx, self.lease)
@@ -247,6 +254,10 @@ class Answered(Plan[Accepted]):
             return
         tx.delete(StepRow, (run.id, key))
         step_settled(tx, run, tx.get(ItemRow, run.id), key, out)
+
+
+def _is_for_event(one: Operation) -> bool:
+    return one.step.kind == StepKind.WAIT_EVENT
 
 
 class RetryCall(Plan[Accepted]):

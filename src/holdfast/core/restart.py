@@ -36,6 +36,9 @@ class Restart(Plan[tuple[bytes, Accepted]]):
         reads.append(EventsOfBatch(self.run_id))
         return reads
 
+    def awaits(self) -> Sequence[str]:
+        return self.match.watched()
+
     def decide(self, tx: Tx) -> tuple[bytes, Accepted] | Refused:
         old = tx.get(RunRow, self.run_id)
         if old is None:

@@ -53,6 +53,9 @@ class AwaitSignal(Plan[StepRow]):
     def reads(self) -> Iterable[Read]:
         return ((ItemRow, self.lease.item_id), (RunRow, self.lease.run_id), WaitsFor((self.wait.lookup,)))
 
+    def excludes(self) -> Sequence[str]:
+        return (self.wait.lookup,)
+
     def decide(self, tx: Tx) -> StepRow | Refused:
         run = tx.get(RunRow, self.lease.run_id)
         if holds(tx, self.lease) is None or run is None:
@@ -92,6 +95,9 @@ class GiveSignal(Plan[Given]):
     def reads(self) -> Iterable[Read]:
         return (WaitsFor((self.lookup,)),)
 
+    def excludes(self) -> Sequence[str]:
+        return (self.lookup,)
+
     def decide(self, tx: Tx) -> Given:
         out = Accepted.empty()
         waiting = open_wait(tx, self.lookup)
@@ -112,6 +118,9 @@ class RecordSignal(Plan[Given]):
 
     def reads(self) -> Iterable[Read]:
         return (*self.record.reads(), *self.give.reads())
+
+    def excludes(self) -> Sequence[str]:
+        return self.give.excludes()
 
     def decide(self, tx: Tx) -> Given | Refused:
         recorded = self.record.decide(tx)

@@ -6,10 +6,21 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from holdfast.core.ingest import PAUSED, Accepted, Incoming, admit_invoked, event_json, matches, reads_of, resolve
+from holdfast.core.ingest import (
+    PAUSED,
+    Accepted,
+    Incoming,
+    admit_invoked,
+    event_json,
+    lookups_of,
+    matches,
+    reads_of,
+    resolve,
+    watched,
+)
 from holdfast.core.machine import Lease, holds
 from holdfast.core.plan import STALE, EventsSince, Plan, Read, Refused, Tx
-from holdfast.core.rows import EventRow, ItemRow, LogRow, RunRow, StepRow, StepState, WaitRow
+from holdfast.core.rows import ItemRow, LogRow, RunRow, StepRow, StepState, WaitRow
 
 replace = msgspec.structs.replace
 
@@ -50,6 +61,11 @@ class Register(Plan[Accepted]):
             reads.extend(reads_of([self.child]))
         return reads
 
+    def awaits(self) -> Sequence[str]:
+        if self.child is not None:  # it can't be over before the plan that starts it
+            return watched([self.child])
+        return () if self.wait is None else (self.wait.lookup,)
+
     def decide(self, tx: Tx) -> Accepted | Refused:
         if holds(tx, self.lease) is None:
             return STALE
@@ -84,31 +100,6 @@ class Register(Plan[Accepted]):
                 body = event_json(event)
                 if matches(wait, body) and resolve(tx, wait, body, None, out):
                     return
-
-
-def lookups_of(event: EventRow, paths: Iterable[str]) -> tuple[str, ...]:
-    """The lookups under which waits for an event would be registered, given the paths in use for its name."""
-    out = []
-    data = None
-    for path in paths:
-        if not path:
-            out.append(event.name)
-            continue
-        if data is None:
-            data = msgspec.json.decode(event.data)
-        value = data
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is None or isinstance(value, str | int | float | bool):
-            out.append(wait_lookup(event.name, path, value))
-    return tuple(out)
-
-
-def wait_lookup(name: str, path: str, value: object) -> str:
-    """The lookup of a wait for an event whose data has a value at a path. 1 and 1.0 are the same value."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return f"{name}\0{path}\0{msgspec.json.encode(value).decode()}"
 
 
 def refusal(words: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -68,9 +68,10 @@ class Alarms:
             while True:
                 self._again = False
                 now = host.clock.now()
-                due = [partial(self._cancelling, alarm) for alarm in host.store.due_alarms(now, _AT_ONCE)]
-                due += [partial(fire, host, gather) for gather in host.store.due_gathers(now, _AT_ONCE)]
-                answers = await asyncio.gather(*(self._decide(one) for one in due))
+                gathers = await host.store.due_gathers(now, _AT_ONCE)
+                due = [partial(self._cancelling, alarm) for alarm in await host.store.due_alarms(now, _AT_ONCE)]
+                due += [partial(fire, host, gather) for gather in gathers]
+                answers = await asyncio.gather(*map(self._decide, due))
                 if _FAILED in answers:
                     self._timers.arm(host.clock.now() + _RETRY_MS)
                     return
@@ -81,36 +82,36 @@ class Alarms:
             _log.warning("timeouts, cancellations and debounces wait: %s", error)
             self._timers.arm(host.clock.now() + _RETRY_MS)
 
-    async def _decide(self, submit: Callable[[], asyncio.Future[Any]]) -> Any:
+    async def _decide(self, one: Callable[[], Awaitable[Any]]) -> Any:
         """One of them; what it does wrong must not keep the others from being decided."""
         try:
-            return await submit()
+            return await one()
         except HoldfastError:
             raise
         except Exception:
             _log.exception("a timeout, cancellation, debounce or batch could not be decided, and is tried again")
             return _FAILED
 
-    def _cancelling(self, alarm: AlarmRow) -> asyncio.Future[Any]:
+    async def _cancelling(self, alarm: AlarmRow) -> Any:
         host = self._host
-        rows = host.store.fetch([(RunRow, alarm.run_id)])
+        rows = await host.store.read([(RunRow, alarm.run_id)])
         run = rows.get(RunRow, alarm.run_id)
         events: Any = ()
         if run is not None and run.ended_at is None:
-            event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
+            event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
             events = host.end_events(run, event, Ending(RunStatus.CANCELLED))
         plan = Cancel(alarm.run_id, events, alarm=AlarmKind(alarm.kind))
         plan.then = lambda accepted: host.run_cancelled(run, accepted)
-        return host.submit(plan)
+        return await host.submit(plan)
 
 
-def fire(host: Host, gather: GatherRow, *, flush: bool = False) -> asyncio.Future[Accepted | Refused]:
+async def fire(host: Host, gather: GatherRow, *, flush: bool = False) -> Accepted | Refused:
     """Start the run that events have waited to become."""
-    event = host.store.fetch([(EventRow, gather.event_id)]).get(EventRow, gather.event_id)
+    event = (await host.store.read([(EventRow, gather.event_id)])).get(EventRow, gather.event_id)
     if event is None:
         _log.error("the event of a debounced or batched run is gone: %s", ulid_text(gather.event_id))
         event = EventRow(gather.event_id, "", gather.ts, gather.first_at, b"{}")
     match = host.intake.match(event, gather.run_id, gather.function_id, host.version_of(gather.function_id))
     plan = FireGather(gather, event, match, flush=flush)
     plan.then = host.accepted
-    return host.submit(plan)
+    return await host.submit(plan)

@@ -115,7 +115,7 @@ class Bulks:
         Raises:
             RunNotFoundError: there is no such operation.
         """
-        row = self._find(bulk_id)
+        row = await self._find(bulk_id)
         return BulkInfo(
             bulk_id, row.action, _STATES[BulkState(row.state)], row.total, row.done, row.skipped, row.failed, row.error
         )
@@ -126,7 +126,7 @@ class Bulks:
         Raises:
             RunNotFoundError: there is no such operation.
         """
-        row = self._find(bulk_id)
+        row = await self._find(bulk_id)
         answer = await self._host.submit(CancelBulk(row.id))
         operation = self._running.get(row.id)
         if operation is not None:
@@ -144,12 +144,12 @@ class Bulks:
         """When the next slice of an operation with a rate is due."""
         return min((one.due for one in self._running.values() if one.due is not None), default=None)
 
-    def _find(self, bulk_id: str) -> BulkRow:
+    async def _find(self, bulk_id: str) -> BulkRow:
         try:
             raw = ulid_bytes(bulk_id)
         except ValueError as error:
             raise RunNotFoundError(f"{bulk_id[:60]!r} is not the id of a bulk operation") from error
-        row = self._host.store.fetch([(BulkRow, raw)]).get(BulkRow, raw)
+        row = (await self._host.store.read([(BulkRow, raw)])).get(BulkRow, raw)
         if row is None:
             raise RunNotFoundError(f"there is no bulk operation {bulk_id}; it may have been removed by retention")
         return row
@@ -208,7 +208,7 @@ class _Operation:
         host = self._host
         limit, pause = self._pace()
         views, more = await host.reader.runs(self._where, limit=limit, cursor=ulid_text(self._row.cursor))
-        acts = self._acts(views)
+        acts = await self._acts(views)
         problem = await self._commit(acts, last=more is None)
         if problem is not None and len(acts) > 1:
             self._single = True
@@ -243,9 +243,8 @@ class _Operation:
         if not isinstance(answer, Refused):
             return None
         before = self._row.cursor
-        self._row = self._host.store.fetch([(BulkRow, self._row.id)]).get(
-            BulkRow, self._row.id
-        ) or msgspec.structs.replace(self._row, state=BulkState.CANCELLED)
+        rows = await self._host.store.read([(BulkRow, self._row.id)])
+        self._row = rows.get(BulkRow, self._row.id) or msgspec.structs.replace(self._row, state=BulkState.CANCELLED)
         moved = self._row.cursor != before or self._row.state != BulkState.RUNNING
         return None if moved else "a row of the new run is there already"
 
@@ -263,11 +262,11 @@ class _Operation:
 
     # -- one run -------------------------------------------------------------------------------------------------------
 
-    def _acts(self, views: Sequence[RunView]) -> list[Act]:
+    async def _acts(self, views: Sequence[RunView]) -> list[Act]:
         raws = [ulid_bytes(view.id) for view in views]
-        rows = self._host.store.fetch([(RunRow, raw) for raw in raws])
+        rows = await self._host.store.read([(RunRow, raw) for raw in raws])
         runs = [(raw, rows.get(RunRow, raw)) for raw in raws]
-        events = self._host.store.fetch([(EventRow, run.event_id) for _, run in runs if run is not None])
+        events = await self._host.store.read([(EventRow, run.event_id) for _, run in runs if run is not None])
         return [
             self._act(raw, run, events.get(EventRow, run.event_id) if run is not None else None) for raw, run in runs
         ]
@@ -279,7 +278,7 @@ class _Operation:
             return self._cancel(run, event)
         if self._row.action == "discard":
             return Act(raw, Discard(raw))
-        return self._restart(run)
+        return self._restart(run, event)
 
     def _chosen(self, event: EventRow | None) -> bool:
         if self._expression is None:
@@ -292,12 +291,12 @@ class _Operation:
         reason = f"cancelled by {self._row.actor}, bulk operation {ulid_text(self._row.id)}"
         return Act(run.id, cancel_plan(self._host, run, event, reason))
 
-    def _restart(self, run: RunRow) -> Act:
+    def _restart(self, run: RunRow, event: EventRow | None) -> Act:
         # above the operation's own id, so that the operation doesn't come to it
         ms = max(self._host.clock.now(), ulid_ms(self._row.id)) + 1
         new_id = derived_id(ms, self._row.id, run.id)
         try:
-            plan = restart_plan(self._host, run, redrive=self._row.action == "redrive", new_id=new_id)
+            plan = restart_plan(self._host, run, event, redrive=self._row.action == "redrive", new_id=new_id)
         except ConfigurationError as error:
             return Act(run.id, refused=str(error))
         plan.then = self._control.restarted

@@ -30,14 +30,14 @@ async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: Asy
         item_id = bytes.fromhex(request.qi_id)
     except ValueError:
         return False
-    rows = host.store.fetch([(ItemRow, item_id), (RunRow, run_id), StepsOf(run_id)])
+    rows = await host.store.read([(ItemRow, item_id), (RunRow, run_id), StepsOf(run_id)])
     item, run = rows.get(ItemRow, item_id), rows.get(RunRow, run_id)
     if item is None or run is None or item.run_id != run_id or item.state != ItemState.LEASED:
         return False
     if request.generation_id and request.generation_id != item.epoch:
         return False
     fn = host.applications.functions.get(run.function_id)
-    event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
+    event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
     if fn is None or event is None:
         return False
     check_limits(host, fn.id, rows.find(StepsOf(run_id)), request.steps)

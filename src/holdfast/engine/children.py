@@ -31,42 +31,41 @@ class Children:
 
     def parent_cancelled(self, parent_id: bytes) -> None:
         """After the commit of a cancellation: cancel what was to be cancelled with it."""
-        bound = self._bound(parent_id)
-        if bound:
-            # not through the loop's factory: where a function has cancelled the parent, it would be taken for its own
-            task = asyncio.Task(self._cancel(bound), loop=self._host.loop)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        # not through the loop's factory: where a function has cancelled the parent, it would be taken for its own
+        task = asyncio.Task(self._follow(parent_id), loop=self._host.loop)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def finish_cancelling(self) -> None:
         """At start: cancel what an earlier boot would have cancelled, had it lived a moment longer."""
         for parent_id in self._host.store.cancelled_with_children():
-            await self._cancel(self._bound(parent_id))
+            await self._follow(parent_id)
 
-    def _bound(self, parent_id: bytes) -> list[bytes]:
+    async def _bound(self, parent_id: bytes) -> list[bytes]:
         """The runs that are to be cancelled with this one."""
         found = []
-        for step in self._host.store.fetch([StepsOf(parent_id)]).find(StepsOf(parent_id)):
+        rows = await self._host.store.read([StepsOf(parent_id)])
+        for step in rows.find(StepsOf(parent_id)):
             if step.kind == StepKind.INVOKE and step.state == StepState.PENDING and step.data is not None:
                 invocation = msgspec.json.decode(step.data, type=_Invocation)
                 if invocation.cancel_with_parent:
                     found.append(ulid_bytes(invocation.run_id))
         return found
 
-    async def _cancel(self, run_ids: list[bytes]) -> None:
-        for run_id in run_ids:
-            try:
+    async def _follow(self, parent_id: bytes) -> None:
+        try:
+            for run_id in await self._bound(parent_id):
                 await cancel_run(self._host, run_id)
-            except HoldfastError as error:
-                _log.warning("a run that was to be cancelled with its parent will be at the next start: %s", error)
+        except HoldfastError as error:
+            _log.warning("a run that was to be cancelled with its parent will be at the next start: %s", error)
 
 
 async def cancel_run(host: Host, run_id: bytes) -> bool | None:
     """Cancel a run; False when it had ended already, None when there is none."""
-    run = host.store.fetch([(RunRow, run_id)]).get(RunRow, run_id)
+    run = (await host.store.read([(RunRow, run_id)])).get(RunRow, run_id)
     if run is None:
         return None
-    event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
+    event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
     return await host.submit(cancel_plan(host, run, event)) is not None
 
 

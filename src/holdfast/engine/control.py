@@ -20,7 +20,7 @@ from holdfast.base.ids import ulid_bytes, ulid_text
 from holdfast.core.ingest import Accepted, Ingest
 from holdfast.core.plan import Refused
 from holdfast.core.restart import Discard, Write
-from holdfast.core.rows import AuditRow, RunRow, RunStatus, StepRow
+from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepRow
 from holdfast.engine.children import cancel_run
 from holdfast.engine.crons import tick
 from holdfast.engine.host import Host
@@ -42,6 +42,11 @@ class RunControl:
         for waiter in self._waiters.pop(run_id, ()):
             if not waiter.done():
                 waiter.set_result(None)
+
+    @property
+    def awaited(self) -> list[bytes]:
+        """Runs whose results are waited for here."""
+        return list(self._waiters)
 
     def close(self, error: HoldfastError) -> None:
         """Nobody will be told any more."""
@@ -93,7 +98,7 @@ class RunControl:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    outcome = self._outcome(raw)
+                    outcome = await self._outcome(raw)
                     if outcome is not None:
                         return outcome
                     await waiter
@@ -107,10 +112,10 @@ class RunControl:
                 if not waiting:
                     del self._waiters[raw]
 
-    def _outcome(self, raw: bytes) -> bytes | None:
-        rows = self._host.store.fetch([(RunRow, raw), (StepRow, (raw, ""))])
+    async def _outcome(self, raw: bytes) -> bytes | None:
+        rows = await self._host.store.read([(RunRow, raw), (StepRow, (raw, ""))])
         run = rows.get(RunRow, raw)
-        if run is None and self._host.store.gather_of(raw) is not None:
+        if run is None and await self._host.store.gather_of(raw) is not None:
             return None
         if run is None:
             raise RunNotFoundError(f"there is no run {ulid_text(raw)}; it may have been removed by retention")
@@ -172,10 +177,11 @@ class RunControl:
 
     async def _restart(self, run_id: str, *, redrive: bool, edit: Edit | None) -> str:
         raw = _run_key(run_id)
-        run = self._host.store.fetch([(RunRow, raw)]).get(RunRow, raw)
+        run = (await self._host.store.read([(RunRow, raw)])).get(RunRow, raw)
         if run is None:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
-        plan = restart_plan(self._host, run, redrive=redrive, edit=edit)
+        event = (await self._host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
+        plan = restart_plan(self._host, run, event, redrive=redrive, edit=edit)
         plan.then = self.restarted
         answer = await self._host.submit(plan)
         if isinstance(answer, Refused):

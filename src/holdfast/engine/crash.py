@@ -21,6 +21,8 @@ def kill(engine: Engine) -> None:
     for app in engine.apps.values():
         app.unbind(engine)
     engine.crons.stop()
+    if engine.cluster is not None:
+        engine.cluster.stop()
     engine.timers.cancel()
     engine.bulks.kill()
     for watch in engine._watches:

@@ -17,7 +17,7 @@ from holdfast.core.cron import Schedule
 from holdfast.core.firing import Decision, Firing
 from holdfast.core.ingest import Incoming
 from holdfast.core.occurrences import FireCron, SetCron
-from holdfast.core.plan import Refused
+from holdfast.core.plan import Refused, Tx
 from holdfast.core.rows import CronRow, EventRow
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Host
@@ -139,12 +139,16 @@ class Crons:
 
     def _look_again(self, key: tuple[int, str], line: _Line) -> None:
         """Somebody else has decided: go on from what is on record."""
-        row = self._host.store.fetch([(CronRow, key)]).get(CronRow, key)
+        self._host.store.fetch_then([(CronRow, key)], partial(self._looked, key, line))
+
+    def _looked(self, key: tuple[int, str], line: _Line, rows: Tx) -> None:
+        row = rows.get(CronRow, key)
         if row is None:
-            del self._lines[key]
+            self._lines.pop(key, None)
         else:
             line.next_at = row.next_at
             line.due = line.firing.due(row.next_at)
+        self._arm()
 
 
 def firings_of(fn: Registered) -> list[Firing]:

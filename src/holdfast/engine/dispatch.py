@@ -13,7 +13,7 @@ from holdfast.base.errors import HoldfastError
 from holdfast.core.claiming import Claim
 from holdfast.core.ending import End, Ending
 from holdfast.core.machine import Lease
-from holdfast.core.plan import EventsOfBatch, StepsOf
+from holdfast.core.plan import EventsOfBatch, StepsOf, Tx
 from holdfast.core.queue import Leased
 from holdfast.core.rows import EventRow, RunStatus, StepKind
 from holdfast.engine import failures
@@ -44,6 +44,8 @@ class Dispatch:
         self.live: dict[bytes, LiveRun] = {}
         self.functions: dict[int, Registered] = {}
         self.claiming = False
+        self.loading = 0
+        """Runs leased to this node whose records are being read."""
         self._again = False
         self._put_off = False
         self._suspects: set[bytes] = set()
@@ -78,21 +80,37 @@ class Dispatch:
         return live
 
     def _load(self, leased: Sequence[Leased], then: Any) -> None:
-        """Read the events and steps of runs that come from the store."""
+        """Read the events and steps of runs that come from the store. Until they are here, the runs take their room."""
+        if not leased:
+            return
         reads: list[Any] = [(EventRow, one.run.event_id) for one in leased]
         reads += [StepsOf(one.run.id) for one in leased]
         reads += [EventsOfBatch(one.run.id) for one in leased if one.run.batch]
-        rows = self._host.store.fetch(reads)
-        for one in leased:
-            one.event = rows.get(EventRow, one.run.event_id)
-            if one.run.batch:
-                one.batch = self._batch([place.event_id for place in rows.find(EventsOfBatch(one.run.id))])
-            then(one, [step for step in rows.find(StepsOf(one.run.id)) if step.kind != StepKind.END])
+        self.loading += len(leased)
+        self._host.store.fetch_then(reads, partial(self._loaded, leased, then))
 
-    def _batch(self, ids: list[bytes]) -> list[EventRow]:
-        rows = self._host.store.fetch([(EventRow, event_id) for event_id in ids])
-        found = [rows.get(EventRow, event_id) for event_id in ids]
-        return [row for row in found if row is not None]
+    def _loaded(self, leased: Sequence[Leased], then: Any, rows: Tx) -> None:
+        places = {one.run.id: rows.find(EventsOfBatch(one.run.id)) for one in leased if one.run.batch}
+        wanted: list[Any] = [(EventRow, place.event_id) for found in places.values() for place in found]
+        if wanted:
+            self._host.store.fetch_then(wanted, partial(self._complete, leased, then, rows, places))
+        else:
+            self._complete(leased, then, rows, places, rows)
+
+    def _complete(
+        self, leased: Sequence[Leased], then: Any, rows: Tx, places: dict[bytes, list[Any]], batches: Tx
+    ) -> None:
+        self.loading -= len(leased)
+        for one in leased:
+            item = self._host.store.cached_item(one.item.id)
+            if item is None or item.epoch != one.item.epoch:
+                self._suspects.discard(one.run.id)  # cancelled while its records were being read
+                continue
+            one.event = rows.get(EventRow, one.run.event_id)
+            found = [batches.get(EventRow, place.event_id) for place in places.get(one.run.id, ())]
+            one.batch = [event for event in found if event is not None]
+            then(one, [step for step in rows.find(StepsOf(one.run.id)) if step.kind != StepKind.END])
+        self.tell_if_empty()
 
     def claim(self) -> None:
         """Take from the store what is due, as much as fits."""

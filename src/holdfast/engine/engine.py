@@ -36,6 +36,7 @@ from holdfast.engine.alerting import Alerting
 from holdfast.engine.applications import Applications
 from holdfast.engine.bulk import Bulks
 from holdfast.engine.children import Children
+from holdfast.engine.cluster import Cluster
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
@@ -58,8 +59,8 @@ from holdfast.sdk.app import App
 from holdfast.sdk.callables import Callables
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
+from holdfast.store.api import Store
 from holdfast.store.reads import Reader
-from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite.registry import Registration
 
 _log = logging.getLogger("holdfast")
@@ -107,7 +108,7 @@ class Engine:
     def __init__(
         self,
         apps: Sequence[App],
-        store: SqliteStore,
+        store: Store,
         reader: Reader,
         *,
         clock: Clock | None = None,
@@ -202,6 +203,12 @@ class Engine:
         self.store.start(self.room, self.executable)
         self.store.on_lanes = self.lanes_changed
         self.alarms = Alarms(self)
+        shared = self.store.shared
+        self.cluster = (
+            None
+            if shared is None
+            else Cluster(self, shared, self.live, self.control, self.alarms, self.set_state)
+        )
         self.store.on_alarm = self.alarms.arm
         self._factory.install()
         if self.options.tune_interpreter:
@@ -219,6 +226,8 @@ class Engine:
             app.bind(self)
         self.timers.arm(self.store.next_timer())
         self.alarms.start()
+        if self.cluster is not None:
+            self.cluster.start()
         self.alerting.start(self._by_id)
         for mirror in self.mirrors:
             self.notices.attach(mirror)
@@ -324,6 +333,8 @@ class Engine:
             app.unbind(self)
         self.crons.stop()
         self.alarms.stop()
+        if self.cluster is not None:
+            self.cluster.stop()
         self.alerting.stop()
         self.timers.cancel()
         await self.bulks.stop()
@@ -387,12 +398,12 @@ class Engine:
 
     @property
     def in_flight(self) -> int:
-        """Runs in memory, and calls to applications under way."""
-        return len(self.live) + self.driver.in_flight
+        """Runs in memory or on their way there, and calls to applications under way."""
+        return len(self.live) + self.dispatch.loading + self.driver.in_flight
 
     def room(self) -> int:
         """How many more runs can be executed now."""
-        return 0 if self.draining else self.capacity - len(self.live) - self.driver.in_flight
+        return 0 if self.draining else self.capacity - self.in_flight
 
     def retry_delay_ms(self, backoff: RetryPolicy, attempt: int) -> int:
         """How long an application is given before it is called again."""
@@ -638,6 +649,7 @@ class Engine:
             not self.store.group.busy
             and not self.driver.in_flight
             and not self.dispatch.claiming
+            and not self.dispatch.loading
             and not self.bulks.busy
             and not self.alarms.ringing
             and not self.alerting.looking

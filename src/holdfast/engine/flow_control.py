@@ -110,14 +110,14 @@ class FlowControl:
         function_id = self._function(slug)
         total = 0
         while True:
-            gathers = self._host.store.gathers_of(function_id, _TOGETHER, key)
+            gathers = await self._host.store.gathers_of(function_id, _TOGETHER, key)
             answers = await asyncio.gather(*(fire(self._host, gather, flush=True) for gather in gathers))
             started = sum(not isinstance(answer, Refused) for answer in answers)
             total += started
             if not started or len(gathers) < _TOGETHER:
                 return total
 
-    def gathers(self, slug: str) -> list[dict[str, object]]:
+    async def gathers(self, slug: str) -> list[dict[str, object]]:
         """A function's debounces and batches that wait: kind, key, events so far, when the first came, when it is due."""
         return [
             {
@@ -128,5 +128,5 @@ class FlowControl:
                 "due": gather.due,
                 "bytes": gather.bytes,
             }
-            for gather in self._host.store.gathers_of(self._function(slug))
+            for gather in await self._host.store.gathers_of(self._function(slug))
         ]

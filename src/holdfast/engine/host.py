@@ -26,8 +26,8 @@ from holdfast.engine.threads import Bridge, Threads
 from holdfast.engine.timers import Timers
 from holdfast.sdk.callables import Callables
 from holdfast.sdk.calls import InvokeCall, StepCall
+from holdfast.store.api import Store
 from holdfast.store.reads import Backlog, Reader
-from holdfast.store.sqlite import SqliteStore
 
 A = TypeVar("A")
 
@@ -49,6 +49,7 @@ class Run(Protocol):
     bridge: Bridge | None
     unwinding: bool
     abandoned: bool
+    taken_in: set[str]
     has_waits: bool
     places: Places | None
 
@@ -110,7 +111,7 @@ class Host(Protocol):
     clock: Clock
     loop: asyncio.AbstractEventLoop
     ids: IdFactory
-    store: SqliteStore
+    store: Store
     reader: Reader
     intake: Intake
     notices: Notices

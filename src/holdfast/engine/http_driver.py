@@ -99,7 +99,7 @@ class HttpDriver:
         if fn is None:
             return  # it was archived meanwhile; its lease ends with this boot
         try:
-            remote = self._calls[leased.item.id] = self._load(leased, fn)
+            remote = self._calls[leased.item.id] = await self._load(leased, fn)
             host.metrics.of(fn.id).started += leased.item.epoch == 1 and leased.item.id == leased.run.id
             if host.notices.wanted:
                 host.notices.publish(Notice("run", ulid_text(leased.run.id), fn.id))
@@ -116,17 +116,17 @@ class HttpDriver:
             known = {step.key for step in remote.steps}
             remote.steps += [step for step in steps if step.key not in known]
 
-    def _load(self, leased: Leased, fn: RemoteFunction) -> RemoteRun:
+    async def _load(self, leased: Leased, fn: RemoteFunction) -> RemoteRun:
         store, run = self._host.store, leased.run
         reads: list[Any] = [(EventRow, run.event_id), StepsOf(run.id)]
         if run.batch:
             reads.append(EventsOfBatch(run.id))
-        rows = store.fetch(reads)
+        rows = await store.read(reads)
         steps = [step for step in rows.find(StepsOf(run.id)) if step.kind != StepKind.END]
         batch: list[EventRow] = []
         if run.batch:
             ids = [place.event_id for place in rows.find(EventsOfBatch(run.id))]
-            found = store.fetch([(EventRow, event_id) for event_id in ids])
+            found = await store.read([(EventRow, event_id) for event_id in ids])
             batch = [event for event_id in ids if (event := found.get(EventRow, event_id)) is not None]
         event = rows.get(EventRow, run.event_id)
         return RemoteRun(run, leased, fn, event, batch, steps, self._host.clock.now())

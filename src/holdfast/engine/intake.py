@@ -14,12 +14,11 @@ from holdfast.base.ids import IdFactory, ulid_text
 from holdfast.base.limits import MAX_EVENT_BYTES, MAX_EVENT_TS, MAX_EVENTS_PER_REQUEST, MIN_EVENT_TS
 from holdfast.core.admission import Watch, priority_of, work_out
 from holdfast.core.flow import CancelRule, Flow
-from holdfast.core.ingest import Incoming, Match, event_json
+from holdfast.core.ingest import Incoming, Match, event_json, lookups_of, wait_lookup
 from holdfast.core.routing import Router
 from holdfast.core.rows import EventRow
-from holdfast.core.waiting import lookups_of, wait_lookup
 from holdfast.sdk.sender import Outgoing
-from holdfast.store.sqlite import SqliteStore
+from holdfast.store.api import Store
 
 
 class Intake:
@@ -27,7 +26,7 @@ class Intake:
 
     __slots__ = ("_clock", "_ids", "_models", "_store", "flows", "remote", "router")
 
-    def __init__(self, clock: Clock, ids: IdFactory, store: SqliteStore) -> None:
+    def __init__(self, clock: Clock, ids: IdFactory, store: Store) -> None:
         self._clock = clock
         self._ids = ids
         self._store = store

@@ -129,6 +129,7 @@ class LiveRun(Residence):
     def restore(self, steps: list[StepRow]) -> None:
         """Take up what earlier leases recorded."""
         self.recorded = {step.key: step for step in steps}
+        self.taken_in.update(step.key for step in steps if step.state != StepState.PENDING)
         self.recorded_at = {step.key: step.ended_at for step in steps if step.ended_at is not None}
         self.has_waits = self.has_waits or any(step.kind in _WAITING for step in steps)
         if self.run.version != self.fn.version and steps:

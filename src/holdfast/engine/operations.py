@@ -11,12 +11,12 @@ from holdfast.base.errors import ConfigurationError
 from holdfast.base.ids import derived_id, ulid_text
 from holdfast.base.limits import MAX_INVOKE_MS, MAX_WAIT_MS
 from holdfast.core.expressions import compile_expression
-from holdfast.core.ingest import Incoming, event_json
+from holdfast.core.ingest import Incoming, event_json, wait_lookup
 from holdfast.core.matching import same_field
 from holdfast.core.remote import TIMED_KINDS, Operation
 from holdfast.core.rows import AttemptRow, EventRow, ItemRow, RunRow, StepKind, StepRow, StepState, WaitRow
 from holdfast.core.signals import signal_lookup
-from holdfast.core.waiting import CHILD_LOOKUP, wait_lookup
+from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.engine.host import Host
 from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.wire.errors import WireError

@@ -44,6 +44,7 @@ class Residence:
         "places",
         "recorded",
         "root",
+        "taken_in",
         "tasks",
         "unwinding",
     )
@@ -68,6 +69,8 @@ class Residence:
         self.calls = 0
         """Step calls being awaited."""
         self.unwinding = False
+        self.taken_in: set[str] = set()
+        """Keys of the waiting steps whose results are known here, whoever recorded them."""
         self.abandoned = False
         """Cancelled, or its lease is lost: nothing of it is recorded any more."""
         self._durable: dict[str, tuple[asyncio.Future[StepRow | None], int | None]] = {}
@@ -174,9 +177,11 @@ class Residence:
         """A step of this run got its result from outside, as number `woken` in this lease."""
         if self.unwinding:
             return  # not counted as seen: the release will be refused, and the run starts over with this result
-        if woken <= self._seen:
+        if step.key in self.taken_in:
             return  # committed with the lease itself, and read with the other records
-        self._seen = woken
+        self.taken_in.add(step.key)
+        # another node may have resolved something before that has not been heard of here: then the release is refused
+        self._seen += 1
         self.woken_from_outside()
         waiting = self._durable.get(step.key)
         if waiting is None:

@@ -20,9 +20,15 @@ from holdfast.sdk.sender import Edit
 
 
 def restart_plan(
-    host: Host, run: RunRow, *, redrive: bool, edit: Edit | None = None, new_id: bytes | None = None
+    host: Host,
+    run: RunRow,
+    event: EventRow | None,
+    *,
+    redrive: bool,
+    edit: Edit | None = None,
+    new_id: bytes | None = None,
 ) -> Restart:
-    """The plan that starts a run again.
+    """The plan that starts a run of an event again.
 
     Raises:
         ConfigurationError: its function is not part of the running app, its event is gone, or the edit is not possible.
@@ -33,7 +39,6 @@ def restart_plan(
         raise ConfigurationError(
             f"function {host.slug_of(run.function_id)!r} is not part of the running app; start the app that has it"
         )
-    event = host.store.fetch([(EventRow, run.event_id)]).get(EventRow, run.event_id)
     if event is None:
         raise ConfigurationError(f"the event of run {ulid_text(run.id)} is no longer stored; send it anew")
     edit = edit or Edit()

@@ -10,12 +10,12 @@ from holdfast.base.codec import encode_json
 from holdfast.base.errors import Suspended
 from holdfast.base.ids import ulid_text
 from holdfast.core.expressions import field_equals
-from holdfast.core.ingest import Accepted
+from holdfast.core.ingest import Accepted, wait_lookup
 from holdfast.core.machine import Record
 from holdfast.core.plan import EventsSince, Refused
 from holdfast.core.rows import StepKind, StepRow, StepState, WaitRow
 from holdfast.core.signals import AwaitSignal, signal_lookup
-from holdfast.core.waiting import CHILD_LOOKUP, Register, TimeOut, wait_lookup
+from holdfast.core.waiting import CHILD_LOOKUP, Register, TimeOut
 from holdfast.engine.host import Run
 from holdfast.engine.values import value_of
 from holdfast.sdk.steps import InvokeCall, SignalCall, SleepCall, WaitCall
@@ -175,6 +175,8 @@ async def _outcome(live: Run, key: str, row: StepRow, data: bytes | None, error:
     if isinstance(answer, Refused):
         live.lost(answer)
         raise Suspended
+    if answer is timed_out:
+        live.taken_in.add(key)
     await live.released(answer.seq)
     return answer
 

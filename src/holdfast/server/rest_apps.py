@@ -112,8 +112,8 @@ def _number(request: Request) -> int:
 
 
 async def run_actions(api: Api, request: Request) -> Response:
-    run = _live_run(api, request)
-    steps = api.engine.store.fetch([StepsOf(run.id)]).find(StepsOf(run.id))
+    run = await _live_run(api, request)
+    steps = (await api.engine.store.read([StepsOf(run.id)])).find(StepsOf(run.id))
     memos = {
         step.key: memo(step)
         for step in sorted(steps, key=lambda one: one.seq)
@@ -123,18 +123,19 @@ async def run_actions(api: Api, request: Request) -> Response:
 
 
 async def run_batch(api: Api, request: Request) -> Response:
-    run = _live_run(api, request)
+    run = await _live_run(api, request)
     ids = [run.event_id]
     if run.batch:
-        ids = [place.event_id for place in api.engine.store.fetch([EventsOfBatch(run.id)]).find(EventsOfBatch(run.id))]
-    rows = api.engine.store.fetch([(EventRow, event_id) for event_id in ids])
+        places = (await api.engine.store.read([EventsOfBatch(run.id)])).find(EventsOfBatch(run.id))
+        ids = [place.event_id for place in places]
+    rows = await api.engine.store.read([(EventRow, event_id) for event_id in ids])
     events = [call_event(row) for event_id in ids if (row := rows.get(EventRow, event_id)) is not None]
     return Response(msgspec.json.encode(events), media_type="application/json")
 
 
-def _live_run(api: Api, request: Request) -> RunRow:
+async def _live_run(api: Api, request: Request) -> RunRow:
     raw = ulid_bytes(read_id(request, "run_id", "a run"))
-    run = api.engine.store.fetch([(RunRow, raw)]).get(RunRow, raw)
+    run = (await api.engine.store.read([(RunRow, raw)])).get(RunRow, raw)
     if run is None or run.ended_at is not None:
         raise ApiError(410, "the run has ended, or is not known", "run_gone")
     return run

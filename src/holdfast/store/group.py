@@ -32,8 +32,37 @@ _TEMPORARY = StoreFullError | StoreBusyError
 _log = logging.getLogger("holdfast")
 
 
-class Backend(Protocol):
-    """What group commit asks of a database."""
+class Attempt:
+    """How far a group got."""
+
+    __slots__ = ("broken", "committed", "error", "token", "tx", "unique")
+
+    def __init__(
+        self,
+        tx: Tx | None = None,
+        *,
+        broken: tuple[Plan[Any], BaseException] | None = None,
+        error: BaseException | None = None,
+        unique: bool = True,
+        committed: bool = False,
+        token: Any = None,
+    ) -> None:
+        self.tx = tx
+        """What was decided; None when it did not come to that."""
+        self.broken = broken
+        """The plan that can't decide, and what it raised."""
+        self.error = error
+        """The database's error; with a `tx`, that of the commit."""
+        self.unique = unique
+        """False when a row that must be new was there already."""
+        self.committed = committed
+        """Whether it is on disk already."""
+        self.token = token
+        """The backend's own."""
+
+
+class LocalBackend(Protocol):
+    """A database whose statements are executed on the loop's thread."""
 
     def begin(self) -> Tx:
         """Open a transaction and the overlay over it."""
@@ -47,10 +76,39 @@ class Backend(Protocol):
         """Write the changes; False when a row that must be new was there already."""
         ...
 
+
+def attempt_here(backend: LocalBackend, group: list[Plan[Any]]) -> Attempt:
+    """Begin, load, decide and write a group on the loop's thread."""
+    try:
+        tx = backend.begin()
+        wanted: list[Read] = []
+        for plan in group:
+            wanted.extend(plan.reads())
+        backend.load(tx, wanted)
+        tx.size = sum(plan.parts for plan in group) + 64
+        complete(tx, backend.load)
+        broken = decide_all(group, tx)
+        if broken is not None:
+            return Attempt(broken=broken)
+        return Attempt(tx, unique=backend.write(tx))
+    except Exception as error:
+        return Attempt(error=error)
+
+
+class Backend(Protocol):
+    """What group commit asks of a database."""
+
+    def attempt(self, group: list[Plan[Any]], then: Callable[[Attempt], None], *, hold: bool) -> None:
+        """Begin, load, decide and write a group, here or in a thread; `then` is called on the loop.
+
+        A backend may commit in the same go, unless told to `hold`: to stop before.
+        """
+        ...
+
     def rollback(self) -> None: ...
 
-    def commit(self, done: Callable[[BaseException | None], None]) -> None:
-        """Commit off the loop; `done` is called on the loop."""
+    def commit(self, attempt: Attempt, done: Callable[[BaseException | None], None]) -> None:
+        """Commit off the loop what was attempted; `done` is called on the loop."""
         ...
 
     def committed(self, tx: Tx) -> None:
@@ -209,30 +267,30 @@ class GroupCommit:
         return group
 
     def _attempt(self, group: list[Plan[Any]]) -> None:
-        backend = self._backend
         began = monotonic()
-        try:
-            tx = backend.begin()
-            wanted: list[Read] = []
-            for plan in group:
-                wanted.extend(plan.reads())
-            backend.load(tx, wanted)
-            tx.size = sum(plan.parts for plan in group) + 64
-            complete(tx, backend.load)
-            broken = _decide(group, tx)
-            if broken is not None:
-                # alone, the plan that can't decide fails; without it, the others go on
+        self._backend.attempt(
+            group, lambda attempt: self._attempted(group, attempt, began), hold=self.before_commit is not None
+        )
+
+    def _attempted(self, group: list[Plan[Any]], attempt: Attempt, began: float) -> None:
+        backend = self._backend
+        tx = attempt.tx
+        if self._killed:
+            if not attempt.committed:
                 backend.rollback()
-                self._without(group, *broken)
-                return
-            unique = backend.write(tx)
-        except Exception as error:
-            backend.rollback()
-            self._one_by_one(group, backend.translate(error))
             return
-        if not unique:
+        if attempt.broken is not None:
+            # alone, the plan that can't decide fails; without it, the others go on
             backend.rollback()
-            self._one_by_one(group, None)
+            self._without(group, *attempt.broken)
+            return
+        if tx is None or not attempt.unique:
+            backend.rollback()
+            error = attempt.error
+            self._one_by_one(group, None if error is None else backend.translate(error))
+            return
+        if attempt.committed or attempt.error is not None:
+            self._done(group, tx, attempt.error)
             return
         self._contended = monotonic() - began > CONTENDED_SECONDS
         if self._contended and self.on_contention is not None:
@@ -242,7 +300,7 @@ class GroupCommit:
             if self._killed:
                 backend.rollback()
                 return
-        backend.commit(lambda error: self._done(group, tx, error))
+        backend.commit(attempt, lambda error: self._done(group, tx, error))
 
     def _one_by_one(self, group: list[Plan[Any]], error: BaseException | None) -> None:
         """After a failed group: alone, each plan fails or passes for itself."""
@@ -353,7 +411,7 @@ class GroupCommit:
                 waiter.set_result(None)
 
 
-def _decide(group: list[Plan[Any]], tx: Tx) -> tuple[Plan[Any], BaseException] | None:
+def decide_all(group: list[Plan[Any]], tx: Tx) -> tuple[Plan[Any], BaseException] | None:
     """Run the plans one after another; the first that raises, with what it raised."""
     plan: Plan[Any] | None = None
     try:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from holdfast.base.duration import Duration, duration_ms
 from holdfast.base.errors import ConfigurationError, NotRunningError, RunNotFoundError
@@ -31,8 +31,15 @@ _NEVER_MS = 200 * 365 * 86_400_000
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a private directory is made below it
 
 
+def _in_memory(directory: str) -> str:
+    return f"sqlite:///{directory}/holdfast.db"
+
+
 class AsyncHarness:
     """What `async with Harness(...)` gives; see `holdfast.testing.Harness`."""
+
+    new_store: ClassVar[Callable[[str], str]] = staticmethod(_in_memory)
+    """The URL of a store that nobody uses, given a directory of the harness's own."""
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class AsyncHarness:
         """The engine that runs the apps; another one after `restart`."""
         self._schedules = schedules
         self._options = EngineOptions(linger_ms=duration_ms(linger), prune_every_ms=_NEVER_MS)
+        self._store: str
         self._directory: tempfile.TemporaryDirectory[str]
         self._on_boot: Callable[[Engine], None] | None = None
         self._named = 0
@@ -60,6 +68,7 @@ class AsyncHarness:
 
     async def __aenter__(self) -> Self:
         self._directory = _directory()
+        self._store = type(self).new_store(self._directory.name)
         try:
             await self._boot()
         except BaseException:
@@ -83,8 +92,8 @@ class AsyncHarness:
             self._directory.cleanup()
 
     async def _boot(self) -> None:
-        url = f"sqlite:///{self._directory.name}/holdfast.db"
-        self.engine = build_engine(self.apps, url, clock=self.clock, options=self._options, synchronous="OFF")
+        fast = {"synchronous": "OFF"} if self._store.startswith("sqlite:") else {}
+        self.engine = build_engine(self.apps, self._store, clock=self.clock, options=self._options, **fast)
         await self.engine.boot()
         if not self._schedules:
             self.engine.crons.stop()

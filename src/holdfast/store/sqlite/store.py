@@ -41,7 +41,7 @@ from holdfast.core.rows import (
 )
 from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.store.flow_reads import Leased
-from holdfast.store.group import GroupCommit
+from holdfast.store.group import Attempt, GroupCommit, attempt_here
 from holdfast.store.sqlite import statements as sql
 from holdfast.store.sqlite.checkpoint import Checkpointer
 from holdfast.store.sqlite.connection import (
@@ -130,6 +130,10 @@ class SqliteStore:
         self.checkpointer = Checkpointer(path, self._checkpoint_failed)
         self.group: GroupCommit
 
+    @property
+    def shared(self) -> None:
+        """None: a file has one owner."""
+
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self, room: Callable[[], int], functions: frozenset[int]) -> None:
@@ -187,19 +191,19 @@ class SqliteStore:
         due: int | None = self._committed.execute(sql.NEXT_ALARM).fetchone()[0]
         return due
 
-    def due_alarms(self, now: int, limit: int) -> list[AlarmRow]:
+    async def due_alarms(self, now: int, limit: int) -> list[AlarmRow]:
         """Alarms that are due, oldest first."""
         return [AlarmRow(*row) for row in self._committed.execute(sql.DUE_ALARMS, (now, limit))]
 
-    def due_gathers(self, now: int, limit: int) -> list[GatherRow]:
+    async def due_gathers(self, now: int, limit: int) -> list[GatherRow]:
         """Debounces and batches whose time has come, oldest first."""
         return [GatherRow(*row) for row in self._committed.execute(sql.DUE_GATHERS, (now, limit))]
 
-    def gathers_of(self, function_id: int, limit: int = 1000, key: str | None = None) -> list[GatherRow]:
+    async def gathers_of(self, function_id: int, limit: int = 1000, key: str | None = None) -> list[GatherRow]:
         """The debounces and batches of a function that wait, of one key if it is given; those that are due first."""
         return [GatherRow(*row) for row in self._committed.execute(sql.GATHERS_OF, (function_id, key, limit))]
 
-    def gather_of(self, run_id: bytes) -> GatherRow | None:
+    async def gather_of(self, run_id: bytes) -> GatherRow | None:
         """The debounce or batch that will be this run."""
         row = self._committed.execute(sql.GATHER_OF_RUN, (run_id,)).fetchone()
         return None if row is None else GatherRow(*row)
@@ -385,7 +389,10 @@ class SqliteStore:
             if self._conn.in_transaction:
                 self._conn.execute("ROLLBACK")
 
-    def commit(self, done: Callable[[BaseException | None], None]) -> None:
+    def attempt(self, group: list[Plan[Any]], then: Callable[[Attempt], None], *, hold: bool) -> None:
+        then(attempt_here(self, group))
+
+    def commit(self, attempt: Attempt, done: Callable[[BaseException | None], None]) -> None:
         self._commits.put(lambda: self._commit_now(done))
 
     def _commit_now(self, done: Callable[[BaseException | None], None]) -> None:
@@ -493,6 +500,14 @@ class SqliteStore:
         return StoreError(f"{self.path}: {error}")
 
     # -- reading outside groups --------------------------------------------------------------------------------------
+
+    async def read(self, reads: Sequence[Read]) -> Tx:
+        """Committed rows, for the engine's own use between groups."""
+        return self.fetch(reads)
+
+    def fetch_then(self, reads: Sequence[Read], then: Callable[[Tx], None]) -> None:
+        """Read committed rows, and call back with them on the loop: here at once."""
+        then(self.fetch(reads))
 
     def fetch(self, read: Sequence[Read]) -> Tx:
         """Committed rows, for the engine's own use between groups: what a run needs when it enters memory."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from holdfast.base.clock import monotonic
@@ -25,7 +25,7 @@ _GRACE_SECONDS = 0.5
 """After the limit, the caller is let go even if the thread hasn't noticed it, as in one long sort or on a slow disk."""
 
 
-class _Job:
+class Job:
     """One read: until when it may go on, and whether anybody still wants it."""
 
     __slots__ = ("abandoned", "deadline", "started")
@@ -48,12 +48,12 @@ class ReadPool:
         time_limit: Seconds a read may take, waiting for a thread included.
     """
 
-    def __init__(self, path: Path, *, connections: int, time_limit: float) -> None:
+    def __init__(self, path: Path | str, *, connections: int, time_limit: float) -> None:
         self._path = path
         self._time_limit = time_limit
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="holdfast-reader")
         self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: list[Any] = []
         self._waiting = 0
         self._closed = False
 
@@ -67,7 +67,7 @@ class ReadPool:
             raise StoreError(f"{self._path} is closed: nothing can be read of it any more")
         if self._waiting >= MAX_WAITING:
             raise StoreError(f"{self._waiting} reads of {self._path} wait already; try again in a moment")
-        job = _Job(monotonic() + self._time_limit)
+        job = Job(monotonic() + self._time_limit)
         self._waiting += 1
         try:
             async with asyncio.timeout(self._time_limit + _GRACE_SECONDS):
@@ -89,7 +89,7 @@ class ReadPool:
 
     # -- in the threads ----------------------------------------------------------------------------------------------
 
-    def _run(self, read: Callable[[sqlite3.Connection], T], job: _Job) -> T:
+    def _run(self, read: Callable[[sqlite3.Connection], T], job: Job) -> T:
         if job.over():
             raise self._too_long(job)
         job.started = True
@@ -113,7 +113,7 @@ class ReadPool:
         if conn is None:
             # mode=rw: a reader must not make the file, and one that is read-only could not open a log left by a crash
             conn = sqlite3.connect(
-                f"file:{quote(str(self._path.absolute()))}?mode=rw",
+                f"file:{quote(str(Path(self._path).absolute()))}?mode=rw",
                 uri=True,
                 isolation_level=None,
                 timeout=_BUSY_SECONDS,
@@ -126,7 +126,7 @@ class ReadPool:
             self._local.conn = conn
         return conn
 
-    def _too_long(self, job: _Job) -> StoreError:
+    def _too_long(self, job: Job) -> StoreError:
         if not job.started:
             return StoreError(
                 f"no thread was free to read {self._path} within {self._time_limit:g} s; try again in a moment"

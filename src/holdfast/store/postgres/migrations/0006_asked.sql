@@ -1,0 +1,2 @@
+-- phase: pre
+ALTER TABLE steps ADD COLUMN asked bytea;
