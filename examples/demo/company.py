@@ -69,16 +69,17 @@ async def company(place: Place, inbox: Inbox, smtp_port: int) -> AsyncIterator[C
         PortTakenError: a port is in use.
         StartError: one of them did not come up.
     """
-    outside, receiver = Outside(), Receiver()
+    # One outside world each: told failures must not be used up by another application's requests.
+    outsides, receiver = [Outside() for _ in range(3)], Receiver()
     async with AsyncExitStack() as stack:
-        outside_url = await stack.enter_async_context(served(outside.app()))
+        urls = [await stack.enter_async_context(served(outside.app())) for outside in outsides]
         hooks = await stack.enter_async_context(served(receiver.app())) + "/hooks"
         redis_url = stack.enter_context(redis_running())
         redis = await stack.enter_async_context(Redis.from_url(redis_url, decode_responses=True))
         environs = {
             "catalogue": {
-                "IMPORT_PLATFORMS": f"Local={outside_url.removeprefix('http://')}",
-                "SALLA_TOKEN_URL": f"{outside_url}/oauth2/token",
+                "IMPORT_PLATFORMS": f"Local={urls[0].removeprefix('http://')}",
+                "SALLA_TOKEN_URL": f"{urls[0]}/oauth2/token",
             },
             "studio": {
                 "SMTP_PORT": str(smtp_port),
@@ -88,7 +89,7 @@ async def company(place: Place, inbox: Inbox, smtp_port: int) -> AsyncIterator[C
             "inbox": {"REDIS_URL": redis_url, "BACKLOG_ALERT": str(BACKLOG_ALERT), "RECOMPUTE_CAP": "2"},
         }
         apps = [
-            await stack.enter_async_context(neighbour(name, number, place, outside, outside_url, environ))
+            await stack.enter_async_context(neighbour(name, number, place, outsides[number], urls[number], environ))
             for number, (name, environ) in enumerate(environs.items())
         ]
         catalogue, studio, counts = apps
