@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,4 +109,16 @@ async def test_b7_a_lost_connection_is_said_and_overcome(page, catalogue):
     await expect(page.get_by_text("The connection is lost. Trying again...")).to_be_visible(timeout=15_000)
     catalogue.outside.shop.slow_seconds = 0
     await catalogue.process.start()
+    await page.wait_for_url("**/products/product_*", timeout=30_000)
+
+
+async def test_b7_a_server_that_says_nothing_is_a_lost_connection(page, catalogue):
+    catalogue.outside.shop.slow_seconds = 6
+    await submit(page, f"{catalogue.shop_url}/slow")
+    await expect(page.get_by_role("heading", name="Scraping product...")).to_be_visible()
+    os.kill(catalogue.process.pid, signal.SIGSTOP)
+    try:
+        await expect(page.get_by_text("The connection is lost. Trying again...")).to_be_visible(timeout=15_000)
+    finally:
+        os.kill(catalogue.process.pid, signal.SIGCONT)
     await page.wait_for_url("**/products/product_*", timeout=30_000)

@@ -2,6 +2,7 @@
 const box = document.getElementById("import");
 const hint = document.getElementById("hint");
 const EVERY = 2000;
+const PATIENCE = 5000;
 
 function show(status) {
   box.dataset.status = status;
@@ -11,7 +12,10 @@ function show(status) {
 async function look() {
   let answer;
   try {
-    const response = await fetch(`/api/scrape-status/${box.dataset.product}`, { headers: { accept: "application/json" } });
+    const response = await fetch(`/api/scrape-status/${box.dataset.product}`, {
+      headers: { accept: "application/json" },
+      signal: AbortSignal.timeout(PATIENCE), // a connection that died without a word would be waited for without end
+    });
     if (response.status === 401 || response.status === 404) return location.reload();
     if (!response.ok) throw new Error(String(response.status));
     answer = await response.json();
