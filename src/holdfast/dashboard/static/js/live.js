@@ -6,6 +6,7 @@ const POLL_WITHOUT_STREAM = 5000;
 const GAP = 300;
 // A page that is slow to make is asked for less often: at most a quarter of the time goes into it.
 const REST = 3;
+const PATIENCE = 30000; // for an answer: a server that says nothing must not end the refreshing
 const WAY = 3000;
 
 let source = null;
@@ -80,7 +81,8 @@ async function load() {
   try {
     const headers = { "X-Fragment": "1" };
     if (etag && etagFor === address) headers["If-None-Match"] = etag;
-    const answer = await fetch(address, { headers, cache: "no-store", credentials: "same-origin" });
+    const signal = AbortSignal.timeout(PATIENCE);
+    const answer = await fetch(address, { headers, cache: "no-store", credentials: "same-origin", signal });
     if (answer.redirected || answer.status === 401) { location.reload(); return; }
     if (answer.status === 200 && view === main() && address === location.href.split("#")[0]) {
       etag = answer.headers.get("ETag");
