@@ -50,6 +50,12 @@ async def submit(page: Page, text: str) -> None:
     await page.get_by_role("button", name="Import").click()
 
 
+async def scraping(page: Page) -> None:
+    """The status page is there with its script, which a kill right after the heading would leave unloaded."""
+    await expect(page.get_by_role("heading", name="Scraping product...")).to_be_visible()
+    await page.wait_for_load_state("load")
+
+
 async def fits(page: Page, name: str, tmp_path: Path) -> None:
     """Nothing sticks out to the side; the picture is kept beside the test's other files."""
     await page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
@@ -104,7 +110,7 @@ async def test_b7_failure_retry_success_with_a_double_click(page, catalogue, tmp
 async def test_b7_a_lost_connection_is_said_and_overcome(page, catalogue):
     catalogue.outside.shop.slow_seconds = 6
     await submit(page, f"{catalogue.shop_url}/slow")
-    await expect(page.get_by_role("heading", name="Scraping product...")).to_be_visible()
+    await scraping(page)
     await catalogue.process.kill()
     await expect(page.get_by_text("The connection is lost. Trying again...")).to_be_visible(timeout=15_000)
     catalogue.outside.shop.slow_seconds = 0
@@ -115,7 +121,7 @@ async def test_b7_a_lost_connection_is_said_and_overcome(page, catalogue):
 async def test_b7_a_server_that_says_nothing_is_a_lost_connection(page, catalogue):
     catalogue.outside.shop.slow_seconds = 6
     await submit(page, f"{catalogue.shop_url}/slow")
-    await expect(page.get_by_role("heading", name="Scraping product...")).to_be_visible()
+    await scraping(page)
     os.kill(catalogue.process.pid, signal.SIGSTOP)
     try:
         await expect(page.get_by_text("The connection is lost. Trying again...")).to_be_visible(timeout=15_000)
