@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -100,6 +101,8 @@ async def embedded(
         apps: Further apps to run beside it, in the same store.
     """
     settings = None if serve is None else ServerSettings.at(serve, mode=mode)
+    if settings is not None and mode == "start":
+        options = replace(options or EngineOptions(), private_networks=settings.private_networks)
     engine = build_engine([app, *apps], store, options=options, clock=clock)
     async with engine:
         if settings is None:

@@ -132,6 +132,7 @@ class ServerProcess:
         options = EngineOptions(
             drain_seconds=self._settings.drain_seconds,
             retry_interval_ms=None if interval is None else round(interval * 1000),
+            private_networks=self._server.private_networks.naming(*self._settings.urls),
         )
         try:
             engine = build_engine(loaded.apps, self._settings.store, options=options, app_errors=loaded.problems)

@@ -46,6 +46,14 @@ from holdfast.cli.settings import DEFAULT_PORT, DEFAULT_STORE, ProcessSettings, 
     help="How long running steps may take to finish when it stops.",
 )
 @application_options(poll_interval=0.0, discovery=False)
+@click.option(
+    "--allow-private-networks",
+    envvar="HOLDFAST_ALLOW_PRIVATE_NETWORKS",
+    show_envvar=True,
+    metavar="LIST",
+    help="Where on private networks applications may be called: `all`, or networks and host names such as "
+    "10.0.0.0/8,app,*.internal. Addresses given with -u are allowed.",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True)
 def command(
@@ -60,6 +68,7 @@ def command(
     poll_interval: float,
     no_poll: bool,
     retry_interval: float | None,
+    allow_private_networks: str | None,
     log_level: str,
     log_format: Literal["plain", "json"],
 ) -> None:
@@ -88,6 +97,6 @@ def command(
         log_format=log_format,
         **application_settings(urls, poll_interval, no_poll, retry_interval),
     )
-    server = server_settings(settings, event_keys, signing_key)
+    server = server_settings(settings, event_keys, signing_key, allow_private_networks)
     with listen(host, port) as sock:
         run_process(ServerProcess(settings, server, sock))

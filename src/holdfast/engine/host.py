@@ -20,6 +20,7 @@ from holdfast.core.signals import Given
 from holdfast.engine.functions import Registered
 from holdfast.engine.intake import Intake
 from holdfast.engine.notices import Notices
+from holdfast.engine.outbound import Outbound
 from holdfast.engine.places import Places
 from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.engine.threads import Bridge, Threads
@@ -103,6 +104,7 @@ class Remote(Protocol):
     def functions(self) -> Mapping[int, RemoteFunction]: ...
     @property
     def by_slug(self) -> Mapping[str, RemoteFunction]: ...
+    async def failed(self, name: str, error: str | None) -> None: ...
 
 
 class Host(Protocol):
@@ -121,6 +123,7 @@ class Host(Protocol):
     timers: Timers
     functions: dict[str, Registered]
     executable: frozenset[int]
+    outbound: Outbound
 
     @property
     def metrics(self) -> Counted: ...

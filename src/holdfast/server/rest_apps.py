@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.base.clock import iso
-from holdfast.base.errors import ConfigurationError
+from holdfast.base.errors import AddressRefusedError, ConfigurationError
 from holdfast.base.ids import name_uuid, ulid_bytes
 from holdfast.core.plan import EventsOfBatch, StepsOf
 from holdfast.core.rows import EventRow, RunRow, StepKind, StepState
@@ -35,6 +35,8 @@ async def register(api: Api, request: Request) -> Response:
         answer = await api.engine.applications.register(document)
     except (WireError, ConfigurationError) as error:
         raise ApiError(400, str(error), "registration_invalid") from error
+    except AddressRefusedError as error:
+        raise ApiError(400, str(error), error.code) from error
     if answer.modified:
         await api.audit(request, "app.register", answer.app_id or "")
     return Response(encode_register_answer(answer), media_type="application/json")
