@@ -49,6 +49,7 @@ from holdfast.sdk.flow import (
 from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.sender import BulkInfo, RunInfo, Sent
+from holdfast.sdk.sensitive import Secret, Sensitive
 from holdfast.sdk.steering import BulkHandle
 from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
@@ -98,6 +99,8 @@ __all__ = [
     "RunInfo",
     "RunNotFoundError",
     "RunRefusedError",
+    "Secret",
+    "Sensitive",
     "Sent",
     "SignalConflictError",
     "Singleton",

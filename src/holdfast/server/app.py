@@ -15,6 +15,7 @@ from holdfast.base.errors import HoldfastError
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.routes import routes as dashboard_routes
 from holdfast.engine.engine import Engine
+from holdfast.engine.shown import shown
 from holdfast.server import (
     rest_apps,
     rest_bulk,
@@ -73,12 +74,13 @@ def build_app(engine: Engine, settings: ServerSettings) -> Starlette:
     budget = Budget(settings.max_bytes_in_flight)
     metrics = HttpMetrics(budget)
     closing = Closing()
-    api = Api(engine, settings, access, metrics, Asker(engine, settings))
+    reader = shown(engine, settings.mask)
+    api = Api(engine, settings, access, metrics, Asker(engine, settings), reader)
     guard = SessionGuard(access)
     app = Starlette(
         routes=[
             *_server_routes(api, guard, EventsApi(engine, settings, access, budget)),
-            *dashboard_routes(engine, guard, asker=api.asker),
+            *dashboard_routes(engine, guard, reader=reader, asker=api.asker),
         ],
         middleware=[
             Middleware(Gate, settings=settings, access=access, budget=budget, metrics=metrics, closing=closing)

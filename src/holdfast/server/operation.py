@@ -21,6 +21,7 @@ from holdfast.server.metrics import HttpMetrics
 from holdfast.server.settings import ServerSettings
 from holdfast.server.shapes import Metadata
 from holdfast.server.syncing import Asker
+from holdfast.store.reads import Reader
 
 T = TypeVar("T")
 MAX_LIMIT = 200
@@ -35,6 +36,8 @@ class Api:
     access: Access
     metrics: HttpMetrics
     asker: Asker
+    reader: Reader
+    """Reads what is shown, with marked fields masked."""
 
     def answer(self, data: Any, *, next_cursor: str | None = None) -> Response:
         """The success envelope (protocol section 1.5)."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.base.ids import ulid_bytes
-from holdfast.dashboard import payload, timeline, words
+from holdfast.dashboard import timeline, words
 from holdfast.dashboard.forms import Form
 from holdfast.dashboard.history import history
 from holdfast.dashboard.search import is_id
@@ -92,13 +92,13 @@ async def raw(site: Site, request: Request) -> Response:
         )
     if data is None:
         raise HTTPException(404, "There is nothing there yet.")
-    return json_document(data, site.mask)
+    return json_document(data)
 
 
-def json_document(data: bytes, mask: payload.Mask | None) -> Response:
+def json_document(data: bytes) -> Response:
     """JSON to look at or save, never run by a browser."""
     return Response(
-        mask(data) if mask is not None else data,
+        data,
         media_type="application/json",
         headers={
             "X-Content-Type-Options": "nosniff",
