@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 from hashlib import sha256
 
 import httpx
@@ -19,8 +18,8 @@ from server_kit import (
     Running,
     Start,
     bearer,
+    every_route,
 )
-from starlette.routing import BaseRoute, Mount, Route
 
 from holdfast.server.sessions import COOKIE
 
@@ -31,15 +30,8 @@ PUBLIC = {("GET", "/health"), ("GET", "/login"), ("POST", "/login"), ("GET", "/l
 HTML = {"accept": "text/html,application/xhtml+xml"}
 
 
-def every_route(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for route in routes:
-        if isinstance(route, Mount):
-            yield "GET", f"{prefix}{route.path}/anything"
-            yield from every_route(list(route.routes or []), prefix + route.path)
-        else:
-            assert isinstance(route, Route), f"a kind of route that this test does not know: {route}"
-            for method in sorted((route.methods or {"GET", "POST"}) - {"HEAD"}):
-                yield method, prefix + re.sub(r"\{\w+(:\w+)?\}", "01ARZ3NDEKTSV4RRFFQ69G5FAV", route.path)
+def some_path(path: str) -> str:
+    return re.sub(r"\{\w+\}", "01ARZ3NDEKTSV4RRFFQ69G5FAV", path)
 
 
 async def log_in(server: Running, credential: str = SIGNING_KEY, **fields: str) -> httpx.Response:
@@ -55,7 +47,7 @@ async def token(server: Running) -> str:
 class TestEveryRoute:
     async def test_without_credentials(self, start: Start):
         async with start(**PRODUCTION) as server:
-            routes = list(every_route(server.serving.app.routes))
+            routes = [(method, some_path(path)) for method, path in every_route(server.serving.app.routes)]
             assert len(routes) > 40
             for method, path in routes:
                 response = await server.http.request(method, path)

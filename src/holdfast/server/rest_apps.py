@@ -14,6 +14,7 @@ from holdfast.base.ids import name_uuid, ulid_bytes
 from holdfast.core.plan import EventsOfBatch, StepsOf
 from holdfast.core.rows import EventRow, RunRow, StepKind, StepState
 from holdfast.engine.calling import call_event, memo
+from holdfast.server.access import identity_of
 from holdfast.server.errors import ApiError, ErrorBody
 from holdfast.server.operation import Answer, Api, Operation, Param, json_response, read_id
 from holdfast.server.shapes import Application
@@ -136,6 +137,9 @@ async def run_batch(api: Api, request: Request) -> Response:
 
 
 async def _live_run(api: Api, request: Request) -> RunRow:
+    if identity_of(request.scope).via == "session":
+        # marked fields are in the clear here: what functions are given is not for people
+        raise ApiError(403, "this is for applications, with the signing key; a run's page has it for people")
     raw = ulid_bytes(read_id(request, "run_id", "a run"))
     run = (await api.engine.store.read([(RunRow, raw)])).get(RunRow, raw)
     if run is None or run.ended_at is not None:
