@@ -27,6 +27,7 @@ COMMANDS = {
     "pause": ("holdfast.cli.pause", "Start no more runs of a function."),
     "resume": ("holdfast.cli.resume", "End a pause."),
     "flush": ("holdfast.cli.flush", "Start debounces and batches without waiting."),
+    "audit": ("holdfast.cli.audit", "List what was changed, by whom and from where."),
     "keys": ("holdfast.cli.keys", "Make the keys that production needs."),
     "doctor": ("holdfast.cli.doctor", "Say what is wrong, and how to mend it."),
     "version": ("holdfast.cli.version", "Print versions, for a bug report."),

@@ -452,6 +452,8 @@ class AuditRow(Row):
     action: str
     target: str
     detail: str = ""
+    origin: str = ""
+    """The address it came from, and by which way."""
 
 
 class BulkState(IntEnum):

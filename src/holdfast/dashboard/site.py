@@ -23,6 +23,7 @@ from holdfast.dashboard.drafts import example
 from holdfast.dashboard.forms import Form, read_form
 from holdfast.dashboard.guard import CSRF_FIELD, Guard
 from holdfast.dashboard.icons import LOGO, icon
+from holdfast.dashboard.origin import origin_of
 from holdfast.engine.engine import Engine
 from holdfast.engine.shown import shown
 from holdfast.store.reads import Reader
@@ -52,6 +53,10 @@ class Site:
         self.asker = asker
         self.version = assets.version()
         self._templates = _environment()
+
+    async def audit(self, request: Request, action: str, target: str, detail: str = "") -> None:
+        """Record that this request changed something."""
+        await self.engine.audit(self.guard.actor(request), action, target, detail, origin_of(request, "dashboard"))
 
     def now(self) -> int:
         return self.engine.clock.now()

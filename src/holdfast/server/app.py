@@ -18,6 +18,7 @@ from holdfast.engine.engine import Engine
 from holdfast.engine.shown import shown
 from holdfast.server import (
     rest_apps,
+    rest_audit,
     rest_bulk,
     rest_checkpoint,
     rest_events,
@@ -192,6 +193,7 @@ OPERATIONS = tuple(
             *rest_flow.OPERATIONS,
             *rest_time.OPERATIONS,
             *rest_apps.OPERATIONS,
+            *rest_audit.OPERATIONS,
             *rest_checkpoint.OPERATIONS,
             *gql.OPERATIONS,
             *rest_v2.OPERATIONS,

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from holdfast.base.clock import iso, to_ms
 from holdfast.base.errors import RunNotFoundError
 from holdfast.base.ids import ulid_bytes
+from holdfast.dashboard.origin import origin_of
 from holdfast.engine.engine import Engine
 from holdfast.server.access import Access, identity_of
 from holdfast.server.errors import ApiError
@@ -46,7 +47,8 @@ class Api:
 
     async def audit(self, request: Request, action: str, target: str, detail: str = "") -> None:
         """Record that this request changed something."""
-        await self.engine.audit(identity_of(request.scope).actor, action, target, detail)
+        actor = identity_of(request.scope).actor
+        await self.engine.audit(actor, action, target, detail, origin_of(request, "API"))
 
 
 Handler: TypeAlias = Callable[[Api, Request], Awaitable[Response]]

@@ -72,23 +72,29 @@ def _application(record: AppRecord, functions: int) -> Application:
 
 async def set_step_limit(api: Api, request: Request) -> Response:
     function_id = _function(api, request)
-    api.engine.step_limits[function_id] = _number(request)
+    api.engine.step_limits[function_id] = limit = _number(request)
+    await api.audit(request, "function.step_limit", api.engine.slug_of(function_id), f"{limit}")
     return json_response({"ok": True})
 
 
 async def reset_step_limit(api: Api, request: Request) -> Response:
-    api.engine.step_limits.pop(_function(api, request), None)
+    function_id = _function(api, request)
+    api.engine.step_limits.pop(function_id, None)
+    await api.audit(request, "function.step_limit", api.engine.slug_of(function_id), "as usual")
     return json_response({"ok": True})
 
 
 async def set_state_limit(api: Api, request: Request) -> Response:
     function_id = _function(api, request)
-    api.engine.state_limits[function_id] = _number(request)
+    api.engine.state_limits[function_id] = limit = _number(request)
+    await api.audit(request, "function.state_limit", api.engine.slug_of(function_id), f"{limit}")
     return json_response({"ok": True})
 
 
 async def reset_state_limit(api: Api, request: Request) -> Response:
-    api.engine.state_limits.pop(_function(api, request), None)
+    function_id = _function(api, request)
+    api.engine.state_limits.pop(function_id, None)
+    await api.audit(request, "function.state_limit", api.engine.slug_of(function_id), "as usual")
     return json_response({"ok": True})
 
 

@@ -63,9 +63,7 @@ async def start(site: Site, request: Request, form: Form) -> Response:
     changed += ["with edited input" if edit.input is not None else ""]
     changed += ["with edited event" if edit.event_data is not None else ""]
     action = "run.redrive" if typed.redrive else "run.rerun"
-    await site.engine.audit(
-        site.guard.actor(request), action, detail.run.id, ", ".join([f"as {new}", *filter(None, changed)])
-    )
+    await site.audit(request, action, detail.run.id, ", ".join([f"as {new}", *filter(None, changed)]))
     return site.redirect(request, site.url(request, f"/runs/{new}"), NEW_RUN)
 
 

@@ -112,7 +112,7 @@ async def cancel(site: Site, request: Request, form: Form) -> Response:
     run_id = run_id_of(request)
     done = await site.engine.cancel(run_id)
     if done:
-        await site.engine.audit(site.guard.actor(request), "run.cancel", run_id)
+        await site.audit(request, "run.cancel", run_id)
     said = (
         "Cancelled. A step in flight finishes, its result is dropped."
         if done
@@ -130,9 +130,7 @@ async def rerun(site: Site, request: Request, form: Form) -> Response:
         return site.redirect(
             request, site.url(request, f"/runs/{run_id}"), f"It can't start again: {error}.", tone="bad"
         )
-    await site.engine.audit(
-        site.guard.actor(request), "run.rerun", run_id, f"as {new}" + (f", from step {step}" if step else "")
-    )
+    await site.audit(request, "run.rerun", run_id, f"as {new}" + (f", from step {step}" if step else ""))
     return site.redirect(
         request, site.url(request, f"/runs/{new}"), "Started again, as this new run. The old one stays as it was."
     )
@@ -146,7 +144,7 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
         return site.redirect(
             request, site.url(request, f"/runs/{run_id}"), f"It can't be redriven: {error}.", tone="bad"
         )
-    await site.engine.audit(site.guard.actor(request), "run.redrive", run_id, f"as {new}")
+    await site.audit(request, "run.redrive", run_id, f"as {new}")
     return site.redirect(
         request, site.url(request, f"/runs/{new}"), "Redriven, as this new run. Finished steps were kept."
     )

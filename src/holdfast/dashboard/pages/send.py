@@ -44,7 +44,7 @@ async def send(site: Site, request: Request, form: Form) -> Response:
             problem=f"{error} Nothing was accepted.",
             status_code=503,
         )
-    await site.engine.audit(site.guard.actor(request), "event.send", sent.id, outgoing.name)
+    await site.audit(request, "event.send", sent.id, outgoing.name)
     said = (
         f"'{outgoing.name}' is on disk."
         if not sent.duplicate
