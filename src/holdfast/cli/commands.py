@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from holdfast.base.errors import HoldfastError
+from holdfast.base.masks import hide_credentials
 from holdfast.base.version import __version__
 
 COMMANDS = {
@@ -80,7 +81,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except HoldfastError as error:
-            raise Problem(str(error)) from error
+            raise Problem(hide_credentials(str(error))) from error
         except BrokenPipeError:
             # whoever read our output has seen enough (`holdfast runs | head`); point the descriptor elsewhere so
             # that the flush at exit doesn't complain
