@@ -304,6 +304,26 @@ class TestForgery:
                 assert (response.status_code, response.json()["code"]) == (403, "origin_refused"), path
             assert (await server.engine.reader.run_view(run_id)).status != "CANCELLED"
 
+    @pytest.mark.slow
+    async def test_every_route_that_changes_something_wants_the_token_and_no_other_site(self, start: Start):
+        for settings in (PRODUCTION, {}):
+            async with start(**settings, test_mode=True) as server:
+                if settings:
+                    await log_in(server)
+                routes = [one for one in every_route(server.serving.app.routes) if one[0] not in {"GET", "OPTIONS"}]
+                assert len(routes) > 45
+                for method, path in routes:
+                    if path in {"/e/{key}", "/login"}:  # a key of its own, and what makes the session
+                        continue
+                    foreign = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+                    refused = await server.http.request(method, some_path(path), headers=foreign)
+                    assert (refused.status_code, refused.json()["code"]) == (403, "origin_refused"), (method, path)
+                    assert "access-control-allow-origin" not in refused.headers
+                    if settings:
+                        for headers in ({}, {"x-csrf-token": "forged"}):
+                            refused = await server.http.request(method, some_path(path), headers=headers)
+                            assert refused.status_code == 403, (method, path, refused.text)
+
     async def test_its_own_pages_do(self, start: Start):
         async with start() as server:
             run_id = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_sdk import op, scripted_sdk, step_hash
 from server_kit import PRODUCTION, Start, bearer, every_route
 
 from holdfast import App, Context, HoldfastError
@@ -122,6 +123,37 @@ async def test_a_server_that_is_used_well_and_badly(start: Start, caplog: pytest
             silent(text, where, cookie, cookie.partition(".")[2])
     silent(logged(caplog), "the log", csrf)
     assert "[masked]" in "".join(text for where, text in seen if where == f"GET /runs/{run_id}"), "the errors were shown, without them"
+
+
+async def test_keys_of_requests_that_an_application_has_made(start: Start):
+    """While `step.ai` waits for its next attempt, what it will send is on record, keys and all."""
+
+    def function(body, step):
+        opts = {
+            "url": "http://127.0.0.1:1/v1/chat", "format": "openai-chat", "auth_key": f"{CANARY}-model", "body": {"model": "m"},
+            "headers": {"X-Api-Key": f"{CANARY}-header"},
+        }  # fmt: skip
+        return [op("AIGateway", "ask", opts=opts)] if not body["steps"] else 1
+
+    with scripted_sdk("far", {"fn": function}) as sdk:
+        async with start() as server:
+            document = sdk.document()
+            document["functions"][0]["steps"]["step"]["retries"]["attempts"] = 20
+            assert (await server.http.post("/fn/register", json=document)).status_code == 200
+            event_id = await server.send("far/fn")
+            run_id = await server.run_of(event_id)
+            async with asyncio.timeout(60):
+                while not any(step.attempts for step in (await server.engine.reader.run(run_id)).steps):
+                    await asyncio.sleep(0.02)
+            values = {"run_id": run_id, "slug": "far-fn", "app": "far", "function": "far-fn", "part": "steps/0", "bulk_id": run_id, "event_id": event_id, "internal_id": event_id, "rule": "x", "key": "k"}  # fmt: skip
+            shown = ""
+            for method, path in every_route(server.serving.app.routes):
+                if method == "GET" and not path.endswith("/stream"):
+                    text = (await server.http.get(path.format_map(values))).text
+                    silent(text, path)
+                    shown += text
+            silent((await server.http.get(f"/runs/{run_id}?step={step_hash('ask')}")).text, "the step's page")
+            assert "/v1/chat" in shown, "the request was shown, without them"
 
 
 def _all() -> Any:

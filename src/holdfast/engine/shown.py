@@ -18,6 +18,9 @@ SETTING = "HOLDFAST_MASK"
 DOCUMENT_FIELD = "sensitive"
 """Where a function's registration document has the marked fields, for servers without the application's code."""
 
+_REQUESTS = frozenset({"fetch", "ai"})
+_CREDENTIALS = Masks(["auth_key", "headers"])
+
 
 def shown(engine: Engine, paths: Iterable[str] = ()) -> Reader:
     """The reader of an engine for people.
@@ -73,6 +76,7 @@ def _event(masks: Masks, view: EventView) -> EventView:
 
 def _run(masks: Masks, detail: RunDetail) -> RunDetail:
     """A run with its marked fields masked; and their values as well, where they have got into other text of it."""
+    detail = msgspec.structs.replace(detail, steps=tuple(map(_without_credentials, detail.steps)))
     if not masks:
         return detail
     documents = [detail.event.data if detail.event is not None else None, detail.output]
@@ -92,6 +96,13 @@ def _run(masks: Masks, detail: RunDetail) -> RunDetail:
         children=tuple(map(cover.run, detail.children)),
         notes=tuple(hide(note, values) for note in detail.notes),
     )
+
+
+def _without_credentials(view: StepView) -> StepView:
+    """A request that is still to be made has the caller's keys in it, whatever an application has marked."""
+    if view.kind not in _REQUESTS or view.state == "done" or view.data is None:
+        return view
+    return msgspec.structs.replace(view, data=_CREDENTIALS.document(view.data))
 
 
 class _Cover:
