@@ -49,4 +49,5 @@ def cost_of(source: str, depth: int, variables: Iterable[Any]) -> int:
     joins = source.count("+")
     # a list in the expression itself, and lists put together, may be longer than any of the event's
     items = max(longest * (joins + 1), source.count(",") + 1)
-    return items**depth * (1 + (joins * text) // 1000)
+    passes: int = items**depth
+    return passes * (1 + (joins * text) // 1000)
