@@ -167,6 +167,7 @@ def test_a_schema_from_a_newer_version_is_refused(postgres_url):
     with connect(settings, "test") as conn:
         migrate_postgres(conn, settings, 1)
         conn.execute(f"INSERT INTO {settings.schema}.migrations VALUES (999, 'future', 'x', 0)")
+        conn.execute(f"INSERT INTO {settings.schema}.meta VALUES ('compatible_from', '999')")
     with pytest.raises(StoreVersionError, match="newer holdfast"):
         PostgresStore(postgres_url, clock)
 
