@@ -159,7 +159,8 @@ def change_of(table: str, columns: tuple[str, ...]) -> Change:
 
 
 def _setting(columns: tuple[str, ...], **values: object) -> Change:
-    positions = {columns.index(name): value for name, value in values.items()}
+    # an older schema may lack a column
+    positions = {columns.index(name): value for name, value in values.items() if name in columns}
     return lambda row: tuple(positions.get(n, value) for n, value in enumerate(row))
 
 

@@ -79,8 +79,8 @@ def source(path: Path, *, alone: bool) -> Iterator[SqliteRows]:
         StoreInUseError: a process has it open.
         StoreError: it can't be read, or isn't one of holdfast's.
     """
-    if not path.exists():
-        raise StoreError(f"there is no {path}")
+    with contextlib.closing(open_as_it_is(path)) as conn:
+        schema_of(conn, path)  # before anything is put beside a file that isn't a store
     with ExitStack() as stack:
         if alone:
             stack.enter_context(owned(path, "being copied", "as what it did meanwhile would be missing in the copy"))
