@@ -114,7 +114,8 @@ def test_every_value_comes_back_as_it_was(tmp_path, postgres_url, ways):
         copy(urls[-2], urls[-1])
     assert (tmp_path / "0.db").read_bytes() == before
     expected = all_rows(urls[0])
-    position = sorted(["id", "run_id", "state", "lane", "rank", "due", "owner", "epoch", "attempt", "crashes", "woken", "held"]).index("owner")
+    with opened_source(urls[0], alone=False) as source:
+        position = sorted(source.tables()["queue"]).index("owner")
     expected["queue"] = sorted(((*row[:position], 0, *row[position + 1 :]) for row in expected["queue"]), key=repr)
     expected["lanes"] = []
     found = all_rows(urls[-1])
@@ -294,3 +295,26 @@ def test_progress_is_told_to_the_last_row(tmp_path):
     assert {one.table: 2 * one.rows for one in copied} == told
     assert told["runs"] == 2468
     assert copying._TELL_EVERY < 1234
+
+
+def test_what_is_not_copied_follows_from_the_rows(tmp_path, postgres_url):
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as conn:
+        migrate_sqlite(conn, 1, "a")
+        for number, held in enumerate(["lx\nr1\nlx", "ly", "", "r1"], 1):
+            conn.execute("INSERT INTO queue VALUES (?, ?, 2, '1', 0, 0, 5, 1, 0, 0, 0, ?)", (bytes([number]), bytes([number]), held))
+        for number, lookup in enumerate(["a/b", "a/b\0n\x001", "a/b\0n\x002", "a\x1a0\0x\x1a\0'v'", "inngest/function.finished\0run\0ff", "\0signal\0s"]):
+            conn.execute("INSERT INTO waits VALUES (?, 'k', ?, NULL, NULL, NULL, 0)", (bytes([number]), lookup))
+    copy(f"sqlite:///{tmp_path}/a.db", postgres_url)
+    from holdfast.base.clock import SystemClock
+
+    node = PostgresStore(postgres_url, SystemClock(), ("app",))
+    try:
+        assert {name: set(node.wait_paths(name)) for name in ("a/b", "a\x1a0", "", "inngest/function.finished")} == {
+            "a/b": {"", "n"}, "a\x1a0": {"x\x1a"}, "": {"signal"}, "inngest/function.finished": set()
+        }
+        with connect(node.settings, "test") as conn:
+            found = conn.execute(f'SELECT gate, used FROM "{node.settings.schema}".lease_counts ORDER BY gate').fetchall()
+        assert found == [("lx", 2), ("ly", 1)]
+        assert len(node.leased_by_others()) == 4
+    finally:
+        node._leave()
