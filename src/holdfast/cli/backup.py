@@ -27,7 +27,7 @@ from holdfast.store.urls import is_postgres
     help="The store to back up: a URL or a file.",
 )
 def command(file: Path, store: str) -> None:
-    """Write a backup of a store to FILE, also while servers work on it.
+    """Back a store up, also while it is used.
 
     FILE becomes an SQLite database with everything that was committed at one moment, whatever the store is on:
     `holdfast restore` brings it back to either. It is checked as a whole and on disk before it takes FILE's name; a

@@ -15,9 +15,9 @@ from holdfast.store.urls import without_secrets
 @click.option("--from", "source", required=True, metavar="URL", help="The store to copy: a URL or a file.")
 @click.option("--to", "target", required=True, metavar="URL", help="Where to: a URL, or a file that isn't there yet.")
 def command(source: str, target: str) -> None:
-    """Move to another database: SQLite to PostgreSQL, back, or to another of the same kind.
+    """Move to another database.
 
-    Copies everything: runs with their steps, also those that sleep, wait or are queued; events, ids that were seen,
+    From SQLite to PostgreSQL, back, or to another of the same kind. Copies everything: runs with their steps, also those that sleep, wait or are queued; events, ids that were seen,
     schedules, limits and what is counted of them, dead letters, log lines, the audit log, registered applications. In
     the end all of it is read back and compared.
 
