@@ -17,9 +17,9 @@ from holdfast.store.urls import without_secrets
 def command(source: str, target: str) -> None:
     """Move to another database.
 
-    From SQLite to PostgreSQL, back, or to another of the same kind. Copies everything: runs with their steps, also those that sleep, wait or are queued; events, ids that were seen,
-    schedules, limits and what is counted of them, dead letters, log lines, the audit log, registered applications. In
-    the end all of it is read back and compared.
+    From SQLite to PostgreSQL, back, or to another of the same kind. Copies everything: runs with their steps, also those
+    that sleep, wait or are queued; events, ids that were seen, schedules, limits and what is counted of them, dead
+    letters, log lines, the audit log, registered applications. In the end all of it is read back and compared.
 
     Stop every server and application that uses the source first; while one is at work, this refuses. The source is only
     read. The target has to be empty, and gets everything at once at the end: interrupted at any moment, it is as it was

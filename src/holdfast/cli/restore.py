@@ -30,8 +30,9 @@ from holdfast.store.urls import is_postgres, without_secrets
 def command(file: Path, store: str, force: bool) -> None:
     """Bring a backup back.
 
-    Makes a store of what `holdfast backup` wrote to FILE. The store may be another than the one that was backed up, on SQLite or on PostgreSQL. It has to be empty, unless
-    --force says that what is in it may go. A store that somebody works on is refused in any case: stop them first.
+    Makes a store of what `holdfast backup` wrote to FILE: the one that was backed up or another, on SQLite or on
+    PostgreSQL. It has to be empty, unless --force says that what is in it may go. A store that somebody works on is
+    refused in any case: stop them first.
 
     Runs go on from where they were at the time of the backup: steps that were recorded after it are executed again.
 

@@ -14,7 +14,7 @@ from holdfast.base.clock import SystemClock
 from holdfast.base.errors import ConfigurationError
 from holdfast.cli.console import err, out
 from holdfast.dashboard.humanize import number
-from holdfast.store.copying import Copied, Source, Target, copy_rows
+from holdfast.store.copying import Copied, Source, Target, copy_rows, tables_to_copy
 from holdfast.store.sqlite import copying as sqlite
 from holdfast.store.sqlite.connection import database_path
 from holdfast.store.urls import is_postgres
@@ -64,8 +64,8 @@ def _need_psycopg() -> None:
 
 def copy_everything(source: Source, target: Target, doing: str) -> list[Copied]:
     """Copy all rows and compare them, with a progress bar."""
-    # rows are counted as they were at one moment; each is written and then compared
-    total = 2 * sum(map(source.count, source.tables()))
+    # each row is written, and then read back and compared
+    total = 2 * sum(map(source.count, tables_to_copy(source, target)))
     with progress(doing, total) as advance:
         return copy_rows(source, target, lambda table, rows: advance(rows, table))
 
