@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import random
 import sqlite3
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from holdfast.store.migrate import migrate_sqlite, migrations, tables_made
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres.connection import connect, parse_url
 from holdfast.store.postgres.migrating import migrate_postgres
+from holdfast.store.sqlite import copying as sqlite_copying
 from holdfast.store.sqlite.files import tables_of
 
 NEWEST = migrations("sqlite")[-1].number
@@ -318,3 +320,64 @@ def test_what_is_not_copied_follows_from_the_rows(tmp_path, postgres_url):
         assert len(node.leased_by_others()) == 4
     finally:
         node._leave()
+
+
+@pytest.mark.slow
+def test_a_copy_holds_a_few_rows_in_memory_at_a_time(tmp_path, postgres_url):
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as conn:
+        migrate_sqlite(conn, 1, "a")
+        conn.execute("BEGIN")
+        for number in range(600):
+            conn.execute(
+                "INSERT INTO steps (run_id, key, seq, state, kind, started_at, attempt, data) VALUES (?, 'k', 1, 0, 0, 0, 0, randomblob(40000))",
+                (number.to_bytes(16, "big"),),
+            )
+        conn.execute("COMMIT")
+    urls = [f"sqlite:///{tmp_path}/a.db", postgres_url, f"sqlite:///{tmp_path}/b.db"]
+    for source, target in itertools.pairwise(urls):
+        tracemalloc.start()
+        try:
+            copy(source, target)
+            assert tracemalloc.get_traced_memory()[1] < 8_000_000  # of 24
+        finally:
+            tracemalloc.stop()
+
+
+# -- backups of a file -----------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_of_one_moment_and_does_not_begin_anew_when_somebody_writes(tmp_path, monkeypatch):
+    fill(tmp_path / "a.db", 3, rows=300)
+    monkeypatch.setattr(sqlite_copying, "PAGES_AT_ONCE", 20)
+    told: list[int] = []
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        before = writer.execute("SELECT count(*) FROM notes").fetchone()
+
+        def write(done: int, total: int) -> None:
+            told.append(done)
+            writer.execute("INSERT INTO notes VALUES (randomblob(16), 1, 1, 'meanwhile')")
+            writer.execute("UPDATE runs SET error = 'meanwhile'")
+            writer.execute("PRAGMA wal_checkpoint")
+
+        sqlite_copying.back_up(tmp_path / "a.db", tmp_path / "a.backup", write)
+    assert len(told) > 5
+    assert told == sorted(set(told)), "it began anew"
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.backup")) as conn:
+        assert conn.execute("SELECT count(*) FROM notes").fetchone() == before
+        assert conn.execute("SELECT count(*) FROM runs WHERE error = 'meanwhile'").fetchone() == (0,)
+        assert conn.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_what_was_in_the_log_of_a_replaced_database_does_not_come_back(tmp_path):
+    fill(tmp_path / "a.db", 3)
+    sqlite_copying.back_up(tmp_path / "a.db", tmp_path / "a.backup", lambda done, total: None)
+    # a process that was killed leaves its log behind
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as conn:
+        conn.execute("PRAGMA journal_mode = WAL")
+        conn.execute("DELETE FROM runs")
+        for ending in ("", "-wal"):
+            (tmp_path / f"b.db{ending}").write_bytes((tmp_path / f"a.db{ending}").read_bytes())
+    sqlite_copying.restore_file(tmp_path / "a.backup", tmp_path / "b.db", lambda done, total: None, overwrite=True)
+    assert not (tmp_path / "b.db-wal").exists()
+    assert len(all_rows(f"sqlite:///{tmp_path}/b.db")["runs"]) == 40
