@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import re
 import sqlite3
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from holdfast import App, Context, Event, RunHandle, StoreError, StoreVersionError
-from holdfast.base.clock import SystemClock
+from holdfast.base.clock import SystemClock, monotonic
 from holdfast.base.errors import StoreBusyError
 from holdfast.base.findings import Level
 from holdfast.cli.postgres_checks import postgres_store
@@ -39,6 +40,8 @@ ADDITIVE = Migration(
     )
     + "CREATE TABLE more (id bigint PRIMARY KEY);\nCREATE INDEX more_runs ON runs (ended_at);\n",
 )
+KEYS_IN_ORDER = [cls.TABLE for cls in KEYS]
+WAITING = "SELECT bool_or(NOT granted) FROM pg_locks WHERE pid = %s"
 BREAKING = Migration(NEXT, "other", "-- phase: post\nALTER TABLE runs RENAME COLUMN lane TO line;\n")
 
 
@@ -200,6 +203,27 @@ def test_a_table_that_somebody_holds_is_not_waited_for_with_everybody_behind(pos
             with pytest.raises(StoreBusyError, match=rf"migration {NEXT} \(more\) waits for a table that somebody holds"):
                 migrate_postgres(conn, settings, 1)
         migrate_postgres(conn, settings, 1)
+    assert added(postgres_url)
+
+
+def test_a_migration_that_ends_in_a_deadlock_with_a_node_at_work_is_tried_again(postgres_url, version, monkeypatch):
+    bring_up_to_date(postgres_url)
+    settings = parse_url(postgres_url)
+    monkeypatch.setattr(migrating, "_LOCK_TIMEOUT", "60s")
+    version(ADDITIVE)
+    first, last = KEYS_IN_ORDER[0], KEYS_IN_ORDER[-1]
+    with connect(settings, "node") as node, connect(settings, "watch") as watch, connect(settings, "test") as conn:
+        conn.execute("SET deadlock_timeout = '100ms'")  # it is this one that is ended
+        node.execute("SET deadlock_timeout = '30s'")
+        migration = threading.Thread(target=migrate_postgres, args=(conn, settings, 1))
+        with node.transaction():
+            node.execute(f'SELECT count(*) FROM "{settings.schema}".{last}')
+            migration.start()
+            deadline = monotonic() + 30
+            while watch.execute(WAITING, [conn.info.backend_pid]).fetchone() != (True,):
+                assert monotonic() < deadline
+            node.execute(f'SELECT count(*) FROM "{settings.schema}".{first}')
+        migration.join(60)
     assert added(postgres_url)
 
 

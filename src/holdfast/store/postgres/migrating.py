@@ -20,9 +20,11 @@ _LOCK_SPACE = 0x486F6C64
 """First half of the lock's key; the second is the schema's."""
 COMPATIBLE_FROM = "compatible_from"
 """Key in `meta`: the number of the newest migration that code has to know to work with the schema."""
-_LOCK_TIMEOUT = "3s"
+_LOCK_TIMEOUT = "800ms"
 """A table is waited for so long at most: everybody who writes to it waits behind whoever waits to change it."""
-_TRIES = 10
+_TRIES = 30
+_PAUSE = b"SELECT pg_sleep(0.2)"
+"""Between two tries, for those who waited behind."""
 
 _HAS_META = "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'meta'"
 _GET_COMPATIBLE = "SELECT value FROM meta WHERE key = %s"
@@ -112,12 +114,14 @@ def _apply_patiently(
                 conn.execute("SELECT set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
                 _apply(conn, migration, known, now, settings)
                 conn.execute("SELECT set_config('lock_timeout', '0', true)")
-        except psycopg.errors.LockNotAvailable as error:
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+            # nodes that are at work lock tables in the order in which they need them
             if not left:
                 raise StoreBusyError(
                     f"{_where(settings)}: migration {migration.number} ({migration.name}) waits for a table that somebody holds "
                     "locked, a long transaction or a dump (see pg_stat_activity): start again once that is over"
                 ) from error
+            conn.execute(_PAUSE)
         else:
             return
 
