@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -13,7 +15,11 @@ from holdfast.base.ids import name_uuid
 from holdfast.base.retry import Backoff, RetryPolicy
 from holdfast.core.cron import Schedule
 from holdfast.core.firing import Firing
+from holdfast.wire.endpoints import EndpointRequest
 from holdfast.wire.functions import FunctionConfig
+
+_NOT_IN_SLUG = re.compile(r"[^A-Za-z0-9.:-]")
+_PLAIN_NAME = re.compile(r"[A-Z]+ /[A-Za-z0-9.:/-]*|[A-Za-z0-9.:-]+")
 
 
 class RemoteFunction:
@@ -36,6 +42,12 @@ class RemoteFunction:
         self.backoff: RetryPolicy = (
             RetryPolicy.parse(described) if isinstance(described, Mapping) else Backoff.table()
         )
+
+    @property
+    def endpoint(self) -> bool:
+        """Whether it is a durable endpoint: it is called as its client called it, not with a call of the protocol."""
+        driver = self.document.get("driver")
+        return isinstance(driver, Mapping) and driver.get("type") == "sync"
 
     @property
     def url(self) -> str:
@@ -63,3 +75,22 @@ class RemoteFunction:
             for trigger in self.document.get("triggers") or ()
             if trigger.get("cron")
         ]
+
+
+def endpoint_document(request: EndpointRequest, retries: int) -> dict[str, Any]:
+    """The configuration of a durable endpoint, which nobody registers: made from a request to it."""
+    _, _, host = request.domain.partition("://")
+    slug = _NOT_IN_SLUG.sub("_", f"{host}-{request.name}")
+    if not _PLAIN_NAME.fullmatch(request.name):
+        # another name may look the same without what can't be in a path
+        slug += "-" + sha256(request.name.encode()).hexdigest()[:8]
+    runtime = {"type": "http", "url": request.domain + request.path}
+    return {
+        "id": slug,
+        "name": request.name,
+        "app": request.domain,
+        "triggers": [],
+        "retries": retries,
+        "driver": {"type": "sync", "method": request.method},
+        "steps": {"step": {"id": "step", "name": "step", "runtime": runtime}},
+    }
