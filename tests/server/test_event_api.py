@@ -164,6 +164,11 @@ async def test_a_seed_makes_a_retry_give_the_same_ids(start: Start):
         assert first == again
         assert len(set(first)) == 2
         assert ulid_ms(ulid_bytes(first[0])) == 1_700_000_000_000
+        listed = (await server.http.get("/v1/events", params={"name": EVENT["name"]})).json()["data"]
+        assert sorted(one["internal_id"] for one in listed) == sorted(first + again), "as often as they came in"
+        other = (await server.http.post("/e/k", json=EVENT)).json()["ids"]
+        listed = (await server.http.get("/v1/events", params={"name": EVENT["name"]})).json()["data"]
+        assert [one["internal_id"] for one in listed].count(other[0]) == 1
 
 
 async def test_an_id_starts_a_function_once(start: Start):

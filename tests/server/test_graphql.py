@@ -309,7 +309,7 @@ class TestTypeScript:
             example = (await gql(server, TS_EXAMPLE, runID=run_id))["run"]["trace"]["childrenSpans"]
             assert [span["stepType"] for span in example] == ["RUN", "FINALIZATION"]
             event = (await gql(server, TS_EVENT, id=event_id))["eventV2"]
-            assert (event["idempotencyKey"], event["name"]) == (None, "shop/order.paid")
+            assert (event["idempotencyKey"], event["name"]) == (event_id, "shop/order.paid")
             stream = (await gql(server, TS_STREAM))["stream"]
             assert stream == [{"id": event_id, "trigger": "shop/order.paid", "runs": [{"id": run_id, "function": {"name": "fulfil"}}]}]
             events = (await gql(server, TS_EVENTS, query={}))["events"]

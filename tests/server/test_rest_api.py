@@ -9,6 +9,7 @@ from datetime import datetime
 import jsonschema
 import pytest
 from openapi_spec_validator import validate
+from scripted_sdk import scripted_sdk
 from server_kit import EVENT_KEY, PRODUCTION, Running, Start, bearer
 from starlette.routing import Route
 
@@ -414,6 +415,16 @@ class TestServer:
                 "shop-doomed",
                 "shop-new-year",
             }
+            paid = next(function for function in body["functions"] if function["slug"] == "shop-fulfil")
+            assert paid["triggers"] == [{"event": "shop/order.paid"}]
+
+    async def test_dev_says_where_functions_are_called(self, start: Start):
+        async with start() as server:
+            with scripted_sdk("remote", {"work": lambda call, step: None}) as sdk:
+                assert (await server.http.post("/fn/register", json=sdk.document())).status_code == 200
+                found = next(one for one in (await get(server, "/dev"))["functions"] if one["slug"] == "remote-work")
+                assert found["triggers"] == [{"event": "remote/work"}]
+                assert found["steps"] == [{"id": "step", "name": "step", "uri": f"{sdk.url}?fnId=remote-work&stepId=step"}]
 
     async def test_there_is_no_dev_in_production(self, start: Start):
         async with start(bearer(), **PRODUCTION) as server:
@@ -537,7 +548,8 @@ class TestReference:
             open_calls = {
                 path for path, item in document["paths"].items() for call in item.values() if not call["security"]
             }
-            assert open_calls == {"/health", "/e/{key}"}
+            outputs = {f"/v1/{kind}/{{run_id}}/output" for kind in ("checkpoint", "http/runs")}
+            assert open_calls == {"/health", "/e/{key}", *outputs}, "outputs have tokens of their own"
             assert EVENT_KEY not in (await server.http.get("/docs")).text
 
 

@@ -263,7 +263,7 @@ class HttpDriver:
         failure = answer.error or StepFailure()
         attempt = remote.leased.item.attempt
         if answer.no_retry or failure.no_retry or attempt >= remote.fn.retries:
-            await self._fail(remote, failure, answer.output, attempt=attempt)
+            await self._fail(remote, failure, answer.output, attempt=attempt, status=answer.status)
             return
         now = host.clock.now()
         delay = host.retry_delay_ms(remote.fn.backoff, attempt) if answer.retry_after is None else answer.retry_after
@@ -272,9 +272,17 @@ class HttpDriver:
         host.metrics.of(remote.fn.id).retried += 1
 
     async def _fail(
-        self, remote: RemoteRun, failure: StepFailure, output: bytes, *, attempt: int | None = None
+        self,
+        remote: RemoteRun,
+        failure: StepFailure,
+        output: bytes,
+        *,
+        attempt: int | None = None,
+        status: int | None = None,
     ) -> None:
         error = msgspec.json.decode(error_json(failure))
+        if status is not None:
+            error["error"] = f"invalid status code: {status}"
         error["output"] = msgspec.Raw(output)
         raw = msgspec.json.encode(error)
         row = None

@@ -78,7 +78,7 @@ def build_app(engine: Engine, settings: ServerSettings) -> Starlette:
     guard = SessionGuard(access)
     app = Starlette(
         routes=[
-            *_server_routes(api, guard, EventsApi(engine, settings, access, budget)),
+            *_server_routes(api, guard, EventsApi(engine, settings, access, budget, api.receipts)),
             *dashboard_routes(engine, guard, asker=api.asker),
         ],
         middleware=[

@@ -137,7 +137,10 @@ def test_a_function_that_fails_runs_its_failure_handler(server, seen):
     run = server.call("py/fails", function="py-fails")
     assert error_of(run)["name"] == "KeyError"
     notes = until(lambda: (found := seen.notes[run["run_id"]])[3:] and found, lambda: seen.notes[run["run_id"]])
-    assert notes == [0, 1, 2, ["on_failure", "'never works'", "py/fails", "py-fails"]]
+    error = notes[3].pop(1)
+    assert notes == [0, 1, 2, ["on_failure", "py/fails", "py-fails"]]
+    assert error.pop("stack").startswith("Traceback")
+    assert error == {"error": "invalid status code: 500", "name": "KeyError", "message": "'never works'"}
     assert set(error_of(run)["output"]) >= {"name", "message", "stack"}
 
 
@@ -213,6 +216,8 @@ def test_inference_by_the_server(server, application, said):
     path, headers, body = next(one for one in application.model.requests if one[2]["messages"][0]["content"] == said)
     assert path == "/v1/chat/completions"
     assert headers["authorization"] == "Bearer sk-test"
+    assert headers["x-my-header"] == "mine"
+    assert {"Authorization", "X-My-Header", "Content-Type"} <= application.model.names, "written as programs expect that look at case"
     assert body["model"] == "gpt-test"
 
 
