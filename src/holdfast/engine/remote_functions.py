@@ -15,6 +15,7 @@ from holdfast.base.ids import name_uuid
 from holdfast.base.retry import Backoff, RetryPolicy
 from holdfast.core.cron import Schedule
 from holdfast.core.firing import Firing
+from holdfast.wire.calls import DISCOVERY
 from holdfast.wire.endpoints import EndpointRequest
 from holdfast.wire.functions import FunctionConfig
 
@@ -25,7 +26,7 @@ _PLAIN_NAME = re.compile(r"[A-Z]+ /[A-Za-z0-9.:/-]*|[A-Za-z0-9.:-]+")
 class RemoteFunction:
     """A function that is executed by calling its application."""
 
-    __slots__ = ("app", "backoff", "config", "document", "id", "name", "retries", "slug", "uuid", "version")
+    __slots__ = ("_discovery", "app", "backoff", "config", "document", "id", "name", "retries", "slug", "uuid", "version")
 
     def __init__(self, function_id: int, version: int, app: str, document: Mapping[str, Any]) -> None:
         self.id = function_id
@@ -37,6 +38,7 @@ class RemoteFunction:
         self.slug = self.config.slug
         self.name = self.config.name or self.slug
         self.retries = self.config.retry_count
+        self._discovery = ""
         self.uuid = name_uuid(app, self.slug)
         described = document.get("backoff")
         self.backoff: RetryPolicy = (
@@ -56,6 +58,12 @@ class RemoteFunction:
 
     def url_for(self, step: str) -> str:
         """Where it is called for a step, or for discovery with `step`."""
+        if step != DISCOVERY:
+            return self._url(step)
+        self._discovery = self._discovery or self._url(DISCOVERY)
+        return self._discovery
+
+    def _url(self, step: str) -> str:
         scheme, host, path, query, fragment = urlsplit(self.url)
         parameters = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name != "stepId"]
         if not any(name == "fnId" for name, _ in parameters):
