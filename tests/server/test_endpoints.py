@@ -247,6 +247,17 @@ class TestOnTheQueue:
             assert "x-inngest-force-step-plan" not in headers
 
     @pytest.mark.protocol("endpoint.reentry")
+    async def test_an_sdk_that_writes_bodies_in_base64(self, start: Start, endpoint: Endpoint):
+        endpoint.answers = [[complete("over")]]
+        async with start() as server:
+            client = Client(server, endpoint.domain)
+            event = {"method": "POST", "content_type": "application/json", "body": "eyJhIjoxfQ==", "query_params": {"a": ["1", "2"]}}
+            body = client.body(op("Sleep", "nap", opts={"duration": "1ms"}), event=event)
+            begun = (await client.post("/v1/checkpoint", body, {"x-inngest-sdk": "inngest-go:v0.15.0"})).json()["data"]
+            await client.output(begun["run_id"], begun["token"])
+            assert (endpoint.calls[0]["path"], endpoint.calls[0]["body"]) == ("/api/pay?a=1&a=2", '{"a":1}')
+
+    @pytest.mark.protocol("endpoint.reentry")
     async def test_a_planned_step_is_asked_for_by_name(self, start: Start, endpoint: Endpoint):
         plan = [op("StepPlanned", "a"), op("StepPlanned", "b")]
         endpoint.answers = [[done("a", 1)], [done("b", 2)], [complete("over")]]

@@ -128,7 +128,7 @@ class Applications:
         Raises:
             ConfigurationError: its application has as many endpoints as one may have.
         """
-        document = endpoint_document(request, retries)
+        document = endpoint_document(request, retries, sdk)
         async with self._registering:
             fn = self.by_slug.get(document["id"])
             if fn is not None and fn.document == document:

@@ -17,7 +17,7 @@ from holdfast.engine.remote_run import RemoteRun
 from holdfast.wire import headers as h
 from holdfast.wire.calls import DISCOVERY, CallContext, CallEvent, CallRequest, Stack, encode_call
 from holdfast.wire.canonical import canonicalise
-from holdfast.wire.endpoints import decode_request
+from holdfast.wire.endpoints import body_bytes, decode_request
 from holdfast.wire.errors import WireError
 from holdfast.wire.signatures import sign
 
@@ -128,7 +128,7 @@ def endpoint_call(
     """
     assert remote.event is not None
     asked = decode_request(remote.event.data)
-    body = asked.body.encode()
+    body = body_bytes(asked.body, encoded=bool(remote.fn.document["driver"].get("base64")))
     headers = _about(remote, kind)
     if asked.content_type:
         headers["Content-Type"] = asked.content_type

@@ -85,7 +85,7 @@ class RemoteFunction:
         ]
 
 
-def endpoint_document(request: EndpointRequest, retries: int) -> dict[str, Any]:
+def endpoint_document(request: EndpointRequest, retries: int, sdk: str) -> dict[str, Any]:
     """The configuration of a durable endpoint, which nobody registers: made from a request to it."""
     _, _, host = request.domain.partition("://")
     slug = _NOT_IN_SLUG.sub("_", f"{host}-{request.name}")
@@ -99,6 +99,6 @@ def endpoint_document(request: EndpointRequest, retries: int) -> dict[str, Any]:
         "app": request.domain,
         "triggers": [],
         "retries": retries,
-        "driver": {"type": "sync", "method": request.method},
+        "driver": {"type": "sync", "method": request.method, "base64": not sdk.startswith("js")},
         "steps": {"step": {"id": "step", "name": "step", "runtime": runtime}},
     }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
-from base64 import b64decode
 from typing import Any
 
 import msgspec
@@ -21,7 +19,7 @@ from holdfast.server.errors import ApiError, ErrorBody
 from holdfast.server.operation import RUN_ID, Answer, Api, Operation, Param, json_response, read_id
 from holdfast.server.run_tokens import OUTPUT, REALTIME, accepts, issue
 from holdfast.wire import headers as h
-from holdfast.wire.endpoints import decode_new_run, decode_report
+from holdfast.wire.endpoints import body_bytes, decode_new_run, decode_report
 from holdfast.wire.errors import WireError
 
 _OUTPUT_SECONDS = 300.0
@@ -116,12 +114,9 @@ def _stored(result: bytes) -> Response:
 
 
 def _body(said: Any) -> bytes:
-    if not isinstance(said, str):
-        return b"" if said is None else msgspec.json.encode(said)
-    try:
-        return b64decode(said, validate=True)  # Go writes bytes so
-    except (binascii.Error, ValueError):
-        return said.encode()
+    if isinstance(said, str):
+        return body_bytes(said, encoded=True)
+    return b"" if said is None else msgspec.json.encode(said)
 
 
 _TOKEN = Param("token", "As it was given to the application with the run's first steps.")

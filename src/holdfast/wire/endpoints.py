@@ -6,7 +6,10 @@ executed there (a sleep, a wait, a retry) moves the run to the server, which fro
 
 from __future__ import annotations
 
+import binascii
+from base64 import b64decode
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -30,6 +33,7 @@ class EndpointRequest(msgspec.Struct):
     query_params: str = ""
     content_type: str = ""
     body: str = ""
+    """Text, or base64 of it; see `body_bytes`."""
     fn: str = ""
     """The endpoint's name, where it was given one."""
     ip: str = ""
@@ -118,6 +122,8 @@ def decode_request(data: bytes) -> EndpointRequest:
     """
     found = decode(data, dict[str, Any])
     known = {name: value for name, value in found.items() if name in EndpointRequest.__struct_fields__ and value is not None}
+    if isinstance(known.get("query_params"), dict):
+        known["query_params"] = urlencode(known["query_params"], doseq=True)
     try:
         request = msgspec.convert(known, EndpointRequest)
     except msgspec.ValidationError as error:
@@ -131,6 +137,21 @@ def decode_request(data: bytes) -> EndpointRequest:
     if len(request.domain) > _MAX_NAME or len(request.name) > _MAX_NAME:
         raise WireError(f"the endpoint's address or name is longer than {_MAX_NAME} characters; give it a shorter functionId")
     return request
+
+
+def body_bytes(body: str, *, encoded: bool) -> bytes:
+    """The body of a request or a response as bytes.
+
+    Args:
+        body: As an SDK said it.
+        encoded: Whether its SDK writes base64, as those do whose language has bytes.
+    """
+    if encoded:
+        try:
+            return b64decode(body, validate=True)
+        except (binascii.Error, ValueError):
+            pass  # a short text, of an SDK that doesn't
+    return body.encode()
 
 
 def decode_report(body: bytes) -> Reported:
