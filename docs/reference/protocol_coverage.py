@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -32,6 +33,7 @@ def rows() -> dict[str, dict[str, str]]:
     return {section["title"]: section["rows"] for section in sections}
 
 
+@cache
 def shown() -> dict[str, list[str]]:
     """The tests that show each row."""
     found: dict[str, set[str]] = defaultdict(set)

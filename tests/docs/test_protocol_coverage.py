@@ -24,7 +24,7 @@ def test_every_marker_names_a_row():
 
 def test_a_marker_that_nobody_reads_would_be_noticed():
     marked = coverage.shown()["endpoint.token"]
-    assert "tests/server/test_endpoints.py::TestTokens::test_only_the_runs_own_token_opens_its_output" in marked
+    assert "tests/server/test_rest_endpoints.py::TestTokens::test_only_the_runs_own_token_opens_its_output" in marked
 
 
 def test_the_page_is_up_to_date():

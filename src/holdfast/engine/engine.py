@@ -375,6 +375,7 @@ class Engine:
             await asyncio.gather(*(live.hand_back(self.clock.now()) for live in late), return_exceptions=True)
             for live in late:
                 live.abandon()
+            await self.driver.stop(0)
         await self.store.group.drain()
 
     async def __aenter__(self) -> Self:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
-from conftest import COMPAT
+
 from live_server import Server, error_of, until
 
 
@@ -56,7 +57,7 @@ def run_id_of(location: str) -> str:
 def endpoints(node) -> Iterator[Endpoints]:
     process = subprocess.Popen(
         ["node", "--max-old-space-size=256", "node/endpoints.mjs", node.server.url],
-        cwd=COMPAT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[1], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     line = process.stdout.readline()
     assert line.startswith("listening on"), line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -43,8 +44,6 @@ async def begun(server: Running, sdk: ScriptedSdk, held: Held) -> dict[str, Any]
     sdk.server_url = str(server.http.base_url).rstrip("/")
     assert (await server.http.post("/fn/register", json=sdk.document())).status_code == 200
     await server.http.post("/e/k", json={"name": "remote/work"})
-    import asyncio
-
     assert await asyncio.to_thread(held.called.wait, 60)
     return held.calls[0]
 
@@ -116,3 +115,16 @@ async def test_what_moves_a_run_elsewhere_is_no_report(start: Start, held: Held)
             for strange in (op("Sleep", "nap", opts={"duration": "1s"}), op("Nonsense", "x"), {"op": "RunComplete", "id": step_hash("complete")}):
                 refused = await report(server, call, strange)
                 assert (refused.status_code, refused.json()["code"]) == (400, "checkpoint_invalid"), strange
+            held.go_on.set()
+            assert await server.ended(call["ctx"]["run_id"]) == "Completed"
+
+
+async def test_a_call_that_outlasts_the_stop_is_broken_off(start: Start, held: Held):
+    held.answer = "over"
+    async with start() as server:
+        with scripted_sdk("remote", {"work": held}) as sdk:
+            await begun(server, sdk, held)
+            await server.engine.stop(drain_seconds=0.1)
+            driver = server.engine.driver
+            assert (driver.in_flight, driver._session.closed) == (0, True)
+            held.go_on.set()
