@@ -16,7 +16,7 @@ from holdfast.cli.console import err, out, say
 from holdfast.cli.loading import Loaded, explain, find_target, load, source_directories
 from holdfast.cli.log_output import configure_logging
 from holdfast.cli.settings import ProcessSettings
-from holdfast.compose import build_engine
+from holdfast.compose import build_engine, received
 from holdfast.dashboard.humanize import plural
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.server.serve import serving
@@ -134,8 +134,10 @@ class ServerProcess:
             retry_interval_ms=None if interval is None else round(interval * 1000),
         )
         try:
-            engine = build_engine(loaded.apps, self._settings.store, options=options, app_errors=loaded.problems)
-            return await stack.enter_async_context(engine)
+            engine = build_engine(
+                loaded.apps, self._settings.store, options=options, app_errors=loaded.problems, shared=True
+            )
+            return await stack.enter_async_context(received(engine, server=True))
         except HoldfastError as error:
             # before a first greeting, a store of somebody else's is a mistake of the command line, not of the source
             if loaded.apps and (self._greeted or isinstance(error, ConfigurationError)):
