@@ -24,14 +24,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
-WORKERS = 4
 COMPLETED = 2
 
 
 class Web:
     """uvicorn and its worker processes."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, workers: int) -> None:
         self.database = directory / "web.db"
         self.ledger = Ledger(directory / "ledger")
         self.log = directory / "log"
@@ -46,8 +45,8 @@ class Web:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
-                    sys.executable, "-m", "uvicorn", "fault_web:web", "--port", str(self.port), "--workers", str(WORKERS),
-                    "--timeout-worker-healthcheck", "60", "--log-level", "warning", *arguments,
+                    sys.executable, "-m", "uvicorn", "fault_web:web", "--port", str(self.port), "--workers", str(workers),
+                    "--timeout-worker-healthcheck", "60", "--log-level", "warning",
                 ],
                 env=self.environment, stdout=log, stderr=log, cwd=HERE,
             )  # fmt: skip
@@ -104,9 +103,9 @@ def _parent(pid: int) -> int:
 def web(tmp_path):
     started = []
 
-    def start(*arguments: str) -> Web:
-        started.append(Web(tmp_path, *arguments))
-        started[-1].until_up(WORKERS)
+    def start(workers: int) -> Web:
+        started.append(Web(tmp_path, workers))
+        started[-1].until_up(workers)
         return started[-1]
 
     yield start
@@ -136,7 +135,7 @@ class Customer(threading.Thread):
                 self.accepted[n] = answer["id"]
             elif status:
                 self.refused.append(answer)
-            time.sleep(random.uniform(0.005, 0.04))
+            time.sleep(random.uniform(0.01, 0.08))
 
 
 def customers(web: Web, count: int) -> list[Customer]:
@@ -178,16 +177,16 @@ def broken(web: Web, accepted: dict[int, str]) -> list[str]:
     return wrong
 
 
-def test_each_worker_is_killed_in_turn_under_load(web):
-    site = web()
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.long)])
+def test_each_worker_is_killed_in_turn_under_load(web, kills):
+    site = web(4)
     crowd = customers(site, 4)
     owners = [site.owner()]
-    for victim in range(WORKERS + 1):
+    for victim in range(kills):
         before = len(site.ups())
         seen = sum(len(one.accepted) for one in crowd)
-        site.until(lambda: sum(len(one.accepted) for one in crowd) > seen + 20, "customers to be served")
-        # the owner twice, and each of the others once
-        pid = owners[-1] if victim % 3 == 0 else next(pid for pid in site.alive() if pid != owners[-1])
+        site.until(lambda: sum(len(one.accepted) for one in crowd) > seen + 15, "customers to be served")
+        pid = owners[-1] if victim % 2 == 0 else next(pid for pid in site.alive() if pid != owners[-1])
         os.kill(pid, signal.SIGKILL)
         if pid == owners[-1]:
             site.until(lambda: site.owner() not in (owners[-1], None), "another process to take the store over")
@@ -196,7 +195,7 @@ def test_each_worker_is_killed_in_turn_under_load(web):
     accepted = stop(crowd)
     site.settle()
     assert len(owners) >= 3
-    assert len(accepted) > 100
+    assert len(accepted) > 45
     assert site.close() == 0
     assert broken(site, accepted) == []
     executed = {line["pid"] for line in site.ledger.lines() if line["what"] == "up"}
@@ -204,15 +203,15 @@ def test_each_worker_is_killed_in_turn_under_load(web):
 
 
 def test_a_graceful_restart_hands_over_at_once(web):
-    site = web()
+    site = web(2)
     crowd = customers(site, 2)
-    site.until(lambda: sum(len(one.accepted) for one in crowd) > 20, "customers to be served")
+    site.until(lambda: sum(len(one.accepted) for one in crowd) > 10, "customers to be served")
     first = site.owner()
     began = time.monotonic()
     os.kill(site.process.pid, signal.SIGHUP)  # uvicorn replaces its workers one after the other
     site.until(lambda: site.owner() not in (first, None), "another process to take the store over")
     assert time.monotonic() - began < 30, "there is no lease to wait for"
-    site.until_up(2 * WORKERS)
+    site.until_up(3)
     accepted = stop(crowd)
     site.settle()
     assert site.close() == 0
@@ -237,7 +236,7 @@ print(app.send_sync(Report(n=3)).id)
 
 
 def test_a_shell_and_a_plain_script_beside_the_workers(web):
-    site = web()
+    site = web(2)
     owner = site.owner()
 
     def run(script: str, **more: str) -> str:

@@ -8,7 +8,7 @@ import webbrowser
 
 import click
 
-from holdfast.cli.applications import application_options, application_settings
+from holdfast.cli.applications import application_options, application_settings, workers_option
 from holdfast.cli.console import say
 from holdfast.cli.listening import listen
 from holdfast.cli.log_output import LEVELS
@@ -43,6 +43,7 @@ from holdfast.cli.supervisor import Supervisor
     metavar="SECONDS",
     help="How long running steps may take to finish when it stops.",
 )
+@workers_option
 @application_options(poll_interval=5.0, discovery=True)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.pass_context
@@ -55,6 +56,7 @@ def command(
     reload: bool,
     browser: bool,
     drain: float,
+    workers: int,
     urls: tuple[str, ...],
     poll_interval: float,
     no_poll: bool,
@@ -96,6 +98,7 @@ def command(
         store=store_url(store),
         reload=reload,
         drain_seconds=drain,
+        workers=workers,
         log_level=log_level,
         browser=browser,
         **application_settings(urls, poll_interval, no_poll, retry_interval, discovery),

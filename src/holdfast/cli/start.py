@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from holdfast.cli.applications import application_options, application_settings
+from holdfast.cli.applications import application_options, application_settings, workers_option
 from holdfast.cli.listening import listen
 from holdfast.cli.log_output import LEVELS
 from holdfast.cli.process import ServerProcess, run_process
@@ -45,6 +45,7 @@ from holdfast.cli.settings import DEFAULT_PORT, DEFAULT_STORE, ProcessSettings, 
     metavar="SECONDS",
     help="How long running steps may take to finish when it stops.",
 )
+@workers_option
 @application_options(poll_interval=0.0, discovery=False)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True)
@@ -56,6 +57,7 @@ def command(
     event_keys: tuple[str, ...],
     signing_key: str | None,
     drain: float,
+    workers: int,
     urls: tuple[str, ...],
     poll_interval: float,
     no_poll: bool,
@@ -84,6 +86,7 @@ def command(
         port=port,
         store=store_url(store),
         drain_seconds=drain,
+        workers=workers,
         log_level=log_level,
         log_format=log_format,
         **application_settings(urls, poll_interval, no_poll, retry_interval),

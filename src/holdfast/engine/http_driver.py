@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import urljoin
 
@@ -29,6 +30,7 @@ from holdfast.engine.operations import RunFailure, Translator, error_json
 from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.engine.remote_limits import check_limits, check_progress
 from holdfast.engine.remote_run import RemoteRun
+from holdfast.engine.workers import WorkerDied, Workers, poisoned, worker_function
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
 from holdfast.wire.errors import WireError
@@ -58,9 +60,27 @@ class HttpDriver:
         self._host = host
         self.signing_key = signing_key
         self.kind = kind
+        self.max_deaths = 5
+        """How often a run may take a worker process down, without a step being recorded, before it fails for good."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: dict[bytes, RemoteRun] = {}
         self._session: aiohttp.ClientSession | None = None
+        self.workers: Workers | None = None
+        """Processes of this host that execute the functions of this node's own apps."""
+        self._own: dict[int, RemoteFunction] = {}
+        self._suspects = asyncio.Lock()
+
+    def function(self, function_id: int) -> RemoteFunction | None:
+        """A function that is executed by calling an application, or one of this node's own that a worker executes."""
+        return self._host.applications.functions.get(function_id) or self._own_function(function_id)
+
+    def _own_function(self, function_id: int) -> RemoteFunction | None:
+        fn = self._host.function_by_id(function_id)
+        if fn is None or self.workers is None:
+            return None
+        if function_id not in self._own:
+            self._own[function_id] = worker_function(fn)
+        return self._own[function_id]
 
     @property
     def in_flight(self) -> int:
@@ -95,9 +115,10 @@ class HttpDriver:
 
     async def _execute(self, leased: Leased) -> None:
         host = self._host
-        fn = host.applications.functions.get(leased.run.function_id)
+        fn = self.function(leased.run.function_id)
         if fn is None:
-            return  # it was archived meanwhile; its lease ends with this boot
+            self._nobody(leased)  # its lease ends with this boot
+            return
         try:
             remote = self._calls[leased.item.id] = await self._load(leased, fn)
             host.metrics.of(fn.id).started += leased.item.epoch == 1 and leased.item.id == leased.run.id
@@ -108,6 +129,15 @@ class HttpDriver:
             _log.warning("run %s could not be moved forward: %s", ulid_text(leased.run.id), error)
         finally:
             self._calls.pop(leased.item.id, None)
+
+    def _nobody(self, leased: Leased) -> None:
+        if self._host.function_by_id(leased.run.function_id) is not None:
+            _log.error(
+                "run %s of %s began in a worker process, or while its app was called over HTTP, and can't go on inside this one: "
+                "run `holdfast start` until it has ended, or cancel it",
+                ulid_text(leased.run.id),
+                self._host.slug_of(leased.run.function_id),
+            )
 
     def recorded(self, item_id: bytes, steps: Sequence[StepRow]) -> None:
         """Steps were recorded while a call goes on that they came from."""
@@ -142,18 +172,41 @@ class HttpDriver:
             await self._fail(remote, StepFailure(message="the event of this run is no longer stored"), b"null")
             return
         try:
-            answer = await self._call(remote)
+            answer = await (self._employed(remote) if remote.fn.id in self._own else self._call(remote))
         except Unreachable as error:
             failure = StepFailure("Error", str(error))
             output = msgspec.json.encode({"error": {"error": str(error), "name": "Error", "message": str(error)}})
             answer = Answer(Outcome.FAILED, error=failure, output=output)
         await self._decide(remote, answer)
 
+    async def _employed(self, remote: RemoteRun) -> Answer:
+        """Have a worker do it; when that dies, another one, without the run losing an attempt.
+
+        As after a crash of the whole process, a run in whose company workers have died twice is called while no other such
+        run is, so that one that kills them is found out; and recording a step clears it.
+        """
+        deaths, known = 0, len(remote.steps)
+        while True:
+            try:
+                async with self._suspects if deaths > 1 else nullcontext():
+                    return await self._call(remote)
+            except WorkerDied as died:
+                deaths = 1 if len(remote.steps) > known else deaths + 1
+                known = len(remote.steps)
+                _log.warning(
+                    "worker process %d died while it executed run %s; another one goes on", died.pid, ulid_text(remote.run.id)
+                )
+                if deaths > self.max_deaths:
+                    return poisoned(deaths)
+
     async def _call(self, remote: RemoteRun) -> Answer:
         remote.given = frozenset(step.key for step in remote.steps if step.state != StepState.PENDING)
         body = call_body(remote)
         headers = call_headers(self._host, remote, body, signing_key=self.signing_key, kind=self.kind)
-        status, got, content = await self._post(remote.fn.url_for(remote.target), body, headers)
+        if remote.fn.id in self._own and self.workers is not None:
+            status, got, content = await self.workers.execute(remote.fn.app, remote.fn.slug, remote.target, headers, body)
+        else:
+            status, got, content = await self._post(remote.fn.url_for(remote.target), body, headers)
         return read(status, got, content, self._host.clock.now())
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, Mapping[str, str], bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +24,7 @@ from holdfast.neighbours.frames import (
     frame,
     raw,
 )
-from holdfast.neighbours.methods import METHODS
+from holdfast.neighbours.methods import METHODS, Method
 
 _NO_ARGS = raw(())
 
@@ -40,8 +40,15 @@ class Lost(Exception):  # noqa: N818
 class Connection:
     """Asks the owner. Many calls may be under way at once."""
 
-    def __init__(self, hello: Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        methods: Mapping[str, Method] = METHODS,
+    ) -> None:
         self.hello = hello
+        self._methods = methods
         self._reader = reader
         self._writer = writer
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
@@ -52,8 +59,8 @@ class Connection:
         close_after_fork(self)
 
     @classmethod
-    async def open(cls, path: Path, apps: Sequence[str]) -> Self:
-        """Connect.
+    async def open(cls, path: Path, apps: Sequence[str], methods: Mapping[str, Method] = METHODS) -> Self:
+        """Connect to ask for the methods given.
 
         Raises:
             OSError: nobody listens there.
@@ -74,7 +81,7 @@ class Connection:
         except BaseException:
             writer.close()
             raise
-        return cls(hello, reader, writer)
+        return cls(hello, reader, writer, methods)
 
     async def ask(self, name: str, args: Sequence[Any]) -> Any:
         """The answer to a call; raises what the owner's engine raised.
@@ -98,7 +105,7 @@ class Connection:
             raise
         finally:
             self._waiting.pop(number, None)
-        return read_answer(answer, name)
+        return read_answer(answer, self._methods[name].answer)
 
     async def close(self) -> None:
         """Leave."""
@@ -152,7 +159,7 @@ def check_hello(hello: Hello, path: Path, apps: Sequence[str]) -> None:
         )
 
 
-def read_answer(answer: Answer, method: str) -> Any:
+def read_answer(answer: Answer, kind: Any) -> Any:
     """The value of an answer; raises what it tells of.
 
     Raises:
@@ -162,4 +169,4 @@ def read_answer(answer: Answer, method: str) -> Any:
         raise Gone
     if answer.outcome is Outcome.FAILED:
         raise error_of(msgspec.msgpack.decode(answer.value, type=Failure))
-    return msgspec.msgpack.decode(answer.value, type=METHODS[method].answer)
+    return msgspec.msgpack.decode(answer.value, type=kind)

@@ -18,6 +18,8 @@ class Method(NamedTuple):
     """Called with the owner's `Control` and the arguments."""
     repeatable: bool = True
     """Whether asking a second time, after an answer was lost, does nothing more than asking once."""
+    while_stopping: bool = False
+    """Whether it is answered by an owner that is stopping, which needs it to finish."""
 
 
 async def _list_runs(control: Control, where: dict[str, Any]) -> list[RunInfo]:

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -26,11 +27,12 @@ from holdfast.neighbours.frames import (
     frame,
     raw,
 )
-from holdfast.neighbours.methods import METHODS
-from holdfast.sdk.sender import Control
+from holdfast.neighbours.methods import METHODS, Method
 
 _log = logging.getLogger("holdfast")
 _NOTHING = raw(None)
+ONLY_WAIT = frozenset({"result", "execute"})
+"""Calls that end when nobody waits for them any more."""
 
 
 class Reception:
@@ -42,16 +44,25 @@ class Reception:
         apps: The ids of the apps that run here.
         ready: Whether the engine takes calls; while it doesn't, callers are told to ask the next owner.
         server: Whether this is a server process, which comes back when it is restarted.
+        methods: What may be asked; they are called with `control`.
     """
 
     def __init__(
-        self, control: Control, path: Path, apps: Sequence[str], ready: Callable[[], bool], *, server: bool = False
+        self,
+        control: Any,
+        path: Path,
+        apps: Sequence[str],
+        ready: Callable[[], bool],
+        *,
+        server: bool = False,
+        methods: Mapping[str, Method] = METHODS,
     ) -> None:
         self._control = control
         self.path = path
         self._apps = list(apps)
         self._ready = ready
         self._is_server = server
+        self._methods = methods
         self._server: asyncio.Server | None = None
         self._socket: socket.socket | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -124,7 +135,7 @@ class Reception:
                 task = asyncio.create_task(self._answer(call, writer))
                 calls[call.id] = task
                 task.add_done_callback(lambda _, number=call.id: calls.pop(number, None))  # type: ignore[misc]
-                if call.method == "result":
+                if call.method in ONLY_WAIT:
                     waits.add(task)
                     task.add_done_callback(waits.discard)
                 await writer.drain()
@@ -144,9 +155,9 @@ class Reception:
             writer.write(answer)
 
     async def _perform(self, call: Call) -> bytes:
-        if not self._ready():
+        method = self._methods.get(call.method)
+        if not self._ready() and not (method is not None and method.while_stopping):
             return frame(Answer(call.id, Outcome.GONE, _NOTHING))
-        method = METHODS.get(call.method)
         try:
             if method is None:
                 raise HoldfastError(f"process {os.getpid()}, which owns the store, does not know {call.method!r}")

@@ -17,6 +17,7 @@ from holdfast.base.ids import IdFactory
 from holdfast.neighbours.connection import Gone, check_hello, read_answer
 from holdfast.neighbours.follower import PATIENCE_SECONDS, receipts, with_ids
 from holdfast.neighbours.frames import HEADER_BYTES, Answer, Call, Hello, frame, raw
+from holdfast.neighbours.methods import METHODS
 from holdfast.sdk.sender import Outgoing, Sent
 
 _RETRY_SECONDS = 0.05
@@ -65,7 +66,7 @@ class Visitor:
                     check_hello(msgspec.msgpack.decode(_receive(sock), type=Hello), self._path, ())
                     asked = True
                     sock.sendall(frame(Call(1, name, raw(args))))
-                    return read_answer(msgspec.msgpack.decode(_receive(sock), type=Answer), name)
+                    return read_answer(msgspec.msgpack.decode(_receive(sock), type=Answer), METHODS[name].answer)
             except (OSError, EOFError, Gone) as error:
                 lost = asked and not isinstance(error, Gone) and not repeatable
                 if lost or monotonic() > deadline:
