@@ -34,6 +34,9 @@ from holdfast.sdk.sender import Control
 from holdfast.store.sqlite.connection import StoreHeldError
 from holdfast.store.urls import is_postgres
 
+_CLAIM_BATCH = 10
+"""Few runs at once, so that those that come together are spread over the workers."""
+
 
 class WorkerSettings(msgspec.Struct, frozen=True):
     """What a worker is told at start."""
@@ -94,7 +97,9 @@ async def _executor(server: Path, apps: Sequence[App]) -> AsyncIterator[Executor
 @asynccontextmanager
 async def _node(settings: ProcessSettings, apps: Sequence[App]) -> AsyncIterator[Engine]:
     """A node that claims its work from the database itself."""
-    engine = build_engine(apps, settings.store, options=engine_options(settings))
+    options = engine_options(settings)
+    options.claim_batch = _CLAIM_BATCH
+    engine = build_engine(apps, settings.store, options=options)
     async with engine:
         if settings.mode == "start":
             server = server_settings(settings)

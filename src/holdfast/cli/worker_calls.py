@@ -150,7 +150,7 @@ class Inline:
         self._executor = Executor(apps, lambda name, args: SERVER_METHODS[name].call(engine, *args))
 
     async def execute(
-        self, app: str, slug: str, target: str, headers: Mapping[str, str], body: bytes
+        self, app: str, slug: str, target: str, headers: Mapping[str, str], body: bytes, *, suspect: bool = False
     ) -> tuple[int, Mapping[str, str], bytes]:
         """See `Workers.execute`."""
         return await self._executor.execute(app, slug, target, headers, body)

@@ -55,7 +55,9 @@ class WorkerPool:
         self._up: dict[int, Connection] = {}
         """Workers that take calls, by process id."""
         self._busy: dict[int, int] = {}
-        self._any = asyncio.Event()
+        self._watched: set[int] = set()
+        """Workers that have a run which may be what kills workers."""
+        self._changed = asyncio.Event()
         self._started: list[asyncio.Future[None]] = []
         self._processes: set[asyncio.subprocess.Process] = set()
 
@@ -105,16 +107,15 @@ class WorkerPool:
     # -- calls -----------------------------------------------------------------------------------------------------------
 
     async def execute(
-        self, app: str, slug: str, target: str, headers: Mapping[str, str], body: bytes
+        self, app: str, slug: str, target: str, headers: Mapping[str, str], body: bytes, *, suspect: bool = False
     ) -> tuple[int, Mapping[str, str], bytes]:
         """See `Workers.execute`. The worker with the fewest calls has it; without any, it waits for one."""
         while True:
-            while not self._up:
-                self._any.clear()
-                await self._any.wait()
-            pid = min(self._up, key=lambda one: self._busy[one])
+            pid = await self._choose(suspect=suspect)
             connection = self._up[pid]
             self._busy[pid] += 1
+            if suspect:
+                self._watched.add(pid)
             try:
                 answer: tuple[int, Mapping[str, str], bytes] = await connection.ask(
                     "execute", (app, slug, target, dict(headers), body)
@@ -126,6 +127,18 @@ class WorkerPool:
                 raise WorkerDied(pid) from error
             finally:
                 self._busy[pid] -= 1
+                if suspect:
+                    self._watched.discard(pid)
+                    self._changed.set()
+
+    async def _choose(self, *, suspect: bool) -> int:
+        """Suspects have different workers, so that the death of one says which of them it was; others keep away from them."""
+        while True:
+            free = [pid for pid in self._up if not (suspect and pid in self._watched)]
+            if free:
+                return min(free, key=lambda pid: (pid in self._watched, self._busy[pid]))
+            self._changed.clear()
+            await self._changed.wait()
 
     # -- processes ---------------------------------------------------------------------------------------------------------
 
@@ -181,7 +194,7 @@ class WorkerPool:
             return
         self._up[pid] = connection
         self._busy[pid] = 0
-        self._any.set()
+        self._changed.set()
         if not self._started[number].done():
             self._started[number].set_result(None)
         try:

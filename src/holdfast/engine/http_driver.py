@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 from urllib.parse import urljoin
 
@@ -68,7 +67,6 @@ class HttpDriver:
         self.workers: Workers | None = None
         """Processes of this host that execute the functions of this node's own apps."""
         self._own: dict[int, RemoteFunction] = {}
-        self._suspects = asyncio.Lock()
 
     def function(self, function_id: int) -> RemoteFunction | None:
         """A function that is executed by calling an application, or one of this node's own that a worker executes."""
@@ -182,14 +180,13 @@ class HttpDriver:
     async def _employed(self, remote: RemoteRun) -> Answer:
         """Have a worker do it; when that dies, another one, without the run losing an attempt.
 
-        As after a crash of the whole process, a run in whose company workers have died twice is called while no other such
-        run is, so that one that kills them is found out; and recording a step clears it.
+        A run in whose company workers have died twice is a suspect: it shares its worker with no other suspect, so that one that
+        kills workers is found out, and condemns only itself. Recording a step clears it.
         """
         deaths, known = 0, len(remote.steps)
         while True:
             try:
-                async with self._suspects if deaths > 1 else nullcontext():
-                    return await self._call(remote)
+                return await self._call(remote, suspect=deaths > 1)
             except WorkerDied as died:
                 deaths = 1 if len(remote.steps) > known else deaths + 1
                 known = len(remote.steps)
@@ -199,12 +196,14 @@ class HttpDriver:
                 if deaths > self.max_deaths:
                     return poisoned(deaths)
 
-    async def _call(self, remote: RemoteRun) -> Answer:
+    async def _call(self, remote: RemoteRun, *, suspect: bool = False) -> Answer:
         remote.given = frozenset(step.key for step in remote.steps if step.state != StepState.PENDING)
         body = call_body(remote)
         headers = call_headers(self._host, remote, body, signing_key=self.signing_key, kind=self.kind)
         if remote.fn.id in self._own and self.workers is not None:
-            status, got, content = await self.workers.execute(remote.fn.app, remote.fn.slug, remote.target, headers, body)
+            status, got, content = await self.workers.execute(
+                remote.fn.app, remote.fn.slug, remote.target, headers, body, suspect=suspect
+            )
         else:
             status, got, content = await self._post(remote.fn.url_for(remote.target), body, headers)
         return read(status, got, content, self._host.clock.now())

@@ -29,9 +29,11 @@ class Workers(Protocol):
     """Whether runs that begin now are executed by them; else only those that began so before."""
 
     async def execute(
-        self, app: str, slug: str, target: str, headers: Mapping[str, str], body: bytes
+        self, app: str, slug: str, target: str, headers: Mapping[str, str], body: bytes, *, suspect: bool = False
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Status, headers and body of the answer to a call (protocol section 2.1).
+
+        A `suspect` may be what workers have died of: no two are given to one worker.
 
         Raises:
             WorkerDied: it was not answered.
