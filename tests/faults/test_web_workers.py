@@ -46,7 +46,7 @@ class Web:
             self.process = subprocess.Popen(
                 [
                     sys.executable, "-m", "uvicorn", "fault_web:web", "--port", str(self.port), "--workers", str(workers),
-                    "--timeout-worker-healthcheck", "60", "--log-level", "warning",
+                    "--timeout-worker-healthcheck", "10", "--log-level", "warning",
                 ],
                 env=self.environment, stdout=log, stderr=log, cwd=HERE,
             )  # fmt: skip
@@ -58,7 +58,7 @@ class Web:
     def until_up(self, count: int) -> None:
         self.until(lambda: len(self.ups()) >= count, f"{count} workers to come up")
 
-    def until(self, fact: Any, what: str, seconds: float = 60) -> None:
+    def until(self, fact: Any, what: str, seconds: float = 90) -> None:
         try:
             self.client.until(what, fact, seconds)
         except AssertionError as error:
