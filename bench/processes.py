@@ -66,7 +66,15 @@ async def sends_per_second(count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-async def measure(folder: Path, workers: int, ms: float, scale: float) -> None:
+async def load(store: str, ms: float, scale: float) -> tuple[list[float], list[float], list[float]]:
+    async with app.running(store=store):
+        await runs_per_second(50, 0)
+        busy = [await runs_per_second(round(400 * scale), ms) for _ in range(3)]
+        idle = [await runs_per_second(round(1000 * scale), 0) for _ in range(3)]
+        return busy, idle, [await sends_per_second(round(5000 * scale)) for _ in range(3)]
+
+
+def measure(folder: Path, workers: int, ms: float, scale: float) -> None:
     store = f"sqlite:///{folder / f'workers-{workers}.db'}"
     server = subprocess.Popen(
         [
@@ -76,12 +84,8 @@ async def measure(folder: Path, workers: int, ms: float, scale: float) -> None:
         env={**os.environ, **KEYS}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        await asyncio.to_thread(lambda: next(line for line in server.stdout or () if "Dashboard" in line))
-        async with app.running(store=store):
-            await runs_per_second(50, 0)
-            busy = [await runs_per_second(round(400 * scale), ms) for _ in range(3)]
-            idle = [await runs_per_second(round(1000 * scale), 0) for _ in range(3)]
-            sends = [await sends_per_second(round(5000 * scale)) for _ in range(3)]
+        next(line for line in server.stdout or () if "Dashboard" in line)
+        busy, idle, sends = asyncio.run(load(store, ms, scale))
     finally:
         server.terminate()
         server.wait(60)
@@ -104,7 +108,7 @@ def main() -> None:
     print(f"{'':26} {f'body of {options.ms:g} ms':>24} {'empty body':>24} {'sends from another process':>28}")
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.dir) as folder:
         for workers in options.workers:
-            asyncio.run(measure(Path(folder), workers, options.ms, 0.2 if options.quick else 1.0))
+            measure(Path(folder), workers, options.ms, 0.2 if options.quick else 1.0)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from holdfast.engine.operations import RunFailure, Translator, error_json
 from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.engine.remote_limits import check_limits, check_progress
 from holdfast.engine.remote_run import RemoteRun
-from holdfast.engine.workers import WorkerDied, Workers, poisoned, worker_function
+from holdfast.engine.workers import Workers, call_worker, worker_function
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
 from holdfast.wire.errors import WireError
@@ -59,8 +59,6 @@ class HttpDriver:
         self._host = host
         self.signing_key = signing_key
         self.kind = kind
-        self.max_deaths = 5
-        """How often a run may take a worker process down, without a step being recorded, before it fails for good."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: dict[bytes, RemoteRun] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -170,42 +168,19 @@ class HttpDriver:
             await self._fail(remote, StepFailure(message="the event of this run is no longer stored"), b"null")
             return
         try:
-            answer = await (self._employed(remote) if remote.fn.id in self._own else self._call(remote))
+            employed = self.workers if remote.fn.id in self._own else None
+            answer = await (self._call(remote) if employed is None else call_worker(self._host, employed, remote))
         except Unreachable as error:
             failure = StepFailure("Error", str(error))
             output = msgspec.json.encode({"error": {"error": str(error), "name": "Error", "message": str(error)}})
             answer = Answer(Outcome.FAILED, error=failure, output=output)
         await self._decide(remote, answer)
 
-    async def _employed(self, remote: RemoteRun) -> Answer:
-        """Have a worker do it; when that dies, another one, without the run losing an attempt.
-
-        A run in whose company workers have died twice is a suspect: it shares its worker with no other suspect, so that one that
-        kills workers is found out, and condemns only itself. Recording a step clears it.
-        """
-        deaths, known = 0, len(remote.steps)
-        while True:
-            try:
-                return await self._call(remote, suspect=deaths > 1)
-            except WorkerDied as died:
-                deaths = 1 if len(remote.steps) > known else deaths + 1
-                known = len(remote.steps)
-                _log.warning(
-                    "worker process %d died while it executed run %s; another one goes on", died.pid, ulid_text(remote.run.id)
-                )
-                if deaths > self.max_deaths:
-                    return poisoned(deaths)
-
-    async def _call(self, remote: RemoteRun, *, suspect: bool = False) -> Answer:
+    async def _call(self, remote: RemoteRun) -> Answer:
         remote.given = frozenset(step.key for step in remote.steps if step.state != StepState.PENDING)
         body = call_body(remote)
         headers = call_headers(self._host, remote, body, signing_key=self.signing_key, kind=self.kind)
-        if remote.fn.id in self._own and self.workers is not None:
-            status, got, content = await self.workers.execute(
-                remote.fn.app, remote.fn.slug, remote.target, headers, body, suspect=suspect
-            )
-        else:
-            status, got, content = await self._post(remote.fn.url_for(remote.target), body, headers)
+        status, got, content = await self._post(remote.fn.url_for(remote.target), body, headers)
         return read(status, got, content, self._host.clock.now())
 
     async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, Mapping[str, str], bytes]:

@@ -125,7 +125,7 @@ class Follower:
         except OSError:
             return False
         hello = connection.hello
-        _log.info("working through process %d, which owns %s", hello.pid, self._store)
+        _log.debug("working through process %d, which owns %s", hello.pid, self._store)
         self._found_owner(connection.ask)
         stopping = asyncio.create_task(self._stopping.wait())
         letting_go = asyncio.create_task(connection.closed.wait())
