@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import os
 import statistics
 import subprocess
@@ -30,7 +31,10 @@ app = App("bench-processes", retries=0)
 
 
 def compute(ms: float) -> int:
-    """Keeps a core busy."""
+    """Keeps a core busy, or with `--asleep` the interpreter alone."""
+    if os.environ.get("BENCH_ASLEEP"):
+        ctypes.PyDLL(None).usleep(round(ms * 1000))  # called without letting the interpreter go
+        return os.getpid()
     until = time.thread_time() + ms / 1000
     while time.thread_time() < until:
         pass
@@ -103,7 +107,12 @@ def main() -> None:
     parser.add_argument("--ms", type=float, default=10.0, help="milliseconds that a body computes")
     parser.add_argument("--quick", action="store_true", help="a fifth of the work")
     parser.add_argument("--dir", default=".", help="where the databases are written (default: here, on a real disk)")
+    parser.add_argument(
+        "--asleep", action="store_true", help="bodies hold their interpreter asleep: shows the scaling on a machine without idle cores"
+    )
     options = parser.parse_args()
+    if options.asleep:
+        os.environ["BENCH_ASLEEP"] = "1"
     print(f"One-step runs per second on SQLite, {os.cpu_count()} cores, {IN_FLIGHT} in flight; median of three (spread)\n")
     print(f"{'':26} {f'body of {options.ms:g} ms':>24} {'empty body':>24} {'sends from another process':>28}")
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.dir) as folder:

@@ -26,6 +26,7 @@ from holdfast.cli.settings import ProcessSettings
 from holdfast.cli.worker_calls import SERVER_METHODS, WORKER_METHODS, Executor
 from holdfast.compose import build_engine
 from holdfast.engine.engine import Engine
+from holdfast.engine.interpreter import Interpreter
 from holdfast.neighbours.connection import Connection, Gone, Lost
 from holdfast.neighbours.follower import Follower
 from holdfast.neighbours.reception import Reception
@@ -56,6 +57,9 @@ async def work(settings: WorkerSettings, apps: Sequence[App]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(settings.lifeline_fd, stop.set)
+    interpreter = Interpreter()
+    interpreter.relax_collector()
+    interpreter.switch_sooner()  # bodies that compute are what it is for, and its loop must get a word in
     async with AsyncExitStack() as stack:
         executor: Engine | Executor
         if is_postgres(settings.process.store):
