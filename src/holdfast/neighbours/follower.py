@@ -23,6 +23,8 @@ _log = logging.getLogger("holdfast")
 
 PATIENCE_SECONDS = 30.0
 """How long a call waits for an owner, and for its answer, before it fails."""
+START_SECONDS = 120.0
+"""How long a process that begins waits for an owner that is still starting, migrating its database or entering its app's lifespan."""
 SERVER_RETURNS_SECONDS = 15.0
 """How long a server process that has left may take to come back to its store before somebody else takes it over."""
 _RETRY_SECONDS = 0.02
@@ -77,12 +79,12 @@ class Follower:
             app.bind(self)  # below the engine that this process may come to have
         self._following = asyncio.create_task(self._follow(), name="holdfast-follower")
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(START_SECONDS):
                 await asyncio.shield(self._ready)
         except TimeoutError:
             await self._leave()
             raise StoreInUseError(
-                f"the process that has {self._store} open did not answer at {self._path} in {self._patience:g} s: "
+                f"the process that has {self._store} open did not answer at {self._path} in {START_SECONDS:g} s: "
                 "is it still starting, or stopped in a debugger? Its id stands in the file that ends in -lock"
             ) from None
         except BaseException:
