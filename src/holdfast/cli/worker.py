@@ -6,6 +6,7 @@ On SQLite it executes calls of the server, which alone has the store. On Postgre
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -56,13 +57,15 @@ async def work(settings: WorkerSettings, apps: Sequence[App]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_reader(settings.lifeline_fd, stop.set)
+    node = is_postgres(settings.process.store)
+    # what an executor does without its server can't be recorded, and whoever has the store next does it again
+    loop.add_reader(settings.lifeline_fd, stop.set if node else _end)
     interpreter = Interpreter()
     interpreter.relax_collector()
     interpreter.switch_sooner()  # bodies that compute are what it is for, and its loop must get a word in
     async with AsyncExitStack() as stack:
         executor: Engine | Executor
-        if is_postgres(settings.process.store):
+        if node:
             executor = await stack.enter_async_context(_node(settings.process, apps))
         else:
             executor = await stack.enter_async_context(_executor(Path(settings.server), apps))
@@ -118,6 +121,14 @@ async def _never() -> AsyncIterator[Control]:
     yield  # pragma: no cover
 
 
+def _end(status: int = 0) -> None:
+    """End at once: threads of bodies that go on would keep the interpreter waiting for them."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 def main(argument: str) -> int:
     """Run until SIGTERM or the end of the server; the exit status."""
     settings = msgspec.json.decode(argument, type=WorkerSettings)
@@ -140,4 +151,4 @@ def main(argument: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    _end(main(sys.argv[1]))
