@@ -43,6 +43,12 @@ class NotRunningError(HoldfastError):
     code = "not_running"
 
 
+class OwnerLostError(NotRunningError):
+    """The process that owned the store is gone or does not answer, and no other took its place in time."""
+
+    code = "owner_lost"
+
+
 class OverloadedError(HoldfastError):
     """The engine holds as much work in memory as it is allowed to. Nothing was accepted; try again later."""
 

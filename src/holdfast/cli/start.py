@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from holdfast.cli.applications import application_options, application_settings
+from holdfast.cli.applications import application_options, application_settings, workers_option
 from holdfast.cli.inngest_options import inngest_options, store_of
 from holdfast.cli.listening import listen
 from holdfast.cli.log_output import LEVELS
@@ -53,6 +53,7 @@ from holdfast.cli.settings import DEFAULT_PORT, DEFAULT_STORE, ProcessSettings, 
     metavar="SECONDS",
     help="How long running steps may take to finish when it stops.",
 )
+@workers_option
 @application_options(poll_interval=0.0, discovery=False)
 @click.option(
     "-l", "--log-level", type=click.Choice(LEVELS), envvar="INNGEST_LOG_LEVEL", default="info", show_default=True
@@ -66,6 +67,7 @@ def command(
     event_keys: tuple[str, ...],
     signing_key: str | None,
     drain: float,
+    workers: int,
     urls: tuple[str, ...],
     poll_interval: float,
     no_poll: bool,
@@ -98,6 +100,7 @@ def command(
         store=store_url(store_of(store, sqlite_dir, postgres_uri)),
         capacity=queue_workers,
         drain_seconds=drain,
+        workers=workers,
         log_level=log_level,
         log_format=log_format,
         **application_settings(urls, poll_interval, no_poll, retry_interval),

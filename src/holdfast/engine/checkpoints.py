@@ -38,7 +38,7 @@ async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: Asy
         return False
     if request.generation_id and request.generation_id != item.epoch:
         return False
-    fn = host.applications.functions.get(run.function_id)
+    fn = driver.function(run.function_id)
     event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
     if fn is None or event is None:
         return False

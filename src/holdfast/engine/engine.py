@@ -263,6 +263,8 @@ class Engine:
                     self.intake.router.add(trigger.event, function_id, version, trigger.expression)
             if fn.flow is not None:
                 self.intake.control(fn.flow, fn.model_of)
+        if self.driver.workers is not None and self.driver.workers.take_new:
+            self.intake.remote.update(self._by_id)
         if self.app_errors:
             self._route_absent()
         self._slugs = self.store.slugs()

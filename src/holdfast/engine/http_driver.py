@@ -30,6 +30,7 @@ from holdfast.engine.operations import RunFailure, Translator, error_json
 from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.engine.remote_limits import check_limits, check_progress
 from holdfast.engine.remote_run import RemoteRun
+from holdfast.engine.workers import Workers, call_worker, worker_function
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
 from holdfast.wire.errors import WireError
@@ -62,6 +63,21 @@ class HttpDriver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: dict[bytes, RemoteRun] = {}
         self._session: aiohttp.ClientSession | None = None
+        self.workers: Workers | None = None
+        """Processes of this host that execute the functions of this node's own apps."""
+        self._own: dict[int, RemoteFunction] = {}
+
+    def function(self, function_id: int) -> RemoteFunction | None:
+        """A function that is executed by calling an application, or one of this node's own that a worker executes."""
+        return self._host.applications.functions.get(function_id) or self._own_function(function_id)
+
+    def _own_function(self, function_id: int) -> RemoteFunction | None:
+        fn = self._host.function_by_id(function_id)
+        if fn is None or self.workers is None:
+            return None
+        if function_id not in self._own:
+            self._own[function_id] = worker_function(fn)
+        return self._own[function_id]
 
     @property
     def in_flight(self) -> int:
@@ -96,9 +112,10 @@ class HttpDriver:
 
     async def _execute(self, leased: Leased) -> None:
         host = self._host
-        fn = host.applications.functions.get(leased.run.function_id)
+        fn = self.function(leased.run.function_id)
         if fn is None:
-            return  # it was archived meanwhile; its lease ends with this boot
+            self._nobody(leased)  # its lease ends with this boot
+            return
         try:
             remote = self._calls[leased.item.id] = await self._load(leased, fn)
             host.metrics.of(fn.id).started += leased.item.epoch == 1 and leased.item.id == leased.run.id
@@ -109,6 +126,15 @@ class HttpDriver:
             _log.warning("run %s could not be moved forward: %s", ulid_text(leased.run.id), error)
         finally:
             self._calls.pop(leased.item.id, None)
+
+    def _nobody(self, leased: Leased) -> None:
+        if self._host.function_by_id(leased.run.function_id) is not None:
+            _log.error(
+                "run %s of %s began in a worker process, or while its app was called over HTTP, and can't go on inside this one: "
+                "run `holdfast start` until it has ended, or cancel it",
+                ulid_text(leased.run.id),
+                self._host.slug_of(leased.run.function_id),
+            )
 
     def recorded(self, item_id: bytes, steps: Sequence[StepRow]) -> None:
         """Steps were recorded while a call goes on that they came from."""
@@ -143,7 +169,8 @@ class HttpDriver:
             await self._fail(remote, StepFailure(message="the event of this run is no longer stored"), b"null")
             return
         try:
-            answer = await self._call(remote)
+            employed = self.workers if remote.fn.id in self._own else None
+            answer = await (self._call(remote) if employed is None else call_worker(self._host, employed, remote))
         except Unreachable as error:
             failure = StepFailure("Error", str(error))
             output = msgspec.json.encode({"error": {"error": str(error), "name": "Error", "message": str(error)}})
