@@ -48,7 +48,7 @@ async def test_the_payloads_are_the_protocols(engine_for, query):
 
     async with engine_for(app, linger_ms=0) as engine:
         done = await app.start(work, Go(n=1), id="mine")
-        await done.result(timeout=5)
+        await done.result(timeout=60)
         failed = await app.start(work, Go(n=-1))
         await engine.idle()
         cancelled = await app.start(work, Go(n=200))
@@ -109,7 +109,7 @@ async def test_each_can_be_a_trigger_with_a_condition(engine_for):
         seen.append(f"cancelled {ctx.event.data.function_id}")
 
     async with engine_for(app, linger_ms=0) as engine:
-        await (await app.start(app.functions["work"], Go(n=7))).result(timeout=5)
+        await (await app.start(app.functions["work"], Go(n=7))).result(timeout=60)
         long = await app.start(app.functions["work"], Go(n=200))
         await engine.idle()
         await long.cancel()
@@ -161,7 +161,7 @@ async def test_a_run_can_wait_for_the_end_of_another(engine_for):
         handle = await app.start(waiting, {})
         await engine.idle()
         await app.start(app.functions["work"], Go(n=5))
-        assert await handle.result(timeout=5) == {"n": 5}
+        assert await handle.result(timeout=60) == {"n": 5}
 
 
 async def test_sessions_travel_to_what_follows(engine_for, query):

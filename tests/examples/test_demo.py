@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from running_shop import free_port
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -96,7 +96,7 @@ def test_it_goes_on_until_it_is_interrupted(tmp_path):
         assert {"ok"} == set(rows(output).values()), output
         page = httpx.get(f"http://127.0.0.1:{demo.inbox}/").text
         known = int(re.search(r"Inbox: (\d+) e-mails", page)[1])
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 60
         while httpx.get(f"http://127.0.0.1:{demo.inbox}/api/count").json()["count"] <= known:
             assert time.monotonic() < deadline, "no further mail came"
             time.sleep(0.1)
