@@ -174,6 +174,7 @@ def history(server: Server, run_id: str) -> str:
     return json.dumps(server.get(f"/v1/runs/{run_id}/steps")["attempts"])
 
 
+@pytest.mark.protocol("call.strange")
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_answer_is_tried_again_and_says_why(server, odd, name):
     odd.answers[name], reason = STRANGE[name]
@@ -187,6 +188,7 @@ def test_a_strange_answer_is_tried_again_and_says_why(server, odd, name):
     assert len(server.get(f"/v1/runs/{run['run_id']}/steps")["attempts"]) == 3
 
 
+@pytest.mark.protocol("call.finished", "call.redirect")
 @pytest.mark.parametrize("name", FINE)
 def test_an_unusual_answer_is_understood(server, odd, name):
     odd.answers[name] = FINE[name]
@@ -203,6 +205,7 @@ def test_a_step_that_is_reported_again_and_again(server, odd):
     assert server.steps(run["run_id"])["s"]["output"] == 1
 
 
+@pytest.mark.protocol("call.strange")
 def test_an_application_that_is_not_there(server):
     url = f"http://127.0.0.1:{free_port()}/api/inngest"
     step = {"id": "step", "name": "step", "runtime": {"type": "http", "url": f"{url}?fnId=gone-fn&stepId=step"}, "retries": {"attempts": 1}}
@@ -214,6 +217,7 @@ def test_an_application_that_is_not_there(server):
     assert run["output"]["error"]["message"].startswith("Unable to reach SDK URL")
 
 
+@pytest.mark.protocol("register.refused")
 @pytest.mark.parametrize(
     ("sdk", "status"),
     [("inngest-js:v3.22.0", 400), ("js:v3.53.1", 400), ("js:v3.54.0", 200), ("js:v3.21.9", 200), ("js:v4.0.0", 200), ("py:v3.30.0", 200)],
@@ -225,12 +229,14 @@ def test_versions_of_an_sdk_that_are_refused(server, odd, sdk, status):
         assert answer.json()["code"] == "sdk_version_denied"
 
 
+@pytest.mark.protocol("auth.kind")
 def test_a_server_of_another_kind_is_refused(server, odd):
     answer = server.http.post("/fn/register", json=odd.document, headers={"X-Inngest-Expected-Server-Kind": "cloud"})
     assert answer.status_code == 400
     assert answer.json()["error"] == "Expected server kind cloud, got dev"
 
 
+@pytest.mark.protocol("checkpoint.async")
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -251,6 +257,7 @@ def test_checkpoints_that_can_not_be_recorded(server, odd, body, status, code):
     assert server.steps(run["run_id"]) == {}
 
 
+@pytest.mark.protocol("checkpoint.stale")
 def test_a_checkpoint_counts_only_for_the_call_it_came_from(server, odd):
     go_on = threading.Event()
 
@@ -304,6 +311,7 @@ def mutated(rng: random.Random) -> bytes:
     return bytes(raw)
 
 
+@pytest.mark.protocol("call.strange")
 def test_random_answers_never_stop_a_run_nor_the_server(server, odd):
     rng = random.Random(20_260_101)
     count = 150

@@ -118,6 +118,7 @@ async def test_a_key_is_needed(start: Start):
 
 
 class TestCancellations:
+    @pytest.mark.protocol("v1.cancellations", "run.cancel")
     async def test_the_protocols_form(self, start: Start):
         async with start() as server:
             await waiting(server, 2)
@@ -136,6 +137,7 @@ class TestCancellations:
             statuses = sorted(run["status"] for run in await get(server, "/v1/runs"))
             assert statuses == ["Cancelled", "Waiting"]
 
+    @pytest.mark.protocol("v1.cancellations")
     async def test_a_function_by_its_uuid_and_runs_before_a_moment(self, start: Start):
         async with start() as server:
             await waiting(server, 1)

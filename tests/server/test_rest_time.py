@@ -57,6 +57,7 @@ async def waiting_run(app, engine, signal: str) -> str:
 
 
 class TestSignals:
+    @pytest.mark.protocol("v1.signals")
     async def test_the_run_that_waits_is_resumed_and_answered(self, server):
         app, engine, http, _ = server
         run_id = await waiting_run(app, engine, "approve")
@@ -65,6 +66,7 @@ class TestSignals:
         assert await app.handle(run_id).result(timeout=60) == {"n": 1}
         assert [(e.action, e.target, e.detail) for e in await engine.reader.audit()] == [("signal.send", "approve", run_id)]
 
+    @pytest.mark.protocol("v1.signals")
     async def test_nobody_waits(self, server):
         _, _, http, _ = server
         answer = await http.post("/v1/signals", json={"signal": "approve", "data": {}})

@@ -90,8 +90,14 @@ class StoreInUseError(StoreError):
     code = "store_in_use"
 
 
+class StoreNotEmptyError(StoreError):
+    """A copy or a backup would have to go where something is already."""
+
+    code = "store_not_empty"
+
+
 class StoreVersionError(StoreError):
-    """The database was written by a newer holdfast than this one."""
+    """The database was written by a newer holdfast than this one, or older nodes are at work that a migration would break."""
 
     code = "store_too_new"
 

@@ -28,6 +28,9 @@ COMMANDS = {
     "resume": ("holdfast.cli.resume", "End a pause."),
     "flush": ("holdfast.cli.flush", "Start debounces and batches without waiting."),
     "keys": ("holdfast.cli.keys", "Make the keys that production needs."),
+    "migrate": ("holdfast.cli.migrate", "Move to another database."),
+    "backup": ("holdfast.cli.backup", "Back a store up, also while it is used."),
+    "restore": ("holdfast.cli.restore", "Bring a backup back."),
     "doctor": ("holdfast.cli.doctor", "Say what is wrong, and how to mend it."),
     "version": ("holdfast.cli.version", "Print versions, for a bug report."),
 }

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from holdfast.base.errors import ConfigurationError, HoldfastError
@@ -128,11 +129,13 @@ class ServerProcess:
         return [] if found is None else [found]
 
     async def _enter_engine(self, stack: AsyncExitStack, loaded: Loaded) -> Engine:
-        interval = self._settings.retry_interval
+        interval, capacity = self._settings.retry_interval, self._settings.capacity
         options = EngineOptions(
             drain_seconds=self._settings.drain_seconds,
             retry_interval_ms=None if interval is None else round(interval * 1000),
         )
+        if capacity is not None:
+            options = replace(options, capacity=capacity)
         try:
             engine = build_engine(loaded.apps, self._settings.store, options=options, app_errors=loaded.problems)
             return await stack.enter_async_context(engine)

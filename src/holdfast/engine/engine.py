@@ -40,6 +40,7 @@ from holdfast.engine.cluster import Cluster
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
+from holdfast.engine.endpoints import Endpoints
 from holdfast.engine.flow_control import FlowControl
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
@@ -161,6 +162,7 @@ class Engine:
         self.flow_control = FlowControl(self)
         self.applications = Applications(self)
         self.driver = HttpDriver(self)
+        self.endpoints = Endpoints(self, self.applications, self.driver)
         self.step_limits: dict[int, int] = {}
         """Steps that a run of a function may have, where that was changed."""
         self.state_limits: dict[int, int] = {}
@@ -373,6 +375,7 @@ class Engine:
             await asyncio.gather(*(live.hand_back(self.clock.now()) for live in late), return_exceptions=True)
             for live in late:
                 live.abandon()
+            await self.driver.stop(0)
         await self.store.group.drain()
 
     async def __aenter__(self) -> Self:

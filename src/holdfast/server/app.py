@@ -19,9 +19,11 @@ from holdfast.server import (
     rest_apps,
     rest_bulk,
     rest_checkpoint,
+    rest_endpoints,
     rest_events,
     rest_flow,
     rest_runs,
+    rest_telemetry,
     rest_testing,
     rest_time,
     rest_v2,
@@ -77,7 +79,7 @@ def build_app(engine: Engine, settings: ServerSettings) -> Starlette:
     guard = SessionGuard(access)
     app = Starlette(
         routes=[
-            *_server_routes(api, guard, EventsApi(engine, settings, access, budget)),
+            *_server_routes(api, guard, EventsApi(engine, settings, access, budget, api.receipts)),
             *dashboard_routes(engine, guard, asker=api.asker),
         ],
         middleware=[
@@ -191,6 +193,8 @@ OPERATIONS = tuple(
             *rest_time.OPERATIONS,
             *rest_apps.OPERATIONS,
             *rest_checkpoint.OPERATIONS,
+            *rest_endpoints.OPERATIONS,
+            *rest_telemetry.OPERATIONS,
             *gql.OPERATIONS,
             *rest_v2.OPERATIONS,
             *rest_testing.OPERATIONS,

@@ -18,6 +18,7 @@ from holdfast.engine.engine import Engine
 from holdfast.server.access import Access, identity_of
 from holdfast.server.errors import ApiError
 from holdfast.server.metrics import HttpMetrics
+from holdfast.server.receipts import Receipts
 from holdfast.server.settings import ServerSettings
 from holdfast.server.shapes import Metadata
 from holdfast.server.syncing import Asker
@@ -35,6 +36,7 @@ class Api:
     access: Access
     metrics: HttpMetrics
     asker: Asker
+    receipts: Receipts = field(default_factory=Receipts)
 
     def answer(self, data: Any, *, next_cursor: str | None = None) -> Response:
         """The success envelope (protocol section 1.5)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from holdfast.sdk.events import Event as EventModel
 from holdfast.sdk.functions import Function as SdkFunction
 from holdfast.sdk.sender import Outgoing
 from holdfast.server.errors import ApiError, ErrorBody
-from holdfast.server.flow_shapes import Skip, skip_of
+from holdfast.server.flow_shapes import MatchedWait, Skip, matched_wait_of, skip_of
 from holdfast.server.ingest import parse_payload
 from holdfast.server.metrics import metrics_response
 from holdfast.server.operation import (
@@ -66,7 +67,9 @@ async def list_events(api: Api, request: Request) -> Response:
         received_after=read_moment(request, "received_after"),
         received_before=read_moment(request, "received_before"),
     )
-    return api.answer([event_of(row) for row in rows], next_cursor=cursor)
+    # a client that doesn't hear the answer sends again: that is listed as often as it came in, and stored once
+    received = [row for row in rows for _ in range(api.receipts.of(row.internal_id))]
+    return api.answer([event_of(row) for row in received], next_cursor=cursor)
 
 
 async def get_event(api: Api, request: Request) -> Response:
@@ -82,7 +85,13 @@ async def get_event_skips(api: Api, request: Request) -> Response:
     event = await _event(api, request)
     runs = await api.engine.reader.event_runs(event.internal_id)
     skips = await api.engine.reader.event_skips(event.internal_id)
-    return api.answer([skip_of(skip) for skip in reasons(event, runs, skips)])
+    matched = await api.engine.reader.matched_waits(event.internal_id)
+    return api.answer([skip_of(skip) for skip in reasons(event, runs, skips, matched)])
+
+
+async def get_event_matches(api: Api, request: Request) -> Response:
+    event = await _event(api, request)
+    return api.answer([matched_wait_of(one) for one in await api.engine.reader.matched_waits(event.internal_id)])
 
 
 async def _event(api: Api, request: Request) -> EventView:
@@ -192,6 +201,8 @@ async def dev(api: Api, _request: Request) -> Response:
                     "slug": row.slug,
                     "appName": row.app,
                     "config": row.config,
+                    "triggers": _triggers(row.config),
+                    "steps": _steps(row.config),
                 }
                 for row in rows
                 if not row.archived
@@ -203,6 +214,15 @@ async def dev(api: Api, _request: Request) -> Response:
             "features": {},
         }
     )
+
+
+def _triggers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in one.items() if value is not None} for one in config.get("triggers") or ()]
+
+
+def _steps(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    steps = (config.get("steps") or {}).values()
+    return [{"id": one.get("id"), "name": one.get("name"), "uri": (one.get("runtime") or {}).get("url")} for one in steps]
 
 
 # -- the table -------------------------------------------------------------------------------------------------------
@@ -261,9 +281,20 @@ OPERATIONS = (
         group="Events",
         handler=get_event_skips,
         summary="List the functions an event did not start, and why",
-        description="Those it will start later, debounced or in a batch, included. Never empty for an event that started nothing.",
+        description="Those it will start later, debounced or in a batch, included. Never empty for an event that nothing came of.",
         params=(_INTERNAL_ID,),
         answers={200: Answer("Reasons.", list[Skip]), 400: _BAD_ID, 404: _NO_EVENT},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/events/{internal_id}/matches",
+        id="getEventMatches",
+        group="Events",
+        handler=get_event_matches,
+        summary="List the runs that waited for an event",
+        description="Those that went on with it, and those that it cancelled; up to 100.",
+        params=(_INTERNAL_ID,),
+        answers={200: Answer("Runs.", list[MatchedWait]), 400: _BAD_ID, 404: _NO_EVENT},
     ),
     Operation(
         method="GET",

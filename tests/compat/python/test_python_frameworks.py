@@ -35,6 +35,7 @@ def server(start_holdfast):
         process.stdout.close()
 
 
+@pytest.mark.protocol("register.adapters")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_ten_functions(server, framework):
     outputs = {

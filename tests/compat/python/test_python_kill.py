@@ -81,6 +81,7 @@ def interrupted():
     served.stop()
 
 
+@pytest.mark.protocol("run.restart")
 def test_runs_go_on_after_the_server_was_killed(interrupted, start_holdfast, tmp_path):
     port, app_url, seen, gate = interrupted
     options = {"port": port, "store": "sqlite:///kill.db", "directory": tmp_path}
