@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import parity_functions
 import pytest
-from live_server import Server, free_port, until
+from live_server import Server, until
+from ports import free_port
 from parity_functions import CASES, Case
 from served import Uvicorn
 from starlette.applications import Starlette

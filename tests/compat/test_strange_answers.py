@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live_server import Server, free_port, output_of, until
+from live_server import Server, output_of, until
+from ports import free_port
 
 SDK = "X-Inngest-Sdk: py:v0.5.19\r\nX-Inngest-Req-Version: 2\r\n"
 HASH = "a" * 40

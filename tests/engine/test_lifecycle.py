@@ -49,7 +49,7 @@ async def test_the_payloads_are_the_protocols(engine_for, query):
 
     async with engine_for(app, linger_ms=0) as engine:
         done = await app.start(work, Go(n=1), id="mine")
-        await done.result(timeout=5)
+        await done.result(timeout=60)
         failed = await app.start(work, Go(n=-1))
         await engine.idle()
         cancelled = await app.start(work, Go(n=200))
@@ -111,7 +111,7 @@ async def test_each_can_be_a_trigger_with_a_condition(engine_for):
         seen.append(f"cancelled {ctx.event.data.function_id}")
 
     async with engine_for(app, linger_ms=0) as engine:
-        await (await app.start(app.functions["work"], Go(n=7))).result(timeout=5)
+        await (await app.start(app.functions["work"], Go(n=7))).result(timeout=60)
         long = await app.start(app.functions["work"], Go(n=200))
         await engine.idle()
         await long.cancel()
@@ -165,7 +165,7 @@ async def test_a_run_can_wait_for_the_end_of_another(engine_for):
         handle = await app.start(waiting, {})
         await engine.idle()
         await app.start(app.functions["work"], Go(n=5))
-        assert await handle.result(timeout=5) == {"n": 5}
+        assert await handle.result(timeout=60) == {"n": 5}
 
 
 @pytest.mark.protocol("events.labels")

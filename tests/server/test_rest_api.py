@@ -178,7 +178,7 @@ class TestRuns:
     async def test_what_a_run_waits_for_can_be_read(self, start: Start):
         async with start() as server:
             run_id = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (run := (await get(server, f"/v1/runs/{run_id}/steps"))["data"])["run"]["status"] != "Waiting":
                     await asyncio.sleep(0)
             (step,) = run["steps"]
@@ -191,7 +191,7 @@ class TestRuns:
             async with server.http.stream("GET", f"/v1/runs/{run_id}/stream") as response:
                 assert response.headers["content-type"].startswith("text/event-stream")
                 assert response.headers["x-accel-buffering"] == "no"
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     async for line in response.aiter_lines():
                         if line.startswith("data: "):
                             seen.append(json.loads(line[6:])["status"])

@@ -40,7 +40,7 @@ async def failed(server: Running, message: str, count: int = 1) -> list[str]:
 async def over(server: Running, bulk_id: str) -> Any:
     with server.engine.notices.subscribe() as notices:
         while (bulk := await get(server, f"/v1/bulk/{bulk_id}"))["state"] == "running":
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await anext(aiter(notices))
     return bulk
 

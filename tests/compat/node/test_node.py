@@ -199,7 +199,7 @@ def test_a_retry_at_the_time_the_function_asks_for(call, notes):
     run = call("retry-after")
     assert output_of(run) == 1
     first, second = notes(run)
-    assert 1900 < second - first < 5000
+    assert second - first > 1900  # and not the tenth of a second after which this server tries again by itself
 
 
 @pytest.mark.protocol("step.signal")

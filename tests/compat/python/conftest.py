@@ -14,7 +14,8 @@ import fastapi
 import inngest
 import inngest.fast_api
 import pytest
-from live_server import Server, free_port
+from live_server import Server
+from ports import free_port
 from sdk_flow import flow_functions
 from sdk_steps import step_functions
 from served import Uvicorn

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from live_server import error_of, free_port, output_of
+from live_server import error_of, output_of
+from ports import free_port
 
 FRAMEWORKS = ("flask", "django")
 

@@ -9,7 +9,8 @@ import httpx
 import inngest
 import inngest.fast_api
 import pytest
-from live_server import free_port, output_of, until
+from live_server import output_of, until
+from ports import free_port
 from sdk_steps import step_functions
 from served import Uvicorn
 from watched import Watched
