@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live_server import Server, free_port, output_of, until
+from live_server import Server, output_of, until
+from ports import free_port
 
 SDK = "X-Inngest-Sdk: py:v0.5.19\r\nX-Inngest-Req-Version: 2\r\n"
 HASH = "a" * 40
@@ -193,6 +194,7 @@ def history(server: Server, run_id: str) -> str:
     return json.dumps(server.get(f"/v1/runs/{run_id}/steps")["attempts"])
 
 
+@pytest.mark.protocol("call.strange")
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_answer_is_tried_again_and_says_why(server, odd, name):
     odd.answers[name], reason = STRANGE[name]
@@ -217,6 +219,7 @@ def test_large_answers_are_not_held(server, odd):
     assert server.peak_memory() - before < 400_000_000, "twenty answers, of which 200 MB each were on offer"
 
 
+@pytest.mark.protocol("call.finished", "call.redirect")
 @pytest.mark.parametrize("name", FINE)
 def test_an_unusual_answer_is_understood(server, odd, name):
     odd.answers[name] = FINE[name]
@@ -233,6 +236,7 @@ def test_a_step_that_is_reported_again_and_again(server, odd):
     assert server.steps(run["run_id"])["s"]["output"] == 1
 
 
+@pytest.mark.protocol("call.strange")
 def test_an_application_that_is_not_there(server):
     url = f"http://127.0.0.1:{free_port()}/api/inngest"
     step = {"id": "step", "name": "step", "runtime": {"type": "http", "url": f"{url}?fnId=gone-fn&stepId=step"}, "retries": {"attempts": 1}}
@@ -244,6 +248,7 @@ def test_an_application_that_is_not_there(server):
     assert run["output"]["error"]["message"].startswith("Unable to reach SDK URL")
 
 
+@pytest.mark.protocol("register.refused")
 @pytest.mark.parametrize(
     ("sdk", "status"),
     [("inngest-js:v3.22.0", 400), ("js:v3.53.1", 400), ("js:v3.54.0", 200), ("js:v3.21.9", 200), ("js:v4.0.0", 200), ("py:v3.30.0", 200)],
@@ -255,12 +260,14 @@ def test_versions_of_an_sdk_that_are_refused(server, odd, sdk, status):
         assert answer.json()["code"] == "sdk_version_denied"
 
 
+@pytest.mark.protocol("auth.kind")
 def test_a_server_of_another_kind_is_refused(server, odd):
     answer = server.http.post("/fn/register", json=odd.document, headers={"X-Inngest-Expected-Server-Kind": "cloud"})
     assert answer.status_code == 400
     assert answer.json()["error"] == "Expected server kind cloud, got dev"
 
 
+@pytest.mark.protocol("checkpoint.async")
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -281,6 +288,7 @@ def test_checkpoints_that_can_not_be_recorded(server, odd, body, status, code):
     assert server.steps(run["run_id"]) == {}
 
 
+@pytest.mark.protocol("checkpoint.stale")
 def test_a_checkpoint_counts_only_for_the_call_it_came_from(server, odd):
     go_on = threading.Event()
 
@@ -334,6 +342,7 @@ def mutated(rng: random.Random) -> bytes:
     return bytes(raw)
 
 
+@pytest.mark.protocol("call.strange")
 def test_random_answers_never_stop_a_run_nor_the_server(server, odd):
     rng = random.Random(20_260_101)
     count = 150

@@ -45,6 +45,7 @@ async def token(server: Running) -> str:
 
 
 class TestEveryRoute:
+    @pytest.mark.protocol("auth.closed")
     async def test_without_credentials(self, start: Start):
         async with start(**PRODUCTION) as server:
             routes = [(method, some_path(path)) for method, path in every_route(server.serving.app.routes)]
@@ -55,6 +56,8 @@ class TestEveryRoute:
                 if (method, path) in PUBLIC:
                     assert response.status_code < 500, (method, path)
                     assert "Authentication failed" not in response.text, (method, path)
+                elif path.endswith("/output"):
+                    assert (response.status_code, response.json()["code"]) == (401, "token_refused"), (method, path)
                 elif path.startswith("/e/"):
                     assert (
                         response.status_code in {401, 204}
@@ -69,6 +72,7 @@ class TestEveryRoute:
                     else:
                         assert page.status_code == 401, (method, path)
 
+    @pytest.mark.protocol("auth.closed")
     async def test_paths_that_are_no_route_are_closed_as_well(self, start: Start):
         async with start(**PRODUCTION) as server:
             for path in (
@@ -98,6 +102,7 @@ class TestEveryRoute:
 
 
 class TestSigningKeys:
+    @pytest.mark.protocol("auth.key")
     @pytest.mark.parametrize("key", [SIGNING_KEY, FALLBACK_KEY], ids=["current", "fallback"])
     async def test_every_form_is_accepted(self, start: Start, key):
         plain = key.rpartition("-")[2]
@@ -110,6 +115,7 @@ class TestSigningKeys:
                 await server.http.get("/v1/runs", headers={"authorization": f"bearer   {plain}"})
             ).status_code == 200
 
+    @pytest.mark.protocol("auth.key")
     async def test_nothing_else_is(self, start: Start):
         async with start(**PRODUCTION) as server:
             for authorization in [

@@ -55,6 +55,12 @@ class NotRunningError(HoldfastError):
     code = "not_running"
 
 
+class OwnerLostError(NotRunningError):
+    """The process that owned the store is gone or does not answer, and no other took its place in time."""
+
+    code = "owner_lost"
+
+
 class OverloadedError(HoldfastError):
     """The engine holds as much work in memory as it is allowed to. Nothing was accepted; try again later."""
 
@@ -102,8 +108,14 @@ class StoreInUseError(StoreError):
     code = "store_in_use"
 
 
+class StoreNotEmptyError(StoreError):
+    """A copy or a backup would have to go where something is already."""
+
+    code = "store_not_empty"
+
+
 class StoreVersionError(StoreError):
-    """The database was written by a newer holdfast than this one."""
+    """The database was written by a newer holdfast than this one, or older nodes are at work that a migration would break."""
 
     code = "store_too_new"
 

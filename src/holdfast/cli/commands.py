@@ -30,6 +30,9 @@ COMMANDS = {
     "flush": ("holdfast.cli.flush", "Start debounces and batches without waiting."),
     "audit": ("holdfast.cli.audit", "List what was changed, by whom and from where."),
     "keys": ("holdfast.cli.keys", "Make the keys that production needs."),
+    "migrate": ("holdfast.cli.migrate", "Move to another database."),
+    "backup": ("holdfast.cli.backup", "Back a store up, also while it is used."),
+    "restore": ("holdfast.cli.restore", "Bring a backup back."),
     "doctor": ("holdfast.cli.doctor", "Say what is wrong, and how to mend it."),
     "version": ("holdfast.cli.version", "Print versions, for a bug report."),
 }

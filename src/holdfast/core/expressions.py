@@ -136,6 +136,12 @@ def _with_null(value: Any, path: tuple[str, ...]) -> Any:
     return {**value, head: filled}
 
 
+def compiler_said(error: ConfigurationError) -> str:
+    """What the compiler says of an expression that isn't valid, in the form in which the protocol's tools know it."""
+    text = str(error.__cause__ or error)
+    return text[max(0, text.find("ERROR: ")) :].replace("\n| ", "\n | ")
+
+
 @lru_cache(maxsize=4096)
 def compile_expression(source: str) -> Expression:
     """The compiled form of an expression.

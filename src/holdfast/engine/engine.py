@@ -40,6 +40,7 @@ from holdfast.engine.cluster import Cluster
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
+from holdfast.engine.endpoints import Endpoints
 from holdfast.engine.flow_control import FlowControl
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
@@ -165,6 +166,7 @@ class Engine:
         self.applications = Applications(self)
         self.outbound = Outbound(self.options.private_networks or EVERYTHING)
         self.driver = HttpDriver(self)
+        self.endpoints = Endpoints(self, self.applications, self.driver)
         self.step_limits: dict[int, int] = {}
         """Steps that a run of a function may have, where that was changed."""
         self.state_limits: dict[int, int] = {}
@@ -265,6 +267,8 @@ class Engine:
                     self.intake.router.add(trigger.event, function_id, version, trigger.expression)
             if fn.flow is not None:
                 self.intake.control(fn.flow, fn.model_of)
+        if self.driver.workers is not None and self.driver.workers.take_new:
+            self.intake.remote.update(self._by_id)
         if self.app_errors:
             self._route_absent()
         self._slugs = self.store.slugs()
@@ -377,6 +381,7 @@ class Engine:
             await asyncio.gather(*(live.hand_back(self.clock.now()) for live in late), return_exceptions=True)
             for live in late:
                 live.abandon()
+            await self.driver.stop(0)
         await self.store.group.drain()
 
     async def __aenter__(self) -> Self:

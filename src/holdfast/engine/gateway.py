@@ -49,7 +49,8 @@ def _requested(
     url = options.get("url")
     if not isinstance(url, str):
         raise RequestFailed(f"a request needs an http or https address, not {url!r:.100}")
-    headers = {str(name): str(value) for name, value in (options.get("headers") or {}).items()}
+    # written as programs expect that look at case; to all others it is the same
+    headers = {str(name).title(): str(value) for name, value in (options.get("headers") or {}).items()}
     body = options.get("body")
     if kind == StepKind.AI:
         headers, url = _authorised(headers, url, options)
@@ -76,7 +77,7 @@ def _authorised(headers: dict[str, str], url: str, options: dict[str, Any]) -> t
     key = options.get("auth_key") or ""
     match options.get("format"):
         case "anthropic":
-            headers = {"x-api-key": key, "anthropic-version": "2023-06-01", **headers}
+            headers = {"X-Api-Key": key, "Anthropic-Version": "2023-06-01", **headers}
         case "gemini":
             url += ("&" if "?" in url else "?") + f"key={key}"
         case "bedrock":

@@ -11,7 +11,7 @@ from holdfast.base.errors import ConfigurationError
 from holdfast.base.ids import derived_id, ulid_text
 from holdfast.base.limits import MAX_INVOKE_MS, MAX_WAIT_MS
 from holdfast.base.masks import hide_credentials
-from holdfast.core.expressions import compile_expression
+from holdfast.core.expressions import compile_expression, compiler_said
 from holdfast.core.ingest import Incoming, event_json, wait_lookup
 from holdfast.core.matching import same_field
 from holdfast.core.remote import TIMED_KINDS, Operation
@@ -280,7 +280,7 @@ def _check_expression(expression: str) -> None:
                     "error": f"InvalidExpression: {message}",
                     "name": "InvalidExpression",
                     "message": message,
-                    "stack": f"error compiling expression: {error}",
+                    "stack": f"error compiling expression: {compiler_said(error)}",
                 }
             },
         ) from error

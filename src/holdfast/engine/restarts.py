@@ -65,6 +65,8 @@ def _match_again(
     host: Host, run: RunRow, fn: Registered | RemoteFunction, event: EventRow, run_id: bytes, *, origin: int
 ) -> Match:
     match = host.intake.match(event, run_id, fn.id, fn.version, origin=origin, parent_id=run.id)
+    if isinstance(fn, Registered):
+        match.remote = run.remote is not None  # the steps that it takes over are recorded in one way or the other
     if match.admission is not None:
         match.admission.restarted = True
         match.admission.recorded = False

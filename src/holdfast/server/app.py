@@ -21,9 +21,11 @@ from holdfast.server import (
     rest_audit,
     rest_bulk,
     rest_checkpoint,
+    rest_endpoints,
     rest_events,
     rest_flow,
     rest_runs,
+    rest_telemetry,
     rest_testing,
     rest_time,
     rest_v2,
@@ -80,7 +82,7 @@ def build_app(engine: Engine, settings: ServerSettings) -> Starlette:
     guard = SessionGuard(access)
     app = Starlette(
         routes=[
-            *_server_routes(api, guard, EventsApi(engine, settings, access, budget)),
+            *_server_routes(api, guard, EventsApi(engine, settings, access, budget, api.receipts)),
             *dashboard_routes(engine, guard, reader=reader, asker=api.asker),
         ],
         middleware=[
@@ -195,6 +197,8 @@ OPERATIONS = tuple(
             *rest_apps.OPERATIONS,
             *rest_audit.OPERATIONS,
             *rest_checkpoint.OPERATIONS,
+            *rest_endpoints.OPERATIONS,
+            *rest_telemetry.OPERATIONS,
             *gql.OPERATIONS,
             *rest_v2.OPERATIONS,
             *rest_testing.OPERATIONS,

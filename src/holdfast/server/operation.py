@@ -19,6 +19,7 @@ from holdfast.engine.engine import Engine
 from holdfast.server.access import Access, identity_of
 from holdfast.server.errors import ApiError
 from holdfast.server.metrics import HttpMetrics
+from holdfast.server.receipts import Receipts
 from holdfast.server.settings import ServerSettings
 from holdfast.server.shapes import Metadata
 from holdfast.server.syncing import Asker
@@ -39,6 +40,7 @@ class Api:
     asker: Asker
     reader: Reader
     """Reads what is shown, with marked fields masked."""
+    receipts: Receipts = field(default_factory=Receipts)
 
     def answer(self, data: Any, *, next_cursor: str | None = None) -> Response:
         """The success envelope (protocol section 1.5)."""

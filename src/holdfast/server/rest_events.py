@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -66,7 +67,9 @@ async def list_events(api: Api, request: Request) -> Response:
         received_after=read_moment(request, "received_after"),
         received_before=read_moment(request, "received_before"),
     )
-    return api.answer([event_of(row) for row in rows], next_cursor=cursor)
+    # a client that doesn't hear the answer sends again: that is listed as often as it came in, and stored once
+    received = [row for row in rows for _ in range(api.receipts.of(row.internal_id))]
+    return api.answer([event_of(row) for row in received], next_cursor=cursor)
 
 
 async def get_event(api: Api, request: Request) -> Response:
@@ -198,6 +201,8 @@ async def dev(api: Api, _request: Request) -> Response:
                     "slug": row.slug,
                     "appName": row.app,
                     "config": row.config,
+                    "triggers": _triggers(row.config),
+                    "steps": _steps(row.config),
                 }
                 for row in rows
                 if not row.archived
@@ -209,6 +214,15 @@ async def dev(api: Api, _request: Request) -> Response:
             "features": {},
         }
     )
+
+
+def _triggers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in one.items() if value is not None} for one in config.get("triggers") or ()]
+
+
+def _steps(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    steps = (config.get("steps") or {}).values()
+    return [{"id": one.get("id"), "name": one.get("name"), "uri": (one.get("runtime") or {}).get("url")} for one in steps]
 
 
 # -- the table -------------------------------------------------------------------------------------------------------

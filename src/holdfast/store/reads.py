@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -19,7 +19,7 @@ class FunctionView(msgspec.Struct, frozen=True):
     """`<app>-<function id>`, unique."""
     name: str
     version: int
-    config: dict[str, object]
+    config: dict[str, Any]
     """Triggers, retries, limits: the registration document of protocol section 3, with holdfast's own additions."""
     archived: bool
     """No longer part of its app's code."""

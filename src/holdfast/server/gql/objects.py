@@ -231,7 +231,7 @@ class EventNode:
         self.view = view
         self.id = view.internal_id
         self.external_id = view.id
-        self.idempotency_key = view.id if view.id != view.internal_id else None
+        self.idempotency_key = view.id
         self.name = view.name
         self.created_at = self.received_at = view.received_at
         self.occurred_at = view.ts
