@@ -184,9 +184,11 @@ class TestRuns:
             async with server.http.stream("GET", f"/v1/runs/{run_id}/stream") as response:
                 assert response.headers["content-type"].startswith("text/event-stream")
                 assert response.headers["x-accel-buffering"] == "no"
+                name = ""
                 async with asyncio.timeout(20):
                     async for line in response.aiter_lines():
-                        if line.startswith("data: "):
+                        name = line[7:] if line.startswith("event: ") else name
+                        if line.startswith("data: ") and name == "run":
                             seen.append(json.loads(line[6:])["status"])
                             if len(seen) == 1:
                                 await server.send("shop/order.paid", order_id="o1", amount=1)

@@ -27,6 +27,7 @@ from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState
 from holdfast.core.signals import Given, GiveSignal, RecordSignal
 from holdfast.engine import failures, waits
 from holdfast.engine.host import Run
+from holdfast.engine.notices import Notice
 from holdfast.engine.tasks import current_step
 from holdfast.engine.values import value_of
 from holdfast.sdk import inputs
@@ -93,7 +94,15 @@ async def perform(live: Run, call: StepCall[Any]) -> Any:
         if task is not None:
             live.leave_step(task)
     live.finish_call(call)
+    if live.host.notices.followed:
+        _tell_followers(live)
     return result
+
+
+def _tell_followers(live: Run) -> None:
+    """A step has its result: whoever follows the run may look."""
+    if live.run_id in live.host.notices.followed:
+        live.host.notices.publish(Notice("progress", live.run_id, live.fn.id))
 
 
 def _note_new(live: Run, call: StepCall[Any]) -> None:
@@ -280,7 +289,7 @@ async def _attempt_failed(
 async def _send(live: Run, call: SendCall, row: StepRow | None) -> list[str]:
     host = live.host
     now = host.clock.now()
-    outgoing = [live.fn.app.outgoing(event) for event in call.events]
+    outgoing = [live.fn.app.outgoing(event, call.event_id) for event in call.events]
     incoming = host.intake.prepare(outgoing, source=live.run.id)
     ids = [ulid_text(one.event.id) for one in incoming]
     step = StepRow(

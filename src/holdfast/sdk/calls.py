@@ -171,10 +171,14 @@ class InvokeCall(StepCall[T_co]):
 class SendCall(StepCall[list[str]]):
     """`step.send`."""
 
-    __slots__ = ("events",)
+    __slots__ = ("event_id", "events")
 
-    def __init__(self, driver: StepDriver, id: str, events: Sequence[Event | Mapping[str, Any]]) -> None:
+    def __init__(
+        self, driver: StepDriver, id: str, events: Sequence[Event | Mapping[str, Any]], event_id: str | None = None
+    ) -> None:
         self.events = events
+        self.event_id = event_id
+        """The sender's id of the one event there is, where it gives one."""
         super().__init__(driver, id, DEFAULTS)
 
 

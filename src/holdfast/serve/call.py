@@ -19,6 +19,7 @@ import msgspec
 from holdfast.base.errors import NonRetriableError, StepUsageError, Suspended
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
 from holdfast.base.retry import RetryPolicy
+from holdfast.core.reporting import checked
 from holdfast.engine import failures
 from holdfast.engine.tasks import TaskFactory, current_run, current_step
 from holdfast.engine.threads import Bridge
@@ -32,6 +33,7 @@ from holdfast.serve.checkpoints import DISCOVER, Checkpoints, Verdict
 from holdfast.serve.logs import CallLogger
 from holdfast.serve.memos import memo_of, value_of
 from holdfast.serve.place import Place, Served
+from holdfast.serve.progress import ProgressPosts
 from holdfast.serve.turns import Found, Turns
 from holdfast.wire import answers
 from holdfast.wire.answers import Written
@@ -75,6 +77,7 @@ class FunctionCall(Turns):
         self._opcodes: list[Opcode] | None = None
         self._racing: set[asyncio.Future[Any]] = set()
         self._logger: CallLogger | None = None
+        self._progress: ProgressPosts | None = None
 
     # -- what the context asks -----------------------------------------------------------------------------------------
 
@@ -101,6 +104,15 @@ class FunctionCall(Turns):
             self._logger = CallLogger(self.fn.function.id, run, self._replaying)
         return self._logger
 
+    def show_progress(self, fraction: float | None, text: str) -> None:
+        """See `RunScope.show_progress`."""
+        progress = checked(fraction, text, self.place.clock.now())
+        if self.unwinding or (self._replaying() and current_step.get() is None):
+            return
+        if self._progress is None:
+            self._progress = ProgressPosts(self.place.client, self.run_id, self.loop)
+        self._progress.report(progress)
+
     def _replaying(self) -> bool:
         # a call for one planned step repeats what the planning call has logged
         return bool(self.unreached) or (self.target is not None and current_step.get() is None)
@@ -120,6 +132,8 @@ class FunctionCall(Turns):
         finally:
             self.unwinding = True
             await self._drop_tasks()
+        if self._progress is not None:
+            await self._progress.close()
         return answer if self.checkpoints is None else await self.checkpoints.close(answer, self._opcodes)
 
     async def _main(self) -> None:
