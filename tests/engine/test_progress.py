@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from holdfast import App, Context, Event, NonRetriableError, RunFailedError, RunInfo, RunNotFoundError, SyncContext
+from holdfast import (
+    App,
+    Backoff,
+    Context,
+    Event,
+    NonRetriableError,
+    NotRunningError,
+    RunFailedError,
+    RunInfo,
+    RunNotFoundError,
+    SyncContext,
+)
+from holdfast.core.reporting import Report
 
 pytestmark = pytest.mark.anyio
 
@@ -60,8 +72,6 @@ async def test_progress_is_read_while_a_body_goes_on_and_is_whole_at_the_end(eng
 
 
 async def test_progress_between_steps_costs_no_commit_of_its_own(engine_for, monkeypatch):
-    from holdfast.core.reporting import Report
-
     app = App("t")
     reports = []
     decide = Report.decide
@@ -85,8 +95,6 @@ async def test_progress_between_steps_costs_no_commit_of_its_own(engine_for, mon
 
 
 async def test_many_reports_from_a_thread_are_few_writes_and_the_last_one_wins(engine_for, query, monkeypatch):
-    from holdfast.core.reporting import Report
-
     app = App("t")
     written = []
     decide = Report.decide
@@ -221,7 +229,7 @@ async def test_watching_shows_a_failed_attempt_and_its_error(engine_for):
     app = App("t")
     tries = []
 
-    @app.function(Go, retries=1, backoff=__import__("holdfast").Backoff.constant(0.2))
+    @app.function(Go, retries=1, backoff=Backoff.constant(0.2))
     async def work(ctx: Context[Go]) -> None:
         async def flaky() -> None:
             tries.append(1)
@@ -245,8 +253,6 @@ async def test_watching_a_run_that_is_not_there(engine_for):
 
 
 async def test_watching_ends_when_the_engine_stops(engine_for):
-    from holdfast import NotRunningError
-
     app = App("t")
 
     @app.function(Go)

@@ -110,7 +110,7 @@ class FunctionCall(Turns):
         if self.unwinding or (self._replaying() and current_step.get() is None):
             return
         if self._progress is None:
-            self._progress = ProgressPosts(self.place.client, self.run_id, self.loop)
+            self._progress = ProgressPosts(self.place, self.run_id, self.loop)
         self._progress.report(progress)
 
     def _replaying(self) -> bool:

@@ -13,12 +13,14 @@ from typing import Final
 
 from holdfast.base.errors import HoldfastError
 from holdfast.core.reporting import Progress
-from holdfast.serve.client import ServerClient
+from holdfast.serve.place import Place
 from holdfast.wire.metadata import encode_progress, metadata_path
 
 _log = logging.getLogger("holdfast.serve")
 
 INTERVAL_SECONDS: Final = 0.25
+_UNKNOWN: Final = frozenset({404, 405, 501})
+"""What a server answers that has no such route: it is not asked again."""
 _PATIENCE_SECONDS: Final = 2.0
 """How long the end of a call waits for the server to take the last report."""
 
@@ -26,18 +28,17 @@ _PATIENCE_SECONDS: Final = 2.0
 class ProgressPosts:
     """What one call says about its progress. `report` may be called from any thread, the rest from the loop."""
 
-    def __init__(self, client: ServerClient, run_id: str, loop: asyncio.AbstractEventLoop) -> None:
-        self._client = client
+    def __init__(self, place: Place, run_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._place = place
         self._run_id = run_id
         self._loop = loop
         self._said: Progress | None = None
         self._armed = False
-        self._refused = False
         self._posting: asyncio.Task[None] | None = None
 
     def report(self, progress: Progress) -> None:
         """Tell this, instead of what was said before and is not told yet."""
-        if self._refused:
+        if not self._place.tells_progress:
             return
         self._said = progress
         if not self._armed:
@@ -62,19 +63,17 @@ class ProgressPosts:
             return
         try:
             body = encode_progress(said.fraction, said.text)
-            answer = await self._client.post(metadata_path(self._run_id), body, timeout=_PATIENCE_SECONDS)
+            answer = await self._place.client.post(metadata_path(self._run_id), body, timeout=_PATIENCE_SECONDS)
         except HoldfastError as error:
             _log.warning("run %s: its progress could not be told: %s", self._run_id, error)
             return
         if not answer.ok:
-            self._refused = True
-            _log.warning(
-                "run %s: the server does not take the run's progress, which is shown nowhere: %s", self._run_id, answer.reason
-            )
+            self._place.tells_progress = answer.status not in _UNKNOWN
+            _log.warning("run %s: the server does not take its progress, which is shown nowhere: %s", self._run_id, answer.reason)
 
     async def close(self) -> None:
         """Tell what is not told yet. Called before the call is answered, so that nothing of it comes after its end."""
         if self._posting is not None:
             await asyncio.wait({self._posting})
-        if not self._refused:
+        if self._place.tells_progress:
             await self._post()
