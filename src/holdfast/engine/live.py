@@ -250,15 +250,12 @@ class LiveRun(Residence):
         now = self.host.clock.now()
         attempt = self.run.attempt
         options = self.fn.function.options
-        final = failures.is_final(error) or attempt >= options.retries
-        delay = 0 if final else failures.retry_after_ms(error, now)
-        if delay is None:
-            delay = options.backoff.delay_ms(attempt)
+        delay = failures.next_delay_ms(error, options.backoff, attempt, now) if attempt < options.retries else None
         row = AttemptRow(
-            self.run.id, "", attempt, self.run.started_at or now, now, None if final else now + delay, recorded
+            self.run.id, "", attempt, self.run.started_at or now, now, None if delay is None else now + delay, recorded
         )
         await self._drop_tasks()
-        if final:
+        if delay is None:
             self.report(logging.ERROR, "failed for good", error)
             # a step's failure has its own attempts on record
             self._end(Ending(RunStatus.FAILED, error=recorded), None if isinstance(error, StepError) else row)

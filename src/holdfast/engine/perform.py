@@ -259,14 +259,13 @@ async def _attempt_failed(
     first, kept = (started, None) if row is None else (row.started_at, row.data)
     logs: list[Any] = live.take_logs()
     answer: Any
-    if attempt >= retries or failures.is_final(error):
+    policy = call.options.policy(options.backoff)
+    delay = failures.next_delay_ms(error, policy, attempt, now) if attempt < retries else None
+    if delay is None:
         logs.append(AttemptRow(run_id, key, attempt, started, now, None, recorded, given))
         step = StepRow(run_id, key, 0, StepState.FAILED, StepKind.RUN, started, now, attempt, None, kept, recorded)
         answer = await live.host.submit(Record(live.lease, step, logs, fresh=fresh))
     else:
-        delay = failures.retry_after_ms(error, now)
-        if delay is None:
-            delay = (call.options.backoff or options.backoff).delay_ms(attempt)
         due = now + delay
         step = StepRow(run_id, key, 0, StepState.PENDING, StepKind.RUN, first, None, attempt + 1, due, kept)
         failed = AttemptRow(run_id, key, attempt, started, now, due, recorded, given)

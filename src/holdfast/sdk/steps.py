@@ -163,8 +163,10 @@ class _StepBase:
 def _options(
     base: StepOptions, retries: int | RetryPolicy | None, timeout: Duration | None, backoff: RetryPolicy | None
 ) -> StepOptions:
+    transient_only = base.transient_only
     if isinstance(retries, RetryPolicy):
         backoff = backoff or retries
+        transient_only = retries.transient_only
         retries = retries.retries
     if retries is not None and not 0 <= retries <= MAX_RETRIES:
         raise ConfigurationError(f"retries must be 0 to {MAX_RETRIES}, not {retries}")
@@ -172,6 +174,7 @@ def _options(
         base.retries if retries is None else retries,
         base.timeout_ms if timeout is None else duration_ms(timeout),
         base.backoff if backoff is None else backoff,
+        transient_only,
     )
 
 
@@ -203,7 +206,8 @@ class Step(_StepBase):
         """The same steps with options of their own: `ctx.step.options(retries=5).run("x", f)`.
 
         Args:
-            retries: Tries after the first, 0 to 20; or a policy such as `RetryPresets.scraper`, with its own backoff.
+            retries: Tries after the first, 0 to 20; or a policy such as `RetryPresets.scraper`, with its own backoff, which
+                tries only transient errors again.
             timeout: How long one attempt's body may take before it is cancelled and counted as failed.
             backoff: The delays between attempts.
         """

@@ -234,18 +234,18 @@ class FunctionCall(Turns):
         )
 
     def _failed(self, error: BaseException) -> Written:
-        final = failures.is_final(error)
-        self._report_failure("the function", error, final=final)
-        after = None if final else self._retry_after(error, self.fn.function.options.backoff)
-        return answers.failed(reports.failure_of(error), no_retry=final, retry_after=after)
+        again, after = self._again(error, self.fn.function.options.backoff)
+        self._report_failure("the function", error, final=not again)
+        return answers.failed(reports.failure_of(error), no_retry=not again, retry_after=after)
 
     @property
     def _tries(self) -> int:
         """Failed tries, as the server counts them: anew once it has recorded a step."""
         return 0 if self.checkpoints is not None and self.checkpoints.recorded else self.attempt
 
-    def _retry_after(self, error: BaseException, policy: RetryPolicy) -> int | None:
-        return reports.retry_after(error, policy, self._tries, self.place.clock.now())
+    def _again(self, error: BaseException, policy: RetryPolicy) -> tuple[bool, int | None]:
+        """See `reports.again`."""
+        return reports.again(error, policy, self._tries, self.place.clock.now())
 
     def _report_failure(self, what: str, error: BaseException, *, final: bool) -> None:
         _log.log(
@@ -383,11 +383,12 @@ class FunctionCall(Turns):
         backoff = options.backoff
         if isinstance(call, RunCall):
             retries = retries if call.options.retries is None else call.options.retries
-            backoff = call.options.backoff or backoff
-        final = failures.is_final(error) or self._tries >= retries
+            backoff = call.options.policy(backoff)
+        again, after = self._again(error, backoff)
+        final = not again or self._tries >= retries
         self._report_failure(f"step {call.key!r}", error, final=final)
         opcode = reports.failed(call, error, final=final, race=self._is_racing(found))
-        self._end([opcode], retry_after=None if final else self._retry_after(error, backoff))
+        self._end([opcode], retry_after=None if final else after)
 
     def _is_racing(self, found: Found) -> bool:
         return found.task in self._racing
