@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -143,9 +144,10 @@ class RunControl:
 
     async def watch_run(self, run_id: str) -> AsyncIterator[RunInfo]:
         """See `Control.watch_run`."""
-        async for change in follow(self._host, run_id):
-            if change is not None:
-                yield _info(change.run)
+        async with aclosing(follow(self._host, run_id)) as changes:
+            async for change in changes:
+                if change is not None:
+                    yield _info(change.run)
 
     async def list_runs(
         self,

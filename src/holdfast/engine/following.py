@@ -7,7 +7,7 @@ finds what other nodes did, and what no notice tells, such as that a run has gon
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -34,7 +34,7 @@ class RunChange(msgspec.Struct, frozen=True):
 
 async def follow(
     host: Host, run_id: str, *, after: int | None = None, quiet: float | None = None
-) -> AsyncIterator[RunChange | None]:
+) -> AsyncGenerator[RunChange | None, None]:
     """The run as it is, then again at each change; the last has an end.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import msgspec
 from starlette.requests import Request
@@ -49,14 +50,15 @@ async def _messages(api: Api, run_id: str, after: int | None) -> AsyncIterator[b
     yield _RETRY
     seen = after
     try:
-        async for change in follow(api.engine, run_id, after=after, quiet=PING_SECONDS):
-            if change is None:
-                yield b": ping\n\n"
-                continue
-            seen = change.run.steps if seen is None else seen
-            for message in _of_change(change, seen):
-                yield message
-            seen = max([seen, *(step.seq for step in change.steps)])
+        async with aclosing(follow(api.engine, run_id, after=after, quiet=PING_SECONDS)) as changes:
+            async for change in changes:
+                if change is None:
+                    yield b": ping\n\n"
+                    continue
+                seen = change.run.steps if seen is None else seen
+                for message in _of_change(change, seen):
+                    yield message
+                seen = max([seen, *(step.seq for step in change.steps)])
     except (RunNotFoundError, NotRunningError):
         return  # retention was faster, or the server stops: the browser asks again, and is told
 
