@@ -44,6 +44,7 @@ async def send_email(ctx: Context[EmailSend]) -> MailSent:
 async def generate_strategy(ctx: Context[StrategyGenerate]) -> Strategy:
     """Have a text model write a marketing strategy."""
     studio: Studio = ctx.resources
+    ctx.progress(None, "Asking the text model")
     return await ctx.step.run("write", write_strategy, studio.model, ctx.event.data)
 
 
@@ -51,7 +52,7 @@ async def generate_strategy(ctx: Context[StrategyGenerate]) -> Strategy:
 async def export_pdf(ctx: Context[ExportPdf]) -> Exported:
     """Write a document as PDF. The file belongs to the run: written again, it is the same one."""
     studio: Studio = ctx.resources
-    return await ctx.step.run("render", studio.exporter.export, ctx.event.data, ctx.run_id)
+    return await ctx.step.run("render", studio.exporter.export, ctx.event.data, ctx.run_id, ctx.progress)
 
 
 @app.function(WebhookDeliver, retries=DELIVERY)
@@ -62,6 +63,7 @@ async def deliver_webhook(ctx: Context[WebhookDeliver]) -> Delivered:
     # fixed by the first attempt, so that a repetition is byte for byte the same report
     at = await ctx.now()
     delivery = Delivery(wanted.url, ctx.run_id, wanted.event, at, wanted.payload)
+    ctx.progress(None, "Waiting for the receiver to take it")
     return await ctx.step.run("deliver", studio.deliverer.deliver, delivery)
 
 
