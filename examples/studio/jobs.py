@@ -10,9 +10,8 @@ from fastapi import HTTPException
 from holdfast import Function, RunInfo, RunNotFoundError
 
 from .client import app
-from .exporting import Exporter
 from .functions import export_pdf, functions
-from .settings import Settings
+from .resources import Studio
 
 SUCCEEDED = "COMPLETED"
 _BY_SLUG: dict[str, Function[Any, Any]] = {function.slug: function for function in functions}
@@ -43,7 +42,7 @@ def function_of(run: RunInfo) -> Function[Any, Any]:
     return _BY_SLUG[run.function]
 
 
-def exported(run: RunInfo, settings: Settings) -> Path:
+def exported(run: RunInfo) -> Path:
     """The file that an export has written.
 
     Raises:
@@ -51,7 +50,8 @@ def exported(run: RunInfo, settings: Settings) -> Path:
     """
     if run.function != export_pdf.slug or run.status != SUCCEEDED:
         raise HTTPException(404, "there is no such export, or it has not completed")
-    path = Exporter(settings.export_directory).path(run.id)
+    studio: Studio = app.resources
+    path = studio.exporter.path(run.id)
     if not path.is_file():
         raise HTTPException(410, "the file has been removed; export the document again")
     return path

@@ -128,9 +128,9 @@ async def live(job_id: str) -> Response:
 
 
 @router.get("/jobs/{job_id}/document.pdf")
-async def document(request: Request, job_id: str, download: bool = False) -> Response:
+async def document(job_id: str, download: bool = False) -> Response:
     """The document of an export, to look at or to save."""
-    path = exported(await find(job_id), request.app.state.settings)
+    path = exported(await find(job_id))
     how = "attachment" if download else "inline"
     return FileResponse(path, media_type="application/pdf", filename=f"{path.stem}.pdf", content_disposition_type=how)
 

@@ -76,9 +76,9 @@ async def job(job_id: str) -> dict[str, Any]:
 
 
 @router.get("/api/exports/{job_id}.pdf")
-async def download(request: Request, job_id: str) -> Response:
+async def download(job_id: str) -> Response:
     """The file that an export has written."""
-    path = exported(await find(job_id), request.app.state.settings)
+    path = exported(await find(job_id))
     return FileResponse(path, media_type="application/pdf", filename=path.name)
 
 

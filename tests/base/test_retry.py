@@ -1,4 +1,4 @@
-"""Section R: the retry helper, its presets, and the delays of durable functions."""
+"""R, P4: the retry helper, its presets, and the delays of durable functions."""
 
 from __future__ import annotations
 

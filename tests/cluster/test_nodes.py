@@ -1,4 +1,4 @@
-"""Several nodes on one PostgreSQL, each a process of its own: sharing work, dying, being stopped, and hearing of each other."""
+"""P10: several nodes on one PostgreSQL, each a process of its own: sharing work, dying, being stopped, and hearing of each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: every page in both schemes and at both widths, live updating, keys, and without scripts."""
+"""P6: the dashboard in a real browser: every page in both schemes and at both widths, live updating, keys, and without scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages over real HTTP, as they are without JavaScript: complete, escaped, guarded, and usable with forms and links."""
+"""P6: the pages over real HTTP, as they are without JavaScript: complete, escaped, guarded, and usable with forms and links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the end of a run announces: the protocol's events, as triggers, without recursion."""
+"""P3: what the end of a run announces: the protocol's events, as triggers, without recursion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""D1 to D7 on the inbox's page, in a real browser: counts that follow, marks, the cron, and a canary under way."""
+"""D2, D4, D5, D7 on the inbox's page, in a real browser: counts that follow, marks, the cron, and a canary under way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from team_pages import browsing, fits
 from test_inbox_process import RunningInbox, start  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.browser]
-KEYS = {"INBOX_API_KEY": "canary-api", "CRON_SECRET": "canary-cron"}
+KEYS = {"INBOX_API_KEY": "secret-of-the-api", "CRON_SECRET": "secret-of-the-cron"}
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ async def inbox(start) -> RunningInbox:  # noqa: F811
 async def page(inbox: RunningInbox) -> AsyncIterator[Page]:
     async with browsing() as made:
         await made.goto(inbox.process.url)
-        await made.get_by_label("The key of Inbox").fill("canary-api")
+        await made.get_by_label("The key of Inbox").fill("secret-of-the-api")
         await made.get_by_role("button", name="Sign in").click()
         await expect(made.get_by_role("heading", name="Inbox counts")).to_be_visible()
         yield made
@@ -54,7 +54,7 @@ async def test_d2_d4_d5_d7_from_a_message_to_its_count_and_a_canary(page: Page, 
     await page.get_by_role("button", name="Mark acme dirty").click()
     await expect(page.get_by_text("The counts of acme are marked dirty")).to_be_visible()
     await expect(row.locator("[data-label=Version]")).to_have_text("2")
-    assert (await inbox.client.get("/api/counts/acme", headers={"Authorization": "Bearer canary-api"})).json()["version"] == 2
+    assert (await inbox.client.get("/api/counts/acme", headers={"Authorization": "Bearer secret-of-the-api"})).json()["version"] == 2
 
     await page.get_by_role("button", name="Run the cron now").click()
     await expect(page.get_by_text("The cron has run (inline). 0 recomputes were requested.")).to_be_visible()
@@ -86,11 +86,11 @@ async def test_nobody_is_let_in_without_the_key_and_no_page_has_it(inbox: Runnin
         assert (await stranger.get("/now")).status_code == 401
         assert (await stranger.post("/cron")).status_code == 401
         form = (await stranger.get("/sign-in")).text.partition('name="form" value="')[2].partition('"')[0]
-        await stranger.post("/sign-in", data={"key": "canary-api", "form": form})
+        await stranger.post("/sign-in", data={"key": "secret-of-the-api", "form": form})
         for path in ("/", "/now", "/static/inbox.js"):
             answer = await stranger.get(path)
             assert answer.status_code == 200
-            assert "canary-" not in answer.text
+            assert "secret-of-" not in answer.text
             assert "script-src 'self'" in answer.headers["content-security-policy"]
         for path in ("/cron", "/dirty", "/messages"):
             assert (await stranger.post(path, data={"form": "forged", "client": "acme"})).status_code == 403
