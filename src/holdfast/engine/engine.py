@@ -320,13 +320,13 @@ class Engine:
         manager = app.lifespan(app)
         value = await manager.__aenter__()
         self._lifespans.append(manager)
-        app.share(value)
+        app._share(value)
         self._shared.append((app, value))
         return value
 
     async def _leave(self) -> None:
         for app, value in self._shared:
-            app.unshare(value)
+            app._unshare(value)
         for manager in reversed(self._lifespans):
             await manager.__aexit__(None, None, None)
 

@@ -335,11 +335,11 @@ class App(FlowSwitching, Steering):
             )
         return self._resources[-1]
 
-    def share(self, resources: Any) -> None:
+    def _share(self, resources: Any) -> None:
         """From now on these are its resources; the latest are handed out."""
         self._resources.append(resources)
 
-    def unshare(self, resources: Any) -> None:
+    def _unshare(self, resources: Any) -> None:
         """These are closed, or about to be."""
         self._resources = [one for one in self._resources if one is not resources]
 
