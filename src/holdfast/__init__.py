@@ -52,6 +52,7 @@ from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.runs import RunHandle, Runs
 from holdfast.sdk.sender import BulkInfo, RunInfo, Sent
+from holdfast.sdk.sensitive import Secret, Sensitive
 from holdfast.sdk.steering import BulkHandle
 from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
@@ -104,6 +105,8 @@ __all__ = [
     "RunNotFoundError",
     "RunRefusedError",
     "Runs",
+    "Secret",
+    "Sensitive",
     "Sent",
     "SignalConflictError",
     "Singleton",

@@ -37,6 +37,18 @@ class UnknownEventError(EventInvalidError):
     code = "event_unknown"
 
 
+class AddressRefusedError(HoldfastError):
+    """An address that somebody named is not called: it is none of HTTP, or leads where only this server gets to."""
+
+    code = "address_refused"
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+        """What to do."""
+
+
 class NotRunningError(HoldfastError):
     """Something needs an engine or a server address and there is none."""
 

@@ -56,6 +56,14 @@ from holdfast.cli.settings import DEFAULT_PORT, DEFAULT_STORE, ProcessSettings, 
 @workers_option
 @application_options(poll_interval=0.0, discovery=False)
 @click.option(
+    "--allow-private-networks",
+    envvar="HOLDFAST_ALLOW_PRIVATE_NETWORKS",
+    show_envvar=True,
+    metavar="LIST",
+    help="Where on private networks applications may be called: `all`, or networks and host names such as "
+    "10.0.0.0/8,app,*.internal. Addresses given with -u are allowed.",
+)
+@click.option(
     "-l", "--log-level", type=click.Choice(LEVELS), envvar="INNGEST_LOG_LEVEL", default="info", show_default=True
 )
 @click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True)
@@ -72,6 +80,7 @@ def command(
     poll_interval: float,
     no_poll: bool,
     retry_interval: float | None,
+    allow_private_networks: str | None,
     log_level: str,
     queue_workers: int | None,
     sqlite_dir: str | None,
@@ -105,6 +114,6 @@ def command(
         log_format=log_format,
         **application_settings(urls, poll_interval, no_poll, retry_interval),
     )
-    server = server_settings(settings, event_keys, signing_key)
+    server = server_settings(settings, event_keys, signing_key, allow_private_networks)
     with listen(host, port) as sock:
         run_process(ServerProcess(settings, server, sock))

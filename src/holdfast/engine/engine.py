@@ -52,6 +52,7 @@ from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
 from holdfast.engine.mirroring import Mirror
 from holdfast.engine.notices import Notice, Notices
+from holdfast.engine.outbound import EVERYTHING, Outbound, PrivateNetworks
 from holdfast.engine.tasks import TaskFactory
 from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
@@ -97,6 +98,8 @@ class EngineOptions:
     """Whether what a step's body was called with is kept when it fails, to be looked at and edited; at most 64 KiB."""
     retry_interval_ms: int | None = None
     """A constant delay between the attempts of functions that are called over HTTP, instead of their backoff."""
+    private_networks: PrivateNetworks | None = None
+    """What of private networks may be called for applications: everything unless given. In production the server's settings say."""
     alert_every_ms: int = 1000
     """How often functions that have thresholds are looked at, while something moves."""
     max_unsent: int = 20_000
@@ -162,6 +165,7 @@ class Engine:
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
         self.applications = Applications(self)
+        self.outbound = Outbound(self.options.private_networks or EVERYTHING)
         self.driver = HttpDriver(self)
         self.endpoints = Endpoints(self, self.applications, self.driver)
         self.step_limits: dict[int, int] = {}

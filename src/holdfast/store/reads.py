@@ -316,6 +316,8 @@ class AuditView(msgspec.Struct, frozen=True):
     action: str
     target: str
     detail: str
+    origin: str = ""
+    """The address it came from, and by which way: `203.0.113.7, dashboard`."""
 
 
 class FunctionStats(msgspec.Struct, frozen=True):
