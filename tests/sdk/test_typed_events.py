@@ -1,4 +1,4 @@
-"""Typed events: names, wire spelling, what fits, and what the sentences say that refuse the rest."""
+"""P1: typed events: names, wire spelling, what fits, and what the sentences say that refuse the rest."""
 
 from __future__ import annotations
 

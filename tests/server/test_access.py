@@ -1,4 +1,4 @@
-"""Who may come in: every route of the router, keys, logins, sites of others, and secrets that must not show."""
+"""P5: who may come in: every route of the router, keys, logins, sites of others, and secrets that must not show."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ NO_CHANGE = {
     ("POST", "/v1/checkpoint/{run_id}/async"): "an application's report about a run that it executes",
     ("POST", "/v1/checkpoint"): "an application's report that it executes a run within a request of its own",
     ("POST", "/v1/checkpoint/{run_id}/steps"): "its steps",
+    ("POST", "/v1/runs/{run_id}/metadata"): "what an application says about a run that it executes",
     ("POST", "/dev/traces"): "what an application traces of its runs",
     ("POST", "/v0/telemetry"): "the same",
     ("POST", "/v1/traces/userland"): "the same",

@@ -131,12 +131,17 @@ class RunFailedError(HoldfastError):
 
     code = "run_failed"
 
-    def __init__(self, run_id: str, name: str, message: str, stack: str | None = None) -> None:
-        super().__init__(f"run {run_id} failed: {name}: {message}")
+    def __init__(
+        self, run_id: str, name: str, message: str, stack: str | None = None, step: str | None = None
+    ) -> None:
+        at = f" at step {step!r}" if step else ""
+        super().__init__(f"run {run_id} failed{at}: {name}: {message}")
         self.run_id = run_id
         self.name = name
         self.message = message
         self.stack = stack
+        self.step = step
+        """The step that failed for good, if it was one; name, message and stack are its own error's."""
 
 
 class RunCancelledError(HoldfastError):

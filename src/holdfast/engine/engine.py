@@ -161,6 +161,7 @@ class Engine:
         self.result = self.control.result
         self.run_info = self.control.run_info
         self.list_runs = self.control.list_runs
+        self.watch_run = self.control.watch_run
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
         self.applications = Applications(self)
@@ -184,6 +185,7 @@ class Engine:
         self.cancel_bulk = self.bulks.cancel
         self._unsent = 0
         self._lifespans: list[Any] = []
+        self._shared: list[tuple[App, Any]] = []
         self._interpreter = Interpreter()
         self._pruning: asyncio.Task[None] | None = None
 
@@ -326,9 +328,13 @@ class Engine:
         manager = app.lifespan(app)
         value = await manager.__aenter__()
         self._lifespans.append(manager)
+        app._share(value)
+        self._shared.append((app, value))
         return value
 
     async def _leave(self) -> None:
+        for app, value in self._shared:
+            app._unshare(value)
         for manager in reversed(self._lifespans):
             await manager.__aexit__(None, None, None)
 
@@ -364,6 +370,7 @@ class Engine:
         await self.reader.close()
         await self.store.close()
         await self._leave()
+        self.notices.tell_all()
         self.control.close(NotRunningError("the engine stopped; the run goes on when it is started again"))
 
     async def _drained(self, seconds: float) -> None:

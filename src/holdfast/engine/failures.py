@@ -26,6 +26,7 @@ from holdfast.base.errors import (
 )
 from holdfast.base.limits import MAX_RETRY_AFTER_MS, MIN_RETRY_AFTER_MS
 from holdfast.base.masks import hide, hide_credentials
+from holdfast.base.retry import RetryPolicy, transient_delay
 
 _KINDS = {qualified_name(cls): cls for cls in (InvokeTimeoutError, InvokeCancelledError, SignalConflictError)}
 MAX_MESSAGE = 10_000
@@ -123,6 +124,29 @@ def step_error(key: str, raw: bytes) -> StepError:
 def is_final(error: BaseException) -> bool:
     """Whether retrying can't help: said so, or a step's retries are used up, or the code itself is wrong."""
     return isinstance(error, NonRetriableError | StepError | StepUsageError)
+
+
+def next_delay_ms(error: BaseException, policy: RetryPolicy, attempt: int, now: int) -> int | None:
+    """After how long a failed attempt is followed by another; None when it is the last, however many are left.
+
+    A RetryAfterError has its own way. Otherwise the policy decides, and one that is for transient errors lets no other
+    be tried again.
+
+    Args:
+        error: What it raised.
+        policy: The delays, and what is tried again.
+        attempt: The attempt, from 0.
+        now: Milliseconds since 1970.
+    """
+    if is_final(error):
+        return None
+    asked = retry_after_ms(error, now)
+    if asked is not None:
+        return asked
+    if not policy.transient_only:
+        return policy.delay_ms(attempt)
+    again = transient_delay(error, policy, attempt, now) if isinstance(error, Exception) else None
+    return None if again is None else again[1]
 
 
 def retry_after_ms(error: BaseException, now: int) -> int | None:

@@ -302,6 +302,9 @@ class HttpDriver:
         if status is not None:
             error["error"] = f"invalid status code: {status}"
         error["output"] = msgspec.Raw(output)
+        step = failure.data.get("step") if isinstance(failure.data, dict) else None
+        if isinstance(step, str):  # as holdfast's own applications say which step ended the function
+            error["step"] = step
         raw = msgspec.json.encode(error)
         row = None
         if attempt is not None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import Any, TypeAlias, TypeVar, Unpack, cast, overload
 
-from holdfast.base.codec import ResultCodec, encode_json
-from holdfast.base.duration import Duration, duration_ms
+from holdfast.base.codec import encode_json
 from holdfast.base.errors import ConfigurationError, NotRunningError
 from holdfast.base.limits import DEFAULT_RETRIES
 from holdfast.base.masks import Masks
@@ -27,7 +26,8 @@ from holdfast.sdk.functions import (
 )
 from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
-from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
+from holdfast.sdk.runs import RunHandle, Runs
+from holdfast.sdk.sender import Control, Outgoing, Sender, Sent
 from holdfast.sdk.sensitive import sensitive_paths
 from holdfast.sdk.settings import FunctionSettings, function_options
 from holdfast.sdk.signals import signal_json
@@ -45,42 +45,6 @@ R = TypeVar("R")
 Lifespan: TypeAlias = Callable[["App"], AbstractAsyncContextManager[Any]]
 EventLike: TypeAlias = Event | Mapping[str, Any]
 EventTrigger: TypeAlias = type[E] | On[E]
-
-
-class RunHandle(Generic[R]):
-    """A run that was started from Python."""
-
-    def __init__(self, app: App, run_id: str, result_type: Any) -> None:
-        self._app = app
-        self.id = run_id
-        self._result_type = result_type
-
-    async def result(self, timeout: Duration | None = None) -> R:
-        """The function's return value, once it has ended.
-
-        Args:
-            timeout: How long to wait; None waits as long as it takes.
-
-        Raises:
-            RunFailedError: the run failed.
-            RunCancelledError: it was cancelled.
-            TimeoutError: it has not ended yet; it goes on.
-        """
-        control = self._app._control()
-        raw = await control.result(self.id, None if timeout is None else duration_ms(timeout) / 1000)
-        value: R = self._app._decode_result(self._result_type, raw)
-        return value
-
-    async def info(self) -> RunInfo:
-        """Where the run stands."""
-        return await self._app._control().run_info(self.id)
-
-    async def cancel(self) -> bool:
-        """Cancel it; False when it had ended already."""
-        return await self._app._control().cancel(self.id)
-
-    def __repr__(self) -> str:
-        return f"<RunHandle {self.id}>"
 
 
 class App(FlowSwitching, Steering):
@@ -121,6 +85,7 @@ class App(FlowSwitching, Steering):
         self.sinks = tuple(sinks)
         self.sensitive = Masks(sensitive).paths
         self._senders: list[Sender] = []
+        self._resources: list[Any] = []
         self._send_wrappers = [m for m in self.middleware if overrides(m, "around_send")]
         try:
             function_options({}, self.retries, self.backoff, alerts=alerts)
@@ -359,12 +324,10 @@ class App(FlowSwitching, Steering):
         """A handle on a run that is already there."""
         return RunHandle(self, run_id, Any if function is None else function.result_type)
 
-    def runs(
-        self, *, status: str | None = None, function: Function[Any, Any] | str | None = None, limit: int = 100
-    ) -> AsyncIterator[RunInfo]:
-        """Runs, newest first: `async for run in app.runs(status="FAILED")`."""
-        slug = function.slug if isinstance(function, Function) else function
-        return self._control().list_runs(status=status, function=slug, limit=limit)
+    @property
+    def runs(self) -> Runs:
+        """The app's runs: `async for run in app.runs(status="FAILED")`, `app.runs.of_event(id)`, `app.runs.watch(run_id)`."""
+        return Runs(self)
 
     def _payload(self, function: Function[Any, Any], data: Mapping[str, Any], event_id: str | None) -> Outgoing:
         trigger = next((t for t in function.triggers if t.event and not t.event.endswith("*")), None)
@@ -372,6 +335,27 @@ class App(FlowSwitching, Steering):
             raw = encode_json(dict(data), f"payload of {function.id}")
             return Outgoing("inngest/function.invoked", raw, id=event_id)
         return self.outgoing({"name": trigger.event, "data": data}, event_id, None)
+
+    @property
+    def resources(self) -> Any:
+        """What the app's lifespan yielded here, as in `ctx.resources`: for request handlers beside the functions.
+
+        Raises:
+            NotRunningError: the app isn't running in this process.
+        """
+        if not self._resources:
+            raise NotRunningError(
+                f"app {self.id!r} has no resources here: they are there within `async with app.running():`"
+            )
+        return self._resources[-1]
+
+    def _share(self, resources: Any) -> None:
+        """From now on these are its resources; the latest are handed out."""
+        self._resources.append(resources)
+
+    def _unshare(self, resources: Any) -> None:
+        """These are closed, or about to be."""
+        self._resources = [one for one in self._resources if one is not resources]
 
     def bind(self, sender: Sender) -> None:
         """Send through this from now on; the latest wins."""
@@ -402,10 +386,6 @@ class App(FlowSwitching, Steering):
                 f"app {self.id!r} can only send from here; runs are read and started where it is running"
             )
         return cast("Control", sender)
-
-    @staticmethod
-    def _decode_result(result_type: Any, raw: bytes) -> Any:
-        return ResultCodec.of(result_type).decode(raw, None)
 
 
 async def _wrap_send(

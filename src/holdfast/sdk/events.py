@@ -78,7 +78,7 @@ class FunctionFailed(Event, name="inngest/function.failed"):
     run_id: str
     app_id: str = ""
     error: dict[str, Any] = {}
-    """`name`, `message` and `stack`."""
+    """`name`, `message` and `stack`: of a step that failed for good, its own error, and `step` says which it was."""
     event: dict[str, Any] = {}
     events: list[dict[str, Any]] = []
     correlation_id: str | None = None
@@ -97,7 +97,7 @@ class FunctionFinished(Event, name="inngest/function.finished"):
     result: Any = None
     """What it returned."""
     error: dict[str, Any] | None = None
-    """`name`, `message` and `stack` if it failed."""
+    """`name`, `message` and `stack` if it failed, and `step` if that was by a step."""
     event: dict[str, Any] = {}
     events: list[dict[str, Any]] = []
     correlation_id: str | None = None

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from holdfast.core.rows import RunStatus
-from holdfast.engine.notices import Subscription
 from holdfast.sdk.sender import Edit
 from holdfast.server.errors import ApiError, ErrorBody
 from holdfast.server.operation import (
@@ -44,7 +41,7 @@ from holdfast.server.shapes import (
     letter_group_of,
     run_of,
 )
-from holdfast.store.reads import RunFilter, RunView
+from holdfast.store.reads import RunFilter
 
 PING_SECONDS = 15.0
 _ENDED = frozenset(status.name for status in RunStatus if status.ended)
@@ -109,48 +106,6 @@ async def list_jobs(api: Api, request: Request) -> Response:
     if detail is None:
         raise no_run(run_id)
     return api.answer(jobs_of(detail))
-
-
-async def follow_run(api: Api, request: Request) -> Response:
-    run_id = read_id(request, "run_id", "a run")
-    view = await api.reader.run_view(run_id)
-    if view is None:
-        raise no_run(run_id)
-    return StreamingResponse(_follow(api, run_id), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
-
-
-async def _follow(api: Api, run_id: str) -> AsyncIterator[bytes]:
-    """One message for each change of a run, until it has ended."""
-    # subscribed before the first read, so that no change falls between
-    with api.engine.notices.subscribe() as notices:
-        last: RunView | None = None
-        while True:
-            view = await api.reader.run_view(run_id)
-            if view is not None and view != last:
-                yield _message(view)
-            if view is None or view.status in _ENDED:
-                return
-            last = view
-            async for ping in _until_changed(notices, run_id):
-                yield ping
-
-
-async def _until_changed(notices: Subscription, run_id: str) -> AsyncIterator[bytes]:
-    """Comments that keep the connection alive, until there is a notice about the run."""
-    while True:
-        try:
-            async with asyncio.timeout(PING_SECONDS):
-                notice = await anext(notices)
-        except TimeoutError:
-            yield b": ping\n\n"
-            continue
-        # without an id it is about many runs at once
-        if notice.id in {run_id, ""}:
-            return
-
-
-def _message(view: RunView) -> bytes:
-    return b"event: run\ndata: " + msgspec.json.encode(run_of(view)) + b"\n\n"
 
 
 # -- changing --------------------------------------------------------------------------------------------------------
@@ -327,24 +282,6 @@ OPERATIONS = (
         description="Its own place in the queue, and its steps under way. Empty once it has ended.",
         params=(RUN_ID,),
         answers={200: Answer("Jobs.", list[Job]), 400: _BAD_ID, 404: _NO_RUN},
-    ),
-    Operation(
-        method="GET",
-        path="/v1/runs/{run_id}/stream",
-        id="followRun",
-        group="Runs",
-        handler=follow_run,
-        summary="Follow a run until it ends",
-        description=(
-            "Server-sent events named `run`, each with the run as its data: one at once, one for each change, "
-            "the last when it has ended."
-        ),
-        params=(RUN_ID,),
-        answers={
-            200: Answer("Messages.", Run, envelope=False, media_type="text/event-stream"),
-            400: _BAD_ID,
-            404: _NO_RUN,
-        },
     ),
     Operation(
         method="DELETE",

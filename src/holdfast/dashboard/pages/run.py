@@ -43,7 +43,7 @@ async def show(site: Site, request: Request) -> Response:
         "run.html",
         title=f"{detail.run.function_name} · {detail.run.id[-6:]}",
         section="runs",
-        live="run dead",
+        live="run dead progress",
         live_id=detail.run.id,
         every=ACTIVE_REFRESH_MS if active else None,
         detail=detail,
