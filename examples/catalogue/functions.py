@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from holdfast import (
+    Concurrency,
     Context,
     Cron,
     CronTick,
@@ -25,6 +26,9 @@ from .events import ScrapeCompleted, ScrapeFailed, ScrapeRequested, TokenRefresh
 from .products import Gap, Source
 from .resources import Catalogue
 from .scraping import Scraped, extract
+
+AT_ONCE = Concurrency(4)
+"""Imports whose steps execute at once, and so many texts that are written: whoever asks for one more is answered all the same."""
 
 # -- webhooks and tokens ---------------------------------------------------------------------------------------------
 
@@ -88,7 +92,7 @@ async def scrape_failed(ctx: Context[FunctionFailed]) -> None:
         await ctx.step.send("announce", ScrapeFailed(product_id=product_id, error=error))
 
 
-@app.function(ScrapeRequested, retries=2, backoff=RetryPresets.scraper, on_failure=scrape_failed)
+@app.function(ScrapeRequested, retries=2, backoff=RetryPresets.scraper, concurrency=AT_ONCE, on_failure=scrape_failed)
 async def scrape_product(ctx: Context[ScrapeRequested]) -> str:
     """Import a product from its page. What it says of its progress is on the import's status page."""
     wanted = ctx.event.data
@@ -127,7 +131,7 @@ async def save_product(catalogue: Catalogue, product_id: str, import_id: str, sc
         raise NonRetriableError(f"another import of product {product_id} has taken over; this one's result is dropped")
 
 
-@app.function(ScrapeCompleted, retries=2, backoff=RetryPresets.ai_api)
+@app.function(ScrapeCompleted, retries=2, backoff=RetryPresets.ai_api, concurrency=AT_ONCE)
 async def enhance_product(ctx: Context[ScrapeCompleted]) -> str:
     """Have a text written for a product whose page has pictures only. If that fails, it stays as it is."""
     catalogue: Catalogue = ctx.resources

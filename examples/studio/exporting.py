@@ -62,6 +62,8 @@ class Exporter:
         content = bytes(pdf.output())
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.parent.glob(f"{name}.*.draft"):
+            abandoned.unlink(missing_ok=True)  # of a process that died while it wrote
         draft = path.with_suffix(f".{os.getpid()}.draft")
         try:
             draft.write_bytes(content)

@@ -10,6 +10,7 @@ from holdfast.base.errors import (
     NotRunningError,
     NotSerializableError,
     OverloadedError,
+    OwnerLostError,
     RetryAfterError,
     RunCancelledError,
     RunFailedError,
@@ -51,6 +52,7 @@ from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
 from holdfast.sdk.runs import RunHandle, Runs
 from holdfast.sdk.sender import BulkInfo, RunInfo, Sent
+from holdfast.sdk.sensitive import Secret, Sensitive
 from holdfast.sdk.steering import BulkHandle
 from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
@@ -89,6 +91,7 @@ __all__ = [
     "NotSerializableError",
     "On",
     "OverloadedError",
+    "OwnerLostError",
     "Progress",
     "RateLimit",
     "ReceivedEvent",
@@ -102,6 +105,8 @@ __all__ = [
     "RunNotFoundError",
     "RunRefusedError",
     "Runs",
+    "Secret",
+    "Sensitive",
     "Sent",
     "SignalConflictError",
     "Singleton",

@@ -148,6 +148,7 @@ def test_a_preset_waits_at_most_its_delays_and_at_least_nothing(name: Any, call:
     assert time.sleeps == [0] * (attempts - 1)
 
 
+@pytest.mark.protocol("values.backoff")
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_has_the_values_of_the_table(name: Any) -> None:
     policy, attempts, longest = PRESETS[name]

@@ -50,7 +50,7 @@ class Nodes:
         parsed = [line.split() for line in text.splitlines()]
         return [(word, int(n), int(pid)) for word, n, pid in parsed if not words or word in words]
 
-    async def until(self, fact: Callable[[], object], seconds: float = 30) -> None:
+    async def until(self, fact: Callable[[], object], seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while not fact():
                 await asyncio.sleep(0.02)
@@ -61,7 +61,7 @@ class Nodes:
                 process.send_signal(signal.SIGCONT)
                 process.stdin.close()
         for process in self.processes:
-            await asyncio.wait_for(process.wait(), 30)
+            await asyncio.wait_for(process.wait(), 60)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def cluster(postgres_url: str, tmp_path: Path):
 async def test_three_nodes_share_the_work_and_results_are_awaited_elsewhere(cluster):
     async with cluster(3) as nodes:
         handles = [await nodes.start("work", Go(n=n, seconds=0.1)) for n in range(60)]
-        pids = await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
+        pids = await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
         assert len(set(pids)) == 3
         assert os.getpid() not in pids
         assert Counter(n for _, n, _ in nodes.lines("begin")) == Counter(range(60))
@@ -135,7 +135,7 @@ async def test_the_late_result_of_a_node_that_was_stopped_past_its_lease_is_refu
         assert run.run.status == "COMPLETED"
         # it goes on as a new node
         other.kill()
-        assert await (await nodes.start("work", Go(n=2))).result(timeout=30) == stopped.pid
+        assert await (await nodes.start("work", Go(n=2))).result(timeout=60) == stopped.pid
 
 
 async def test_a_node_that_leads_dies_and_another_recovers_what_it_left(cluster):
@@ -155,7 +155,7 @@ async def test_a_wait_is_resolved_on_the_node_that_holds_its_run(cluster, option
         await nodes.until(lambda: len(nodes.lines("waiting")) == 10)
         for n in range(10):
             await nodes.app.send(Came(n=n))
-        results = await asyncio.gather(*(handle.result(timeout=20) for handle in handles))
+        results = await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
         assert results == list(range(10))
         assert Counter(n for _, n, _ in nodes.lines("came")) == Counter(range(10))
 
@@ -166,7 +166,7 @@ async def test_cancelling_elsewhere_reaches_the_code(cluster):
         await nodes.until(lambda: nodes.lines("begin"))
         assert await handle.cancel()
         with pytest.raises(RunCancelledError):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
         await nodes.until(lambda: nodes.lines("cancelled"))
 
 
@@ -180,7 +180,7 @@ async def test_a_pause_on_one_node_holds_on_all(cluster):
             await handle.result(timeout=1.5)
         assert not nodes.lines("begin")
         await nodes.engine.flow_control.resume("cluster-work")
-        await handle.result(timeout=20)
+        await handle.result(timeout=60)
 
 
 async def test_a_concurrency_limit_holds_across_nodes_and_a_kill_leaks_no_place(cluster):

@@ -139,7 +139,7 @@ class Shop:
         self.app = app
         self.url = url
         self._loop = loop
-        self.http = httpx.Client(base_url=url, timeout=20)
+        self.http = httpx.Client(base_url=url, timeout=60)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Await something on the engine's loop."""

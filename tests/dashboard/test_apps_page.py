@@ -21,6 +21,7 @@ from holdfast.dashboard.pages.apps import AppLine, lines, sdk_words
 from holdfast.store.sqlite.registry import AppRecord
 
 CHROMIUM = os.environ.get("HOLDFAST_TEST_CHROMIUM", "/usr/bin/chromium")
+expect.set_options(timeout=60_000)  # the machine may be busy with other tests
 SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
 SDK = {"x-inngest-sdk": "inngest-js:v4.24.0", "content-type": "application/json"}
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 pytestmark = pytest.mark.browser
 
-expect.set_options(timeout=20_000)  # the machine may be busy with other tests
+expect.set_options(timeout=60_000)  # the machine may be busy with other tests
 SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
 CHROMIUM = os.environ.get("HOLDFAST_TEST_CHROMIUM", "/usr/bin/chromium")
 ARGS = [
@@ -417,12 +417,12 @@ def test_without_a_stream_the_page_asks_by_itself_and_recovers_from_a_lost_serve
     page.reload()
     expect(page.locator("#live")).to_have_text("polling")
     run = running.send("test/hello")
-    expect(page.locator(f"#run-{run}")).to_be_visible(timeout=12_000)
+    expect(page.locator(f"#run-{run}")).to_be_visible()
     page.route("**/runs?*", lambda route: route.abort())
-    expect(page.locator("#live")).to_have_text("no connection", timeout=12_000)
+    expect(page.locator("#live")).to_have_text("no connection")
     page.unroute("**/runs?*")
     page.unroute("**/stream")
-    expect(page.locator("#live")).to_have_text("live", timeout=20_000)
+    expect(page.locator("#live")).to_have_text("live")
 
 
 def test_everything_is_readable_and_usable_without_scripts(opened, running: Shop):
@@ -484,7 +484,7 @@ def test_behind_a_login(browser: Browser, tmp_path: Path):
         expect(page.locator("#live")).to_have_attribute("data-state", "on")
         context.clear_cookies()
         server.send("test/hello")
-        expect(page.locator("input[type=password]")).to_be_visible(timeout=15_000)
+        expect(page.locator("input[type=password]")).to_be_visible()
         page.locator("input[type=password]").fill("open sesame")
         page.locator("input[type=password]").press("Enter")
         page.get_by_role("link", name="Log out").click()

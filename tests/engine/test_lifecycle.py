@@ -49,6 +49,7 @@ def stored(query: Any, name: str) -> list[tuple[str | None, dict[str, Any]]]:
     return [(key, json.loads(raw)) for key, raw in query("SELECT key, data FROM events WHERE name = ? ORDER BY id", name)]
 
 
+@pytest.mark.protocol("run.lifecycle")
 async def test_the_payloads_are_the_protocols(engine_for, query):
     app = working_app()
     work = app.functions["work"]
@@ -58,7 +59,7 @@ async def test_the_payloads_are_the_protocols(engine_for, query):
 
     async with engine_for(app, linger_ms=0) as engine:
         done = await app.start(work, Go(n=1), id="mine")
-        await done.result(timeout=5)
+        await done.result(timeout=60)
         failed = await app.start(work, Go(n=-1))
         await engine.idle()
         cancelled = await app.start(work, Go(n=200))
@@ -106,6 +107,7 @@ async def test_an_invoked_run_says_for_which_step_it_was(engine_for, query):
     assert by_function["t-call"].correlation_id is None
 
 
+@pytest.mark.protocol("run.lifecycle")
 async def test_each_can_be_a_trigger_with_a_condition(engine_for):
     app = working_app()
     seen: list[str] = []
@@ -119,7 +121,7 @@ async def test_each_can_be_a_trigger_with_a_condition(engine_for):
         seen.append(f"cancelled {ctx.event.data.function_id}")
 
     async with engine_for(app, linger_ms=0) as engine:
-        await (await app.start(app.functions["work"], Go(n=7))).result(timeout=5)
+        await (await app.start(app.functions["work"], Go(n=7))).result(timeout=60)
         long = await app.start(app.functions["work"], Go(n=200))
         await engine.idle()
         await long.cancel()
@@ -128,6 +130,7 @@ async def test_each_can_be_a_trigger_with_a_condition(engine_for):
     assert sorted(seen) == ["cancelled t-work", "finished t-cancelled None", "finished t-work {'n': 7}"]
 
 
+@pytest.mark.protocol("run.lifecycle")
 async def test_the_failure_of_a_cancellation_handler_is_announced_and_that_of_a_failure_handler_is_not(engine_for, query):
     app = working_app()
 
@@ -159,6 +162,7 @@ async def test_finished_is_stored_only_where_something_listens(engine_for, query
     assert stored(query, "inngest/function.finished") == []
 
 
+@pytest.mark.protocol("run.lifecycle")
 async def test_a_run_can_wait_for_the_end_of_another(engine_for):
     app = working_app()
 
@@ -171,9 +175,10 @@ async def test_a_run_can_wait_for_the_end_of_another(engine_for):
         handle = await app.start(waiting, {})
         await engine.idle()
         await app.start(app.functions["work"], Go(n=5))
-        assert await handle.result(timeout=5) == {"n": 5}
+        assert await handle.result(timeout=60) == {"n": 5}
 
 
+@pytest.mark.protocol("events.labels")
 async def test_sessions_travel_to_what_follows(engine_for, query):
     from holdfast.sdk.sender import Outgoing
 

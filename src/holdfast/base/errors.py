@@ -37,10 +37,28 @@ class UnknownEventError(EventInvalidError):
     code = "event_unknown"
 
 
+class AddressRefusedError(HoldfastError):
+    """An address that somebody named is not called: it is none of HTTP, or leads where only this server gets to."""
+
+    code = "address_refused"
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+        """What to do."""
+
+
 class NotRunningError(HoldfastError):
     """Something needs an engine or a server address and there is none."""
 
     code = "not_running"
+
+
+class OwnerLostError(NotRunningError):
+    """The process that owned the store is gone or does not answer, and no other took its place in time."""
+
+    code = "owner_lost"
 
 
 class OverloadedError(HoldfastError):
@@ -90,8 +108,14 @@ class StoreInUseError(StoreError):
     code = "store_in_use"
 
 
+class StoreNotEmptyError(StoreError):
+    """A copy or a backup would have to go where something is already."""
+
+    code = "store_not_empty"
+
+
 class StoreVersionError(StoreError):
-    """The database was written by a newer holdfast than this one."""
+    """The database was written by a newer holdfast than this one, or older nodes are at work that a migration would break."""
 
     code = "store_too_new"
 

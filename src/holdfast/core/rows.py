@@ -474,6 +474,8 @@ class AuditRow(Row):
     action: str
     target: str
     detail: str = ""
+    origin: str = ""
+    """The address it came from, and by which way."""
 
 
 class BulkState(IntEnum):

@@ -236,12 +236,21 @@ class RunControl:
             raise RunRefusedError(slug, accepted.refused[0], ulid_text(accepted.runs[0]) if accepted.runs else None)
         return ulid_text(accepted.runs[0])
 
-    async def audit(self, actor: str, action: str, target: str, detail: str = "") -> None:
-        """Append to the audit log."""
+    async def audit(self, actor: str, action: str, target: str, detail: str = "", origin: str = "") -> None:
+        """Append to the audit log.
+
+        Args:
+            actor: Who changed something.
+            action: What was done, as `run.cancel`.
+            target: To what.
+            detail: What else there is to say.
+            origin: The address it came from, and by which way.
+        """
         now = self._host.clock.now()
-        await self._host.submit(
-            Write([AuditRow(self._host.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000])])
+        row = AuditRow(
+            self._host.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000], origin[:100]
         )
+        await self._host.submit(Write([row]))
 
 
 def _run_key(run_id: str) -> bytes:

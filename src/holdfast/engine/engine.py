@@ -40,6 +40,7 @@ from holdfast.engine.cluster import Cluster
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
+from holdfast.engine.endpoints import Endpoints
 from holdfast.engine.flow_control import FlowControl
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
@@ -51,6 +52,7 @@ from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
 from holdfast.engine.mirroring import Mirror
 from holdfast.engine.notices import Notice, Notices
+from holdfast.engine.outbound import EVERYTHING, Outbound, PrivateNetworks
 from holdfast.engine.tasks import TaskFactory
 from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
@@ -96,6 +98,8 @@ class EngineOptions:
     """Whether what a step's body was called with is kept when it fails, to be looked at and edited; at most 64 KiB."""
     retry_interval_ms: int | None = None
     """A constant delay between the attempts of functions that are called over HTTP, instead of their backoff."""
+    private_networks: PrivateNetworks | None = None
+    """What of private networks may be called for applications: everything unless given. In production the server's settings say."""
     alert_every_ms: int = 1000
     """How often functions that have thresholds are looked at, while something moves."""
     max_unsent: int = 20_000
@@ -161,7 +165,9 @@ class Engine:
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
         self.applications = Applications(self)
+        self.outbound = Outbound(self.options.private_networks or EVERYTHING)
         self.driver = HttpDriver(self)
+        self.endpoints = Endpoints(self, self.applications, self.driver)
         self.step_limits: dict[int, int] = {}
         """Steps that a run of a function may have, where that was changed."""
         self.state_limits: dict[int, int] = {}
@@ -263,6 +269,8 @@ class Engine:
                     self.intake.router.add(trigger.event, function_id, version, trigger.expression)
             if fn.flow is not None:
                 self.intake.control(fn.flow, fn.model_of)
+        if self.driver.workers is not None and self.driver.workers.take_new:
+            self.intake.remote.update(self._by_id)
         if self.app_errors:
             self._route_absent()
         self._slugs = self.store.slugs()
@@ -380,6 +388,7 @@ class Engine:
             await asyncio.gather(*(live.hand_back(self.clock.now()) for live in late), return_exceptions=True)
             for live in late:
                 live.abandon()
+            await self.driver.stop(0)
         await self.store.group.drain()
 
     async def __aenter__(self) -> Self:

@@ -25,6 +25,7 @@ from holdfast.base.errors import (
     qualified_name,
 )
 from holdfast.base.limits import MAX_RETRY_AFTER_MS, MIN_RETRY_AFTER_MS
+from holdfast.base.masks import hide, hide_credentials
 from holdfast.base.retry import RetryPolicy, transient_delay
 
 _KINDS = {qualified_name(cls): cls for cls in (InvokeTimeoutError, InvokeCancelledError, SignalConflictError)}
@@ -34,8 +35,13 @@ _PLUMBING = (str(Path(__file__).parents[1]), str(Path(concurrent.futures.__file_
 _NUMBERS = re.compile(r"\d+|0x[0-9a-f]+|'[^']*'|\"[^\"]*\"", re.IGNORECASE)
 
 
-def record(error: BaseException) -> bytes:
-    """JSON {name, message, stack, chain} of an error; of a StepError, that of the step with the step's id."""
+def record(error: BaseException, hidden: frozenset[str] = frozenset()) -> bytes:
+    """JSON {name, message, stack, chain} of an error; of a StepError, that of the step with the step's id.
+
+    Args:
+        error: The error.
+        hidden: Marked values of the run, which its record is not to show.
+    """
     chain = [qualified_name(cls) for cls in type(error).__mro__ if cls not in {object, BaseException}]
     body: dict[str, Any] = {
         "name": type(error).__name__,
@@ -51,6 +57,8 @@ def record(error: BaseException) -> bytes:
             "stack": error.stack or body["stack"],
             "step": error.step_id,
         }
+    if hidden:
+        body |= {"message": hide(body["message"], hidden), "stack": hide(body["stack"], hidden)}
     return msgspec.json.encode(body)
 
 
@@ -61,7 +69,7 @@ def message_of(error: BaseException) -> str:
         text.encode()
     except Exception as broken:  # a message that can't be made is reported as such
         text = f"<the message of this {type(error).__name__} could not be made: {type(broken).__name__}>"
-    return _cut(text, MAX_MESSAGE)
+    return hide_credentials(_cut(text, MAX_MESSAGE))
 
 
 def stack_of(error: BaseException) -> str:
@@ -74,6 +82,7 @@ def stack_of(error: BaseException) -> str:
         text.encode()
     except Exception:  # the same broken __str__ as in message_of
         text = f"{type(error).__name__}: {message_of(error)}"
+    text = hide_credentials(text)
     return text if len(text) <= MAX_STACK else text[: MAX_STACK // 2] + "\n...\n" + text[-MAX_STACK // 2 :]
 
 

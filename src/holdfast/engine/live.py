@@ -12,6 +12,7 @@ from zlib import crc32
 
 from holdfast.base.errors import HoldfastError, NonRetriableError, StepError, StepUsageError, Suspended
 from holdfast.base.ids import ulid_text
+from holdfast.base.masks import Masks, hide
 from holdfast.core.ending import End, Ending
 from holdfast.core.flow import GateKind
 from holdfast.core.machine import FailAttempt, Lease, Park
@@ -127,9 +128,15 @@ class LiveRun(Residence):
             self.run_id,
             what,
             type(error).__name__,
-            failures.message_of(error).partition("\n")[0][:300],
+            hide(failures.message_of(error), self.hidden).partition("\n")[0][:300],
             extra={"run_id": self.run_id, "function_id": self.function_slug, "attempt": self.run.attempt},
         )
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The marked values of its event, which no record of an error is to show."""
+        paths = self.fn.function.sensitive
+        return Masks(paths).hidden_in(self.event_row.data) if paths and self.event_row is not None else frozenset()
 
     def take_logs(self) -> list[Any]:
         """Log lines and progress not yet written, to go with the next commit."""
@@ -227,7 +234,7 @@ class LiveRun(Residence):
             output, tag = self.fn.codec.encode(result, f"result of function {self.fn.function.id!r}")
             self.host.check_size(output, f"the return value of {self.fn.function.id!r}")
         except NonRetriableError as error:
-            return Ending(RunStatus.FAILED, error=failures.record(error))
+            return Ending(RunStatus.FAILED, error=failures.record(error, self.hidden))
         return Ending(RunStatus.COMPLETED, output, tag)
 
     async def _failed(self, error: BaseException) -> None:
@@ -246,7 +253,7 @@ class LiveRun(Residence):
     async def _attempt_failed(self, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             error = NonRetriableError(f"the function raised {type(error).__name__}")
-        recorded = failures.record(error)
+        recorded = failures.record(error, self.hidden)
         now = self.host.clock.now()
         attempt = self.run.attempt
         options = self.fn.function.options
@@ -286,7 +293,7 @@ class LiveRun(Residence):
             f"the function did not let Suspended pass ({how}): it is thrown in when a run leaves memory, and code that catches "
             "BaseException, or raises or returns in a finally block, must let it through"
         )
-        self._end(Ending(RunStatus.FAILED, error=failures.record(error)))
+        self._end(Ending(RunStatus.FAILED, error=failures.record(error, self.hidden)))
 
     def _end(self, ending: Ending, attempt: AttemptRow | None = None) -> None:
         if ending.error is not None and not ending.fingerprint:

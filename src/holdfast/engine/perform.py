@@ -252,7 +252,7 @@ async def _attempt_failed(
     """Record a failed attempt: with the next one due, or as the step's failure."""
     options = live.fn.function.options
     retries = options.retries if call.options.retries is None else call.options.retries
-    recorded = failures.record(error)
+    recorded = failures.record(error, live.hidden)
     run_id, key = live.run.id, call.key
     fresh = row is None
     given = inputs.recorded(call.args, call.kwargs) if live.host.keep_inputs else None

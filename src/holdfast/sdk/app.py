@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar, Unpack, cast, overload
 from holdfast.base.codec import encode_json
 from holdfast.base.errors import ConfigurationError, NotRunningError
 from holdfast.base.limits import DEFAULT_RETRIES
+from holdfast.base.masks import Masks
 from holdfast.base.retry import Backoff, RetryPolicy
 from holdfast.sdk.alerts import Alerts
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, event_name
@@ -27,6 +28,7 @@ from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
 from holdfast.sdk.runs import RunHandle, Runs
 from holdfast.sdk.sender import Control, Outgoing, Sender, Sent
+from holdfast.sdk.sensitive import sensitive_paths
 from holdfast.sdk.settings import FunctionSettings, function_options
 from holdfast.sdk.signals import signal_json
 from holdfast.sdk.status import StatusSink
@@ -58,13 +60,15 @@ class App(FlowSwitching, Steering):
         lifespan: An async context manager around the time the app runs; what it yields is `ctx.resources`.
         alerts: Default thresholds of its functions.
         sinks: Where the statuses of its runs are mirrored to, such as `holdfast.sinks.RedisStatus`.
+        sensitive: Fields that people are not to see, in payloads without a model: `card_number`, `card.number`. In models, mark
+            them with `Sensitive`.
     """
 
     def __init__(
         self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,
         backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
         middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None, alerts: Alerts | None = None,
-        sinks: Sequence[StatusSink] = (),
+        sinks: Sequence[StatusSink] = (), sensitive: Sequence[str] = (),
     ) -> None:
         if not id or not id.isascii() or not all(c.isalnum() or c in "._-" for c in id):
             raise ConfigurationError(f"app id {id!r} may have letters, digits, '.', '_' and '-' only")
@@ -79,6 +83,7 @@ class App(FlowSwitching, Steering):
         self.lifespan = lifespan
         self.alerts = alerts
         self.sinks = tuple(sinks)
+        self.sensitive = Masks(sensitive).paths
         self._senders: list[Sender] = []
         self._resources: list[Any] = []
         self._send_wrappers = [m for m in self.middleware if overrides(m, "around_send")]
@@ -97,9 +102,10 @@ class App(FlowSwitching, Steering):
         """Make an event class part of the app's schemas.
 
         Raises:
-            ConfigurationError: another class has the same event name.
+            ConfigurationError: another class has the same event name, or a field's type would lose its value.
         """
         name = event_name(model)
+        sensitive_paths(model)
         known = self.events.setdefault(name, model)
         if known is not model and (known.__module__, known.__qualname__) != (model.__module__, model.__qualname__):
             raise ConfigurationError(
@@ -179,7 +185,15 @@ class App(FlowSwitching, Steering):
                 raise ConfigurationError(
                     f"{function.where}: function id {name!r} is taken by {other.where}; give one of them its own id=..."
                 )
+        function.marked = self.sensitive
         self.functions[function.id] = function
+
+    @property
+    def sensitive_paths(self) -> frozenset[str]:
+        """All fields that people are not to see."""
+        models = [path for model in self.events.values() for path in sensitive_paths(model)]
+        functions = [path for function in self.functions.values() for path in function.sensitive]
+        return frozenset([*self.sensitive, *models, *functions])
 
     def _add_failure_handler(self, function_id: str, handler: FailureHandler, expression: str) -> None:
         trigger = Trigger("inngest/function.failed", expression, None, FunctionFailed)

@@ -31,7 +31,7 @@ _RETRY = b"retry: 2000\n\n"
 
 async def follow_run(api: Api, request: Request) -> Response:
     run_id = read_id(request, "run_id", "a run")
-    if await api.engine.reader.run_view(run_id) is None:
+    if await api.reader.run_view(run_id) is None:
         raise no_run(run_id)
     return StreamingResponse(
         _messages(api, run_id, _last_seen(request)),
@@ -108,7 +108,7 @@ async def report_metadata(api: Api, request: Request) -> Response:
 
 async def _refuse(api: Api, run_id: bytes) -> None:
     text = ulid_text(run_id)
-    if await api.engine.reader.run_view(text) is None:
+    if await api.reader.run_view(text) is None:
         raise no_run(text)
     raise ApiError(409, f"run {text} has ended: it is as far as it will be", "run_ended")
 

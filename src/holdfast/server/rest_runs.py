@@ -69,7 +69,7 @@ async def list_runs(api: Api, request: Request) -> Response:
         dead=query.get("dead") == "true",
         fingerprint=query.get("fingerprint") or None,
     )
-    rows, cursor = await api.engine.reader.runs(
+    rows, cursor = await api.reader.runs(
         where, limit=read_limit(request, 50, MAX_LIMIT), cursor=read_cursor(request)
     )
     return api.answer([run_of(row) for row in rows], next_cursor=cursor)
@@ -86,7 +86,7 @@ def _statuses(given: list[str]) -> tuple[str, ...]:
 
 async def get_run(api: Api, request: Request) -> Response:
     run_id = read_id(request, "run_id", "a run")
-    detail = await api.engine.reader.run(run_id)
+    detail = await api.reader.run(run_id)
     if detail is None:
         raise no_run(run_id)
     return api.answer(full_run_of(detail, api.engine.clock.now()))
@@ -94,7 +94,7 @@ async def get_run(api: Api, request: Request) -> Response:
 
 async def get_history(api: Api, request: Request) -> Response:
     run_id = read_id(request, "run_id", "a run")
-    detail = await api.engine.reader.run(run_id)
+    detail = await api.reader.run(run_id)
     if detail is None:
         raise no_run(run_id)
     return api.answer(history_of(detail, api.engine.clock.now()))
@@ -102,7 +102,7 @@ async def get_history(api: Api, request: Request) -> Response:
 
 async def list_jobs(api: Api, request: Request) -> Response:
     run_id = read_id(request, "run_id", "a run")
-    detail = await api.engine.reader.run(run_id)
+    detail = await api.reader.run(run_id)
     if detail is None:
         raise no_run(run_id)
     return api.answer(jobs_of(detail))
@@ -179,8 +179,8 @@ async def discard(api: Api, request: Request) -> Response:
 
 async def _letter(api: Api, run_id: str) -> None:
     """Tell a run that never failed for good from one that is not there."""
-    if await api.engine.reader.dead_letter(run_id) is None:
-        if await api.engine.reader.run_view(run_id) is None:
+    if await api.reader.dead_letter(run_id) is None:
+        if await api.reader.run_view(run_id) is None:
             raise no_run(run_id)
         raise ApiError(
             409,
@@ -194,7 +194,7 @@ async def list_dead_letters(api: Api, request: Request) -> Response:
     state = query.get("state", "dead")
     if state not in (*_LETTER_STATES, "all"):
         raise ApiError(400, f"state {state[:40]!r} is not known; it is one of {', '.join(_LETTER_STATES)}, all")
-    rows, cursor = await api.engine.reader.dead_letters(
+    rows, cursor = await api.reader.dead_letters(
         state=None if state == "all" else state,
         function=query.get("function") or None,
         fingerprint=query.get("fingerprint") or None,
@@ -209,7 +209,7 @@ async def list_groups(api: Api, request: Request) -> Response:
     state = query.get("state", "dead")
     if state not in _LETTER_STATES:
         raise ApiError(400, f"state {state[:40]!r} is not known; it is one of {', '.join(_LETTER_STATES)}")
-    groups = await api.engine.reader.letter_groups(
+    groups = await api.reader.letter_groups(
         state=state, function=query.get("function") or None, limit=read_limit(request, 100, MAX_LIMIT)
     )
     return api.answer([letter_group_of(group) for group in groups])

@@ -59,6 +59,17 @@ class Event(Struct, frozen=True, kw_only=True):
     v: str | None = None
 
 
+class AuditEntry(Struct, frozen=True):
+    """Something that was changed."""
+
+    at: Annotated[str, Meta(description="RFC 3339.")]
+    actor: Annotated[str, Meta(description="Who: a login or a key, told apart by a fingerprint.")]
+    action: str
+    target: str
+    detail: str
+    origin: Annotated[str, Meta(description="The address it came from, and by which way: dashboard, API or command line.")]
+
+
 class Place(Struct, frozen=True):
     """Where a live run stands in the queue."""
 

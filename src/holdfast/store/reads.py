@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,7 +20,7 @@ class FunctionView(msgspec.Struct, frozen=True):
     """`<app>-<function id>`, unique."""
     name: str
     version: int
-    config: dict[str, object]
+    config: dict[str, Any]
     """Triggers, retries, limits: the registration document of protocol section 3, with holdfast's own additions."""
     archived: bool
     """No longer part of its app's code."""
@@ -316,6 +316,8 @@ class AuditView(msgspec.Struct, frozen=True):
     action: str
     target: str
     detail: str
+    origin: str = ""
+    """The address it came from, and by which way: `203.0.113.7, dashboard`."""
 
 
 class FunctionStats(msgspec.Struct, frozen=True):

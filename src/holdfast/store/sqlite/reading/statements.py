@@ -172,7 +172,7 @@ FROM bulk_operations
 BULK = _BULK + "WHERE id = ?"
 BULKS = _BULK + "ORDER BY id DESC LIMIT ?"
 RUNNING_BULKS = _BULK + "WHERE state = 0 ORDER BY id DESC LIMIT ?"
-AUDIT = "SELECT at, actor, action, target, detail FROM audit ORDER BY id DESC LIMIT ?"
+AUDIT = "SELECT at, actor, action, target, detail, origin FROM audit ORDER BY id DESC LIMIT ?"
 
 # -- figures ------------------------------------------------------------------------------------------------------
 
