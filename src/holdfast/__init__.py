@@ -34,6 +34,7 @@ from holdfast.base.version import __version__
 from holdfast.sdk.alerts import AlertRaised, AlertResolved, Alerts
 from holdfast.sdk.app import App, FunctionSettings, RunHandle
 from holdfast.sdk.context import Context, SyncContext
+from holdfast.sdk.databases import Database, database_schema
 from holdfast.sdk.events import CronTick, Event, FunctionCancelled, FunctionFailed, FunctionFinished, ReceivedEvent
 from holdfast.sdk.flow import (
     Batch,
@@ -68,6 +69,7 @@ __all__ = [
     "Context",
     "Cron",
     "CronTick",
+    "Database",
     "Debounce",
     "Event",
     "EventInvalidError",
@@ -121,4 +123,5 @@ __all__ = [
     "UnknownEventError",
     "__version__",
     "call_with_retry",
+    "database_schema",
 ]

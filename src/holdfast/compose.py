@@ -11,7 +11,10 @@ from typing import Any, Literal
 from holdfast.base.clock import Clock, SystemClock
 from holdfast.base.errors import ConfigurationError
 from holdfast.engine.engine import Engine, EngineOptions
+from holdfast.engine.outboxes import RemoteDelivery
+from holdfast.engine.relays import Relays
 from holdfast.sdk.app import App
+from holdfast.sdk.databases import Database, as_database
 from holdfast.sdk.http_sender import HttpSender
 from holdfast.sdk.sender import Sender
 from holdfast.server.serve import serving
@@ -30,6 +33,7 @@ def build_engine(
     clock: Clock | None = None,
     options: EngineOptions | None = None,
     app_errors: Sequence[str] = (),
+    databases: Sequence[Database] = (),
     **store_settings: Any,
 ) -> Engine:
     """Assemble an engine over a store; `async with` boots and stops it.
@@ -40,6 +44,7 @@ def build_engine(
         clock: The wall clock unless given; on PostgreSQL, the database's.
         options: How it behaves.
         app_errors: Why apps could not be loaded, to be shown on the dashboard.
+        databases: The application's own, beside those its apps name.
         **store_settings: Passed to the store.
 
     Raises:
@@ -49,11 +54,11 @@ def build_engine(
     url = store_url or os.environ.get("HOLDFAST_STORE") or DEFAULT_STORE
     ids = tuple(app.id for app in apps)
     if is_postgres(url):
-        return _on_postgres(apps, url, ids, clock, options, app_errors)
+        return _on_postgres(apps, url, ids, clock, options, app_errors, databases)
     clock = clock or SystemClock()
     store = SqliteStore(url, clock, ids, **store_settings)
     reader = SqliteReader(store.path, clock, leased=store.leased)
-    return Engine(apps, store, reader, clock=clock, options=options, app_errors=app_errors)
+    return Engine(apps, store, reader, clock=clock, options=options, app_errors=app_errors, databases=databases)
 
 
 def _on_postgres(
@@ -63,6 +68,7 @@ def _on_postgres(
     clock: Clock | None,
     options: EngineOptions | None,
     app_errors: Sequence[str],
+    databases: Sequence[Database],
 ) -> Engine:
     if find_spec("psycopg") is None:
         raise ConfigurationError(
@@ -74,7 +80,9 @@ def _on_postgres(
     # without a clock of the caller's, all nodes go by the database's
     store = PostgresStore(url, clock, ids)
     reader = PostgresReader(url, store.clock)
-    return Engine(apps, store, reader, clock=store.clock, options=options, app_errors=app_errors)
+    return Engine(
+        apps, store, reader, clock=store.clock, options=options, app_errors=app_errors, databases=databases
+    )
 
 
 @asynccontextmanager
@@ -87,6 +95,7 @@ async def embedded(
     options: EngineOptions | None = None,
     clock: Clock | None = None,
     apps: Sequence[App] = (),
+    databases: Sequence[Database | str] = (),
 ) -> AsyncIterator[App]:
     """Run an app in this process; see `App.running`.
 
@@ -98,15 +107,31 @@ async def embedded(
         options: How the engine behaves.
         clock: The wall clock unless given.
         apps: Further apps to run beside it, in the same store.
+        databases: The application's own databases, in whose transactions it sends, beside those the apps name.
     """
     settings = None if serve is None else ServerSettings.at(serve, mode=mode)
-    engine = build_engine([app, *apps], store, options=options, clock=clock)
+    engine = build_engine(
+        [app, *apps], store, options=options, clock=clock, databases=[as_database(given) for given in databases]
+    )
     async with engine:
         if settings is None:
             yield app
         else:
             async with serving(engine, settings):
                 yield app
+
+
+@asynccontextmanager
+async def relaying(app: App, databases: Sequence[Database | str] = ()) -> AsyncIterator[App]:
+    """Bring the events of an app's databases to where the app sends; see `App.relaying`."""
+    every_ms = EngineOptions().relay_every_ms
+    wanted = [*app.databases, *(as_database(given) for given in databases)]
+    relays = Relays(SystemClock(), wanted, RemoteDelivery(app), every_ms)
+    await relays.start([app])
+    try:
+        yield app
+    finally:
+        await relays.stop([app])
 
 
 def sender_from_environment() -> Sender | None:

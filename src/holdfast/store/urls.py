@@ -13,6 +13,11 @@ def is_postgres(url: str) -> bool:
     return url.partition(":")[0] in POSTGRES_SCHEMES
 
 
+def schema_of(url: str) -> str | None:
+    """The schema that a PostgreSQL store URL names, if it names one."""
+    return dict(parse_qsl(urlsplit(url).query)).get("schema")
+
+
 def without_secrets(url: str) -> str:
     """A store URL as it may be shown and logged."""
     if not is_postgres(url):
