@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from holdfast.base.duration import Duration, duration_ms
-from holdfast.base.errors import ConfigurationError, NotRunningError, RunNotFoundError
+from holdfast.base.errors import ConfigurationError, HoldfastError, NotRunningError, RunNotFoundError
 from holdfast.base.ids import ulid_bytes
 from holdfast.compose import build_engine
 from holdfast.engine.crash import kill, reap
@@ -341,7 +341,12 @@ class _EngineWatch:
     async def revive(self) -> bool:
         engine = self._harness.engine
         if engine.running:
-            return await engine.relays.flush() > 0
+            try:
+                return await engine.relays.flush() > 0
+            except HoldfastError:
+                if engine.running:
+                    raise
+                # a planned crash came over it
         await self._harness._revive()
         return True
 

@@ -103,7 +103,13 @@ def _django(alias: str) -> Iterator[Any]:
         raise ConfigurationError(f"{alias!r} is taken for the alias of a Django database, and no Django runs here")
     from django.db import connections, transaction
 
-    with transaction.atomic(using=alias):
-        yield connections[alias]
+    conn = connections[alias]
+    # a thread of holdfast's has no requests, at whose ends Django looks after its connections
+    conn.close_if_unusable_or_obsolete()
+    try:
+        with transaction.atomic(using=alias):
+            yield conn
+    finally:
+        conn.close_if_unusable_or_obsolete()
 
 
