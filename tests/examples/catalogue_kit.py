@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import text
+
 from examples.catalogue import functions
 from examples.catalogue.client import app
 from examples.catalogue.database import Sessions, open_database
@@ -20,6 +22,7 @@ from examples.catalogue.webhooks import Webhooks
 from examples.demo.outside import Outside
 from examples.demo.salla import report
 from examples.demo.serving import served
+from holdfast import database_schema
 from holdfast.testing import Harness
 
 assert functions.functions
@@ -104,5 +107,9 @@ async def running_catalogue(folder: Any, monkeypatch: Any, *, harness: bool = Tr
             await merchants.add(102, "Qahwa House", "faisal@example.test", "catalogue")
             where = {"start": datetime.now(UTC), "schedules": False, "patience": 30, "databases": [settings["DATABASE_URL"]]}
             engine = Harness(app, **where) if harness else nullcontext()
+            if not harness:  # a start of the app, at some time before, has made holdfast's tables
+                async with sessions.begin() as session:
+                    for statement in database_schema("sqlite").split(";")[:-1]:
+                        await session.execute(text(statement))
             async with engine as h:
                 yield Catalogue(h, url, outside, sessions, Products(sessions, app), Webhooks(sessions, app))

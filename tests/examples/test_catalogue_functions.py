@@ -133,11 +133,11 @@ async def test_b7_the_result_of_an_older_import_is_dropped(catalogue):
     old = await only_run(catalogue, scrape_product)
     assert await catalogue.products.retry_import(product.id, MERCHANT)
     catalogue.outside.shop.gone.clear()
-    await catalogue.h.redrive(old)
+    redriven = await catalogue.h.redrive(old)
     await catalogue.h.settle(within="1m")
-    assert (await catalogue.product(product.id)).status == "IMPORTING"
-    await catalogue.deliver()
-    await catalogue.h.settle(within="1m")
+    late = await catalogue.h.read(redriven)
+    assert late.error is not None
+    assert "another import of product" in late.error.message
     assert (await catalogue.product(product.id)).status == "IMPORTED"
 
 

@@ -155,8 +155,12 @@ async def test_b7_failure_retry_success_and_a_double_click_starts_one_run(catalo
     assert len({event["id"] for event in events}) == 2
     assert len(first) == 1
     assert catalogue.outside.shop.requests["/oud"] == before + 1
-    runs = await catalogue.api.runs(function="salla-da9i9a-scrape-product")
-    assert sorted(run["status"] for run in runs) == ["Completed", "Failed"]
+
+    async def both_ended():  # the product is there a moment before its run has ended
+        runs = await catalogue.api.runs(function="salla-da9i9a-scrape-product")
+        return sorted(run["status"] for run in runs) == ["Completed", "Failed"]
+
+    assert await until(both_ended, 30)
     (row,) = catalogue.database.rows("SELECT metadata FROM products WHERE id = ?", product_id)
     assert "scrapeError" not in json.loads(row["metadata"])
 
