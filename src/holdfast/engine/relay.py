@@ -27,6 +27,7 @@ _FIRST_LOOK_MS = 2
 _LATEST_LOOK_MS = 1_000
 _PATIENCE_MS = 60_000
 """How long a transaction is looked for that has sent something and not committed yet; after that, once in a while will do."""
+_MAX_EXPECTED = 10_000
 
 Waiting = tuple[bytes, bytes]
 """An event that waits: its id, and its JSON."""
@@ -75,6 +76,8 @@ class Relay:
         self._refused: set[bytes] = set()
         """Events that can't be accepted as they are, and have been complained about."""
         self._away = False
+        self._again = False
+        """Whether something was said while it was being looked."""
         self._stopping = False
         self.looking = False
         """Whether it is being looked, or something brought, at this moment."""
@@ -86,6 +89,8 @@ class Relay:
     def expect(self, events: Sequence[bytes]) -> None:
         """Events with these ids are about to be committed."""
         now = self._clock.now()
+        if len(self._expected) > _MAX_EXPECTED:
+            self._expected.clear()  # those that were rolled back add up
         self._expected.update(events)
         self._expected_until = now + _PATIENCE_MS
         self._delay = _FIRST_LOOK_MS
@@ -122,8 +127,11 @@ class Relay:
                 self.looking = False
 
     def _due(self) -> None:
-        if self._stopping or (self._task is not None and not self._task.done()):
-            return  # the look in progress arms the timer at its end
+        if self._stopping:
+            return
+        if self._task is not None and not self._task.done():
+            self._again = True  # what there is to see may have come after the look in progress has read
+            return
         self.looking = True
         self._task = asyncio.get_running_loop().create_task(self._look())
 
@@ -142,7 +150,10 @@ class Relay:
         if self._stopping:
             return
         now = self._clock.now()
-        if self._expected and now < self._expected_until and not self._away:
+        if self._again and not self._away:
+            self._again = False
+            self._timers.arm(now)
+        elif self._expected and now < self._expected_until and not self._away:
             self._delay = min(self._delay * 2, _LATEST_LOOK_MS, self._every_ms)
             self._timers.arm(now + self._delay)
         else:

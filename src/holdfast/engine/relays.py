@@ -22,7 +22,6 @@ from holdfast.store.urls import is_postgres, schema_of
 
 _log = logging.getLogger("holdfast")
 _STEPS_AT_ONCE = 500
-_DEFAULT_SCHEMA = "holdfast"
 
 
 class Relays:
@@ -55,9 +54,7 @@ class Relays:
     @classmethod
     def of_node(cls, host: Host, databases: Iterable[Database], every_ms: int) -> Relays:
         """Those of a node, its store's own outbox among them."""
-        url = host.store.url
-        schema = (schema_of(url) or _DEFAULT_SCHEMA) if is_postgres(url) else None
-        relays = cls(host.clock, databases, LocalDelivery(host), every_ms, schema=schema)
+        relays = cls(host.clock, databases, LocalDelivery(host), every_ms, schema=schema_of(host.store.url))
         shared = host.store.shared
         if shared is not None:
             relays._store = Relay(StoreOutbox(host, shared), host.clock, every_ms)

@@ -55,6 +55,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
+C = TypeVar("C")
 E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 
@@ -224,12 +225,12 @@ class Step(_StepBase):
 
     @overload
     def transaction(
-        self, id: str, database: TransactionSource, fn: Callable[Concatenate[Any, P], Awaitable[T]], /,
+        self, id: str, database: TransactionSource, fn: Callable[Concatenate[C, P], Awaitable[T]], /,
         *args: P.args, **kwargs: P.kwargs,
     ) -> StepCall[T]: ...
     @overload
     def transaction(
-        self, id: str, database: TransactionSource, fn: Callable[Concatenate[Any, P], T], /,
+        self, id: str, database: TransactionSource, fn: Callable[Concatenate[C, P], T], /,
         *args: P.args, **kwargs: P.kwargs,
     ) -> StepCall[T]: ...
     def transaction(
@@ -403,12 +404,12 @@ class SyncStep(_StepBase):
 
     @overload
     def transaction(
-        self, id: str, database: TransactionSource, fn: Callable[Concatenate[Any, P], Awaitable[T]], /,
+        self, id: str, database: TransactionSource, fn: Callable[Concatenate[C, P], Awaitable[T]], /,
         *args: P.args, **kwargs: P.kwargs,
     ) -> T: ...
     @overload
     def transaction(
-        self, id: str, database: TransactionSource, fn: Callable[Concatenate[Any, P], T], /,
+        self, id: str, database: TransactionSource, fn: Callable[Concatenate[C, P], T], /,
         *args: P.args, **kwargs: P.kwargs,
     ) -> T: ...
     def transaction(

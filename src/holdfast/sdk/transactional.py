@@ -14,11 +14,9 @@ from holdfast.base.errors import ConfigurationError, EventInvalidError
 from holdfast.base.ids import IdFactory, ulid_bytes, ulid_ms
 from holdfast.sdk.outgoing import check_bounds
 from holdfast.sdk.sender import Outgoing, Sent
-from holdfast.store.urls import is_postgres, schema_of
+from holdfast.store.urls import DEFAULT_SCHEMA, schema_of
 from holdfast.store.userdb.asking import Pending, put_events
 from holdfast.store.userdb.callers import Asking, Caller, ask, ask_async, recognise
-
-_DEFAULT_SCHEMA = "holdfast"
 
 
 class Kept(msgspec.Struct, omit_defaults=True):
@@ -106,9 +104,7 @@ class Transactional:
         if self._relaying:
             return self._relaying[-1].schema
         url = os.environ.get("HOLDFAST_STORE")
-        if not url:
-            return _DEFAULT_SCHEMA
-        return (schema_of(url) or _DEFAULT_SCHEMA) if is_postgres(url) else None
+        return schema_of(url) if url else DEFAULT_SCHEMA
 
 
 def encoded(event: Outgoing) -> bytes:

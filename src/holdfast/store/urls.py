@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
+DEFAULT_SCHEMA = "holdfast"
 _SECRET = {"password", "passfile", "sslpassword"}
 
 
@@ -14,8 +15,8 @@ def is_postgres(url: str) -> bool:
 
 
 def schema_of(url: str) -> str | None:
-    """The schema that a PostgreSQL store URL names, if it names one."""
-    return dict(parse_qsl(urlsplit(url).query)).get("schema")
+    """The schema of a store on PostgreSQL; None of one on SQLite."""
+    return dict(parse_qsl(urlsplit(url).query)).get("schema", DEFAULT_SCHEMA) if is_postgres(url) else None
 
 
 def without_secrets(url: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 
 from holdfast.base.errors import ConfigurationError
-from holdfast.store.sqlite.connection import database_path
 from holdfast.store.urls import POSTGRES_SCHEMES, without_secrets
 from holdfast.store.userdb.tables import Dialect
 
@@ -40,9 +39,10 @@ def parse_database_url(url: str) -> Address:
             f"database {without_secrets(url)!r} is not understood; write sqlite:///path/to/file.db or "
             "postgresql://user@host/database"
         )
-    path = database_path(f"sqlite:{rest.partition('?')[0]}")
-    if path is None:
+    name = rest.partition("?")[0].removeprefix("///")
+    if name in {"", "//", ":memory:", "//:memory:"}:
         raise ConfigurationError(
             f"database {url!r} is in memory, where only the connection that made it can see it; give it a file"
         )
+    path = Path(name).expanduser()
     return Address("sqlite", f"sqlite:///{path}", path=path)

@@ -40,7 +40,7 @@ class Caller:
     __slots__ = ("dialect", "execute", "is_async")
 
     def __init__(self, dialect: Dialect, execute: Callable[[str, Values], Any], *, is_async: bool = False) -> None:
-        self.dialect = dialect
+        self.dialect: Dialect = dialect
         self.execute = execute
         self.is_async = is_async
 
