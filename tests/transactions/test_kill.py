@@ -96,7 +96,7 @@ async def test_the_database_itself_tells_the_nodes(new_database) -> None:
 
 async def listening(url: str) -> None:
     async with asyncio.timeout(60):
-        while not await asyncio.to_thread(rows, url, "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle'"):
+        while not await asyncio.to_thread(rows, url, "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND state = 'idle' AND datname = current_database()"):
             await asyncio.sleep(0.02)
 
 
