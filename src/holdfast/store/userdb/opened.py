@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from holdfast.base.errors import ConfigurationError, StoreBusyError, StoreError, StoreUnreachableError
+from holdfast.base.ids import ulid_text
 from holdfast.store.userdb import tables
 from holdfast.store.userdb.address import Address
 from holdfast.store.userdb.callers import Caller, Rows, Values, recognise
@@ -62,8 +63,10 @@ class OpenedDatabase:
 
     def old_steps(self, before: int, limit: int) -> list[tuple[str, str]]:
         """Steps that were done before a moment: run id and step of each."""
+        floor = ulid_text(max(before, 0).to_bytes(6, "big") + bytes(10))
+        asked = {"floor": floor, "before": before, "limit": limit}
         with self._using() as caller:
-            return [(row[0], row[1]) for row in self._ask(caller, tables.OLD_STEPS, {"before": before, "limit": limit})]
+            return [(row[0], row[1]) for row in self._ask(caller, tables.OLD_STEPS, asked)]
 
     def delete_steps(self, steps: Sequence[tuple[str, str]]) -> None:
         """Forget that steps were done."""

@@ -76,5 +76,8 @@ KEEP_STEP = "UPDATE holdfast_steps SET result = :result, type = :type WHERE run_
 
 PENDING = "SELECT id, event FROM holdfast_outbox WHERE id > :after ORDER BY id LIMIT :limit"
 DELETE_EVENT = "DELETE FROM holdfast_outbox WHERE id = :id"
-OLD_STEPS = "SELECT run_id, step FROM holdfast_steps WHERE at < :before ORDER BY run_id, step LIMIT :limit"
+OLD_STEPS = (
+    "SELECT run_id, step FROM holdfast_steps WHERE run_id < :floor AND at < :before ORDER BY run_id, step LIMIT :limit"
+)
+"""A run is older than its steps, and its id begins with its time: only the old end of the index is looked at."""
 DELETE_STEP = "DELETE FROM holdfast_steps WHERE run_id = :run_id AND step = :step"
