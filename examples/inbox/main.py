@@ -10,7 +10,8 @@ from fastapi import FastAPI
 from examples.common.refusals import answer_refusals
 from holdfast.serve.fastapi import serve
 
-from . import functions
+from . import functions, pages
+from .canaries import Canaries
 from .client import app
 from .database import open_database
 from .messages import Messages
@@ -34,8 +35,10 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
             store=settings.holdfast_store, serve=settings.dashboard, mode=mode, databases=[settings.database_url]
         ),
     ):
-        api.state.web = Web(settings, Messages(sessions, app), Versions(client))
+        canaries = Canaries(settings)
+        api.state.web = Web(settings, Messages(sessions, app), Versions(client), canaries)
         yield
+        await canaries.stop()
 
 
 def create_api(settings: Settings | None = None) -> FastAPI:
@@ -52,6 +55,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.state.settings = settings
     api.include_router(open_router)
     api.include_router(router)
+    pages.make_pages(settings).install(api, pages.router)
     serve(api, app, dev=not settings.production)  # at /api/inngest
     answer_refusals(api)
     return api

@@ -105,7 +105,7 @@ async def running_catalogue(folder: Any, monkeypatch: Any, *, harness: bool = Tr
             merchants = Merchants(sessions)
             await merchants.add(SALLA_ID, "Dar Al-Oud", "noura@example.test", "catalogue")
             await merchants.add(102, "Qahwa House", "faisal@example.test", "catalogue")
-            where = {"start": datetime.now(UTC), "schedules": False, "patience": 30, "databases": [settings["DATABASE_URL"]]}
+            where = {"start": datetime.now(UTC), "schedules": False, "patience": 60, "databases": [settings["DATABASE_URL"]]}
             engine = Harness(app, **where) if harness else nullcontext()
             if not harness:  # a start of the app, at some time before, has made holdfast's tables
                 async with sessions.begin() as session:

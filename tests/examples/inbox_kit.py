@@ -71,7 +71,7 @@ async def inbox_under_test(folder: Any, monkeypatch: Any, redis_url: str, store:
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     url = settings["DATABASE_URL"]
-    where = {"start": datetime.now(UTC), "schedules": False, "patience": 30, "databases": [url]}
+    where = {"start": datetime.now(UTC), "schedules": False, "patience": 60, "databases": [url]}
     async with open_database(url) as sessions, Harness(app, **where) as h:
         yield InboxUnderTest(h, sessions, Messages(sessions, app), store)
 
