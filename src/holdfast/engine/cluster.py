@@ -84,6 +84,8 @@ class Cluster:
             self._do("woken", self._take_in)
         if signal.states:
             self._do("states", self._take_states)
+        if signal.outbox:
+            self._host.outbox_changed()
 
     def _look(self) -> None:
         """Once in a while: whatever no signal told."""

@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.core.flow import Flow
 from holdfast.core.plan import Plan, Read, Tx
-from holdfast.core.rows import AlarmRow, AlertRow, BulkRow, CronRow, GatherRow, ItemRow, RunRow
+from holdfast.core.rows import AlarmRow, AlertRow, BulkRow, CronRow, GatherRow, ItemRow, OutboxRow, RunRow
 from holdfast.store.group import GroupCommit
 from holdfast.store.sqlite.lanes import Lanes
 from holdfast.store.sqlite.registry import AppRecord, Registration
@@ -29,6 +29,8 @@ class Signal(msgspec.Struct, gc=False):
     """A function was paused, or a limit changed."""
     woken: set[int] = msgspec.field(default_factory=set)
     """Nodes of whose runs something was resolved, cancelled or taken over."""
+    outbox: bool = False
+    """A transaction of the application's has sent events."""
 
     def add(self, other: Signal) -> None:
         """Take in another one."""
@@ -36,11 +38,12 @@ class Signal(msgspec.Struct, gc=False):
         self.alarms |= other.alarms
         self.ended |= other.ended
         self.states |= other.states
+        self.outbox |= other.outbox
         self.woken |= other.woken
 
     @property
     def says_something(self) -> bool:
-        return self.work or self.alarms or self.ended or self.states or bool(self.woken)
+        return self.work or self.alarms or self.ended or self.states or self.outbox or bool(self.woken)
 
 
 class Store(Protocol):
@@ -260,6 +263,10 @@ class SharedStore(Protocol):
 
     async def read(self, reads: Sequence[Read]) -> Tx:
         """Committed rows."""
+        ...
+
+    async def outbox(self, after: bytes, limit: int) -> list[OutboxRow]:
+        """Events that transactions of the application have sent, by rising id, from after one on."""
         ...
 
     async def left_behind(self) -> list[ItemRow]:

@@ -63,7 +63,7 @@ class Said(msgspec.Struct, gc=False):
     signal: Signal
 
 
-_EVERYTHING = Signal(work=True, alarms=True, ended=True, states=True)
+_EVERYTHING = Signal(work=True, alarms=True, ended=True, states=True, outbox=True)
 
 
 def enrol(conn: Connection, statements: Statements, settings: Settings) -> int:
@@ -248,7 +248,7 @@ class Listener:
                 if self._stopping.is_set():
                     return
                 conn.execute(f'LISTEN "{channel(self._settings)}"'.encode())
-                self._heard(Signal(True, True, True, True, {self._node()}))  # whatever was said meanwhile
+                self._heard(Signal(True, True, True, True, {self._node()}, outbox=True))  # whatever was said meanwhile
                 for notification in conn.notifies():
                     self._take(notification.payload)
             except (psycopg.Error, StoreError) as error:
