@@ -1,4 +1,4 @@
-"""`holdfast start`: production, with keys."""
+"""P5: `holdfast start`: production, with keys."""
 
 from __future__ import annotations
 

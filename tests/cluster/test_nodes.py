@@ -1,4 +1,4 @@
-"""Several nodes on one PostgreSQL, each a process of its own: sharing work, dying, being stopped, and hearing of each other."""
+"""P10: several nodes on one PostgreSQL, each a process of its own: sharing work, dying, being stopped, and hearing of each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from node_app import Came, Go, Narrow, Wanted, make_app
+from node_app import Came, Go, Narrow, Told, Wanted, make_app
 
 from holdfast import Event, RunCancelledError, RunHandle
 from holdfast.compose import build_engine
@@ -88,6 +88,20 @@ async def test_three_nodes_share_the_work_and_results_are_awaited_elsewhere(clus
         assert len(set(pids)) == 3
         assert os.getpid() not in pids
         assert Counter(n for _, n, _ in nodes.lines("begin")) == Counter(range(60))
+
+
+async def test_a_run_that_another_node_executes_is_watched_with_its_progress(cluster):
+    async with cluster(1) as nodes:
+        handle = await nodes.start("tell", Told(n=7))
+        seen = []
+        async with asyncio.timeout(60):
+            async for run in handle.watch():
+                seen.append(run)
+                if run.progress is not None and not run.ended:
+                    assert (run.progress.fraction, run.progress.text) == (0.5, "half of 7")
+                    await nodes.app.send(Came(n=7))
+        assert (seen[-1].status, seen[-1].progress.fraction) == ("COMPLETED", 1.0)
+        assert await handle.result(timeout=30) != os.getpid()
 
 
 async def test_a_killed_node_loses_nothing(cluster):

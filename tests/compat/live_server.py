@@ -44,6 +44,19 @@ class Server:
         if self.running.process.poll() is None:
             self.running.kill()
 
+    def peak_memory(self) -> int:
+        """The most bytes of memory that its largest process has had."""
+        parent, peak = self.running.process.pid, 0
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            except OSError:
+                continue  # it has just ended
+            if parent in {int(fields["Pid"]), int(fields["PPid"])} and "VmHWM" in fields:
+                peak = max(peak, int(fields["VmHWM"].split()[0]) * 1024)
+        assert peak
+        return peak
+
     # -- events --------------------------------------------------------------------------------------------------------
 
     def send(self, name: str, data: Any = None, **fields: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import socket
@@ -55,6 +56,18 @@ def slow(conn: socket.socket) -> None:
         time.sleep(0.002)
 
 
+def endless(conn: socket.socket, begin: bytes, piece: bytes) -> None:
+    """As much as is read, or 200 MB."""
+    conn.sendall(begin)
+    for _ in range(200_000_000 // len(piece)):
+        conn.sendall(piece)
+
+
+def endless_chunks(conn: socket.socket) -> None:
+    piece = b"x" * 65536
+    endless(conn, f"HTTP/1.1 200 X\r\n{SDK}Transfer-Encoding: chunked\r\n\r\n".encode(), b"%x\r\n%b\r\n" % (len(piece), piece))
+
+
 Answer = bytes | Callable[[socket.socket], None]
 GOOD = response(200, '"ok"')
 STRANGE: dict[str, tuple[Answer, str]] = {
@@ -84,6 +97,13 @@ STRANGE: dict[str, tuple[Answer, str]] = {
     "gzip that is none": (response(200, b"notgzip", headers="Content-Encoding: gzip\r\n"), "reset the connection"),
     "deep nesting": (response(206, "[" * 5000 + "]" * 5000), "error reading generator opcode response"),
     "giant": (response(200, b'"' + b"x" * 9_000_000 + b'"'), "exceeds the maximum size limit"),
+    "giant without an end": (endless_chunks, "exceeds the maximum size limit"),
+    "a head without an end": (lambda conn: endless(conn, b"HTTP/1.1 200 X\r\n", b"X-Much: " + b"y" * 8000 + b"\r\n"), "reset the connection"),
+    "a line without an end": (lambda conn: endless(conn, b"HTTP/1.1 200 X\r\nX-Much: ", b"y" * 65536), "reset the connection"),
+    "a compressed bomb": (response(200, gzip.compress(b'"' + b"0" * 80_000_000 + b'"'), headers="Content-Encoding: gzip\r\n"), "exceeds the maximum size limit"),
+    "redirect to a metadata service": (response(307, "", headers="Location: http://169.254.169.254/latest\r\n"), "such addresses never are"),
+    "redirect to a file": (response(307, "", headers="Location: file:///etc/passwd\r\n"), "is not called"),
+    "redirect with a login": (response(307, "", headers="Location: http://a:b@127.0.0.1/\r\n"), "has a login in it"),
     "redirect to itself": (response(307, "", headers="Location: ?\r\n"), "redirects"),
     "redirect to a port where nobody is": (response(307, "", headers="Location: http://127.0.0.1:9/\r\n"), "Unable to reach SDK URL"),
     "redirect to no address": (response(307, "", headers="Location: http://[\r\n"), "address"),
@@ -186,6 +206,17 @@ def test_a_strange_answer_is_tried_again_and_says_why(server, odd, name):
     assert run["status"] == "Failed"
     assert reason in run["output"]["error"]["message"]
     assert len(server.get(f"/v1/runs/{run['run_id']}/steps")["attempts"]) == 3
+
+
+def test_large_answers_are_not_held(server, odd):
+    """What is larger than allowed is read no further than that, many at once as well."""
+    names = ["giant", "giant without an end", "a head without an end", "a line without an end", "a compressed bomb"]
+    for name in names:
+        odd.answers[name] = STRANGE[name][0]
+    before = server.peak_memory()
+    for run_id in server.send_all([{"name": "odd/go", "data": {"answer": name, "always": False}} for name in names * 4]):
+        assert output_of(server.finished(run_id)) == "ok"
+    assert server.peak_memory() - before < 400_000_000, "twenty answers, of which 200 MB each were on offer"
 
 
 @pytest.mark.protocol("call.finished", "call.redirect")

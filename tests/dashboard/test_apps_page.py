@@ -1,4 +1,4 @@
-"""The page of applications: what is registered, why a sync failed and what to do, adding, syncing again and removing."""
+"""P2: the page of applications: what is registered, why a sync failed and what to do, adding, syncing again and removing."""
 
 from __future__ import annotations
 

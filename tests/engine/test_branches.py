@@ -1,4 +1,4 @@
-"""Many steps at once: gather, task groups, races, a thousand branches; live, on replay and in and out of memory."""
+"""P3: many steps at once: gather, task groups, races, a thousand branches; live, on replay and in and out of memory."""
 
 from __future__ import annotations
 

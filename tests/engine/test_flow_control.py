@@ -1,4 +1,4 @@
-"""Flow control as functions meet it: each rule on the real engine and a virtual clock."""
+"""P7: flow control as functions meet it: each rule on the real engine and a virtual clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invoking other functions: across apps, with time-outs, and how the other run's end reaches the caller."""
+"""P3: invoking other functions: across apps, with time-outs, and how the other run's end reaches the caller."""
 
 from __future__ import annotations
 

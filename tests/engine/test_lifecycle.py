@@ -1,4 +1,4 @@
-"""What the end of a run announces: the protocol's events, as triggers, without recursion."""
+"""P3: what the end of a run announces: the protocol's events, as triggers, without recursion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from holdfast import App, Context, Event, FunctionCancelled, FunctionFailed, FunctionFinished, NonRetriableError, On
+from holdfast import (
+    App,
+    Context,
+    Event,
+    FunctionCancelled,
+    FunctionFailed,
+    FunctionFinished,
+    NonRetriableError,
+    On,
+    RunFailedError,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -179,3 +189,35 @@ async def test_sessions_travel_to_what_follows(engine_for, query):
         await engine.idle()
     ((meta,),) = query("SELECT meta FROM events WHERE name = 'inngest/function.failed'")
     assert json.loads(meta) == {"meta": {"sessions": {"cart": "c1"}}}
+
+
+async def test_a_step_that_nobody_catches_ends_the_run_with_its_own_error_and_its_name(engine_for, query):
+    app = App("t")
+    told: list[FunctionFailed] = []
+
+    class ShopShutError(Exception):
+        pass
+
+    def shut() -> None:
+        raise ShopShutError("the shop is shut")
+
+    async def failed(ctx: Context[FunctionFailed]) -> None:
+        told.append(ctx.event.data)
+
+    @app.function(Go, id="buy", retries=0, on_failure=failed)
+    async def buy(ctx: Context[Go]) -> None:
+        await ctx.step.run("enter", shut)
+
+    async with engine_for(app) as engine:
+        handle = await app.start(buy, Go())
+        with pytest.raises(RunFailedError, match="at step 'enter': ShopShutError: the shop is shut") as raised:
+            await handle.result(timeout=30)
+        await engine.idle()
+        (letter,), _ = await engine.reader.dead_letters()
+    assert (raised.value.name, raised.value.message, raised.value.step) == ("ShopShutError", "the shop is shut", "enter")
+    (failure,) = told
+    assert {key: failure.error[key] for key in ("name", "message", "step")} == {
+        "name": "ShopShutError", "message": "the shop is shut", "step": "enter",
+    }
+    assert "ShopShutError: the shop is shut" in failure.error["stack"]
+    assert letter.error == "ShopShutError: the shop is shut"

@@ -1,4 +1,4 @@
-"""Signals: one waiter at a time, typed data, and the same outcome whatever comes in between."""
+"""P3: signals: one waiter at a time, typed data, and the same outcome whatever comes in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps in process: recorded once, retried, parallel, and the same live and on replay."""
+"""P3: steps in process: recorded once, retried, parallel, and the same live and on replay."""
 
 from __future__ import annotations
 

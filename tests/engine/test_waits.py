@@ -1,4 +1,4 @@
-"""Waits for events: what matches, from when on, and what comes at the same instant."""
+"""P3: waits for events: what matches, from when on, and what comes at the same instant."""
 
 from __future__ import annotations
 

@@ -76,6 +76,8 @@ async def test_b3_b7_from_the_form_over_the_status_to_the_product(page, catalogu
     await submit(page, f"{catalogue.shop_url}/slow")
     await expect(page.get_by_role("heading", name="Scraping product...")).to_be_visible()
     await expect(page.get_by_role("progressbar")).to_be_visible()
+    await expect(page.get_by_text("Asking the shop for its page")).to_be_visible()  # pushed, not polled
+    await expect(page.get_by_role("progressbar")).to_have_js_property("value", 0.1)
     assert "/import/status/product_" in page.url
     await fits(page, "scraping", tmp_path)
     answered.set()

@@ -1,4 +1,4 @@
-"""The serve route itself: who may ask, what is answered, and that nothing malformed gets past with anything but JSON."""
+"""P2: the serve route itself: who may ask, what is answered, and that nothing malformed gets past with anything but JSON."""
 
 from __future__ import annotations
 

@@ -191,9 +191,11 @@ class TestRuns:
             async with server.http.stream("GET", f"/v1/runs/{run_id}/stream") as response:
                 assert response.headers["content-type"].startswith("text/event-stream")
                 assert response.headers["x-accel-buffering"] == "no"
+                name = ""
                 async with asyncio.timeout(60):
                     async for line in response.aiter_lines():
-                        if line.startswith("data: "):
+                        name = line[7:] if line.startswith("event: ") else name
+                        if line.startswith("data: ") and name == "run":
                             seen.append(json.loads(line[6:])["status"])
                             if len(seen) == 1:
                                 await server.send("shop/order.paid", order_id="o1", amount=1)
@@ -205,6 +207,65 @@ class TestRuns:
             run_id = await failed_run(server)
             text = (await server.http.get(f"/v1/runs/{run_id}/stream")).text
             assert text.count("event: run\n") == 1
+
+
+class TestProgress:
+    """P8: what a run says of itself, over HTTP."""
+
+    async def test_a_reader_who_comes_back_is_told_of_the_steps_it_has_missed(self, start: Start):
+        async with start() as server:
+            run_id = await server.run_of(await server.send("shop/order.paid", order_id="o1", amount=1))
+            await server.ended(run_id)
+            headers = {"last-event-id": "0"}
+            text = (await server.http.get(f"/v1/runs/{run_id}/stream", headers=headers)).text
+            step, run = (part for part in text.split("\n\n") if part.startswith("event: "))
+            assert step.startswith("event: step\nid: 1\ndata: ")
+            assert json.loads(step.partition("data: ")[2])["id"] == "charge"
+            assert run.startswith("event: run\nid: 1\ndata: ")
+            again = (await server.http.get(f"/v1/runs/{run_id}/stream?after=1")).text
+            assert "event: step" not in again
+
+    async def test_reported_progress_is_kept_and_followed(self, start: Start):
+        async with start() as server:
+            run_id = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
+            path = f"/v1/runs/{run_id}/metadata"
+            body = {"metadata": [
+                {"kind": "userland.progress", "op": "set", "values": {"fraction": 0.4, "text": "images"}},
+                {"kind": "inngest.score", "values": {"good": {"value": 1}}},
+            ]}
+            async with server.http.stream("GET", f"/v1/runs/{run_id}/stream") as response:
+                async with asyncio.timeout(30):
+                    async for line in response.aiter_lines():
+                        if line == "event: run":
+                            answer = await server.http.post(path, json=body)
+                        if '"text":"images"' in line:
+                            break
+            assert answer.json()["data"] == {"kept": ["userland.progress"], "ignored": ["inngest.score"]}
+            run = (await get(server, f"/v1/runs/{run_id}"))["data"]
+            assert (run["progress"]["fraction"], run["progress"]["text"]) == (0.4, "images")
+            (listed,) = (await get(server, "/v1/runs"))["data"]
+            assert listed["progress"] == run["progress"]
+
+    async def test_what_is_refused(self, start: Start):
+        async with start() as server:
+            run_id = await server.run_of(await server.send("shop/order.paid", order_id="o1", amount=1))
+            await server.ended(run_id)
+
+            async def post(run: str, body: Any) -> tuple[int, str]:
+                answer = await server.http.post(f"/v1/runs/{run}/metadata", json=body)
+                return answer.status_code, answer.json()["error"]
+
+            said = {"metadata": [{"kind": "userland.progress", "values": {"fraction": 0.5}}]}
+            status, error = await post(run_id, said)
+            assert (status, "has ended" in error) == (409, True)
+            status, error = await post(NOBODY, said)
+            assert (status, "there is no run" in error) == (404, True)
+            status, error = await post(run_id, {"metadata": [{"kind": "userland.progress", "values": {"fraction": 7}}]})
+            assert (status, "a number from 0 to 1" in error) == (400, True)
+            status, error = await post(run_id, {"metadata": 1})
+            assert status == 400
+            huge = {"metadata": [{"kind": "x", "values": {"y": "z" * 70_000}}]}
+            assert (await post(run_id, huge))[0] == 413
 
 
 class TestChanges:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import aiohttp
 import pytest
 
 from holdfast import App
@@ -54,8 +53,8 @@ def answering() -> Iterator[Callable[[dict[str, Answer]], str]]:
 
 
 async def asked(tmp_path, url: str) -> str | None:
-    async with build_engine([App("hub")], f"sqlite:///{tmp_path}/x.db") as engine, aiohttp.ClientSession() as session:
-        finding = await Asker(engine, ServerSettings(port=0)).ask(session, url)
+    async with build_engine([App("hub")], f"sqlite:///{tmp_path}/x.db") as engine:
+        finding = await Asker(engine, ServerSettings(port=0)).ask(url)
         return None if finding.level is Level.FINE else finding.sentence
 
 

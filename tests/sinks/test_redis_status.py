@@ -1,4 +1,4 @@
-"""The status sink: statuses of runs in a real Redis, right also after crashes, outages and writes out of order."""
+"""P8, D5: the status sink: statuses of runs in a real Redis, right also after crashes, outages and writes out of order."""
 
 from __future__ import annotations
 

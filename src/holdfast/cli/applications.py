@@ -68,6 +68,19 @@ def application_options(*, poll_interval: float, discovery: bool) -> Callable[[F
     return decorate
 
 
+def workers_option(fn: F) -> F:
+    """`--workers`."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(0, 256),
+        default=0,
+        envvar="HOLDFAST_WORKERS",
+        show_envvar=True,
+        metavar="N",
+        help="Processes that execute functions, for more than one core; without, the server's own process does.",
+    )(fn)
+
+
 def application_settings(
     urls: tuple[str, ...], poll_interval: float, no_poll: bool, retry_interval: float | None, discovery: bool = False
 ) -> dict[str, Any]:

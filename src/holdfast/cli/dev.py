@@ -8,7 +8,7 @@ import webbrowser
 
 import click
 
-from holdfast.cli.applications import application_options, application_settings
+from holdfast.cli.applications import application_options, application_settings, workers_option
 from holdfast.cli.console import say
 from holdfast.cli.inngest_options import inngest_options, store_of
 from holdfast.cli.listening import listen
@@ -51,6 +51,7 @@ from holdfast.cli.supervisor import Supervisor
     metavar="SECONDS",
     help="How long running steps may take to finish when it stops.",
 )
+@workers_option
 @application_options(poll_interval=5.0, discovery=True)
 @click.option(
     "-l", "--log-level", type=click.Choice(LEVELS), envvar="INNGEST_LOG_LEVEL", default="info", show_default=True
@@ -65,6 +66,7 @@ def command(
     reload: bool,
     browser: bool,
     drain: float,
+    workers: int,
     urls: tuple[str, ...],
     poll_interval: float,
     no_poll: bool,
@@ -110,6 +112,7 @@ def command(
         capacity=queue_workers,
         reload=reload,
         drain_seconds=drain,
+        workers=workers,
         log_level=log_level,
         browser=browser,
         **application_settings(urls, poll_interval, no_poll, retry_interval, discovery),

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from holdfast.cli.applications import application_options, application_settings
+from holdfast.cli.applications import application_options, application_settings, workers_option
 from holdfast.cli.inngest_options import inngest_options, store_of
 from holdfast.cli.listening import listen
 from holdfast.cli.log_output import LEVELS
@@ -53,7 +53,16 @@ from holdfast.cli.settings import DEFAULT_PORT, DEFAULT_STORE, ProcessSettings, 
     metavar="SECONDS",
     help="How long running steps may take to finish when it stops.",
 )
+@workers_option
 @application_options(poll_interval=0.0, discovery=False)
+@click.option(
+    "--allow-private-networks",
+    envvar="HOLDFAST_ALLOW_PRIVATE_NETWORKS",
+    show_envvar=True,
+    metavar="LIST",
+    help="Where on private networks applications may be called: `all`, or networks and host names such as "
+    "10.0.0.0/8,app,*.internal. Addresses given with -u are allowed.",
+)
 @click.option(
     "-l", "--log-level", type=click.Choice(LEVELS), envvar="INNGEST_LOG_LEVEL", default="info", show_default=True
 )
@@ -66,10 +75,12 @@ def command(
     event_keys: tuple[str, ...],
     signing_key: str | None,
     drain: float,
+    workers: int,
     urls: tuple[str, ...],
     poll_interval: float,
     no_poll: bool,
     retry_interval: float | None,
+    allow_private_networks: str | None,
     log_level: str,
     queue_workers: int | None,
     sqlite_dir: str | None,
@@ -98,10 +109,11 @@ def command(
         store=store_url(store_of(store, sqlite_dir, postgres_uri)),
         capacity=queue_workers,
         drain_seconds=drain,
+        workers=workers,
         log_level=log_level,
         log_format=log_format,
         **application_settings(urls, poll_interval, no_poll, retry_interval),
     )
-    server = server_settings(settings, event_keys, signing_key)
+    server = server_settings(settings, event_keys, signing_key, allow_private_networks)
     with listen(host, port) as sock:
         run_process(ServerProcess(settings, server, sock))

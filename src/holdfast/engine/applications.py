@@ -79,8 +79,12 @@ class Applications:
 
         Raises:
             InvalidFunctionsError: a function can't be used; nothing was changed.
+            AddressRefusedError: it may not be called where it says it is; nothing was changed.
         """
         configs = functions_of(request)
+        if request.deploy_type != "connect":
+            for url in dict.fromkeys([request.url, *(config.url for config in configs)]):
+                self._host.outbound.check(url)
         raws = [msgspec.json.decode(bytes(raw)) for raw in request.functions or []]
         checksum = _checksum(request)
         known = self.apps.get(request.app_name)

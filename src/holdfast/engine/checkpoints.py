@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast.base.ids import ulid_text
 from holdfast.core.checkpoint import Checkpoint
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Refused, StepsOf
@@ -9,6 +10,7 @@ from holdfast.core.remote import Operation
 from holdfast.core.rows import EventRow, ItemRow, ItemState, RunRow
 from holdfast.engine.host import Host
 from holdfast.engine.http_driver import HttpDriver
+from holdfast.engine.notices import Notice
 from holdfast.engine.operations import Translator
 from holdfast.engine.remote_limits import check_limits
 from holdfast.wire.checkpoints import AsyncCheckpoint
@@ -38,7 +40,7 @@ async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: Asy
         return False
     if request.generation_id and request.generation_id != item.epoch:
         return False
-    fn = host.applications.functions.get(run.function_id)
+    fn = driver.function(run.function_id)
     event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
     if fn is None or event is None:
         return False
@@ -55,6 +57,8 @@ async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: Asy
     if isinstance(answer, Refused):
         return False
     driver.recorded(item_id, [one.step for one in operations])
+    if ulid_text(run_id) in host.notices.followed:
+        host.notices.publish(Notice("progress", ulid_text(run_id), fn.id))
     return True
 
 

@@ -29,7 +29,7 @@ class Asked:
 
     def __init__(self, api: Api, audit: Any) -> None:
         self.api = api
-        self.reader = api.engine.reader
+        self.reader = api.reader
         self.audit = audit
         self._details: dict[str, RunDetail | None] = {}
         self._functions: Sequence[FunctionView] | None = None
