@@ -19,6 +19,7 @@ from holdfast.engine.alarms import Alarms
 from holdfast.engine.control import RunControl
 from holdfast.engine.host import Host
 from holdfast.engine.live import LiveRun
+from holdfast.engine.relay import Relay
 from holdfast.store.api import SharedStore, Signal
 
 _log = logging.getLogger("holdfast")
@@ -35,6 +36,8 @@ class Cluster:
         live: The runs in memory.
         control: Who awaits results.
         alarms: Moments that other nodes may have set.
+        take_up: Goes on with what else a node has begun that is gone: cancellations and bulk operations.
+        follow_functions: Takes up functions and applications that were registered at other nodes.
         set_state: Puts a function's pause and changed limits into force here.
     """
 
@@ -45,6 +48,8 @@ class Cluster:
         live: dict[bytes, LiveRun],
         control: RunControl,
         alarms: Alarms,
+        take_up: Callable[[], Coroutine[Any, Any, None]],
+        follow_functions: Callable[[], Coroutine[Any, Any, None]],
         set_state: Callable[[int, str | None, dict[str, int]], None],
     ) -> None:
         self._host = host
@@ -52,7 +57,10 @@ class Cluster:
         self._live = live
         self._control = control
         self._alarms = alarms
+        self._take_up = take_up
+        self._follow_functions = follow_functions
         self._set_state = set_state
+        self._relay = Relay(host.notices, store)
         self._states: dict[int, tuple[str | None, dict[str, int]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -60,13 +68,20 @@ class Cluster:
     def start(self) -> None:
         """Begin to listen and to look."""
         self._states = dict(self._store.known_states)
+        self._store.report(self._load)
         self._store.follow(self._signalled, self._look)
+        self._relay.start()
 
     def stop(self) -> None:
         """Listen and look no more."""
         self._store.follow(None, None)
+        self._relay.stop()
         for task in self._tasks.values():
             task.cancel()
+
+    def _load(self) -> tuple[int, int, bool]:
+        """In the thread that renews the lease."""
+        return self._host.in_flight, self._host.capacity, self._host.notices.watched
 
     # -- when ------------------------------------------------------------------------------------------------------------
 
@@ -84,16 +99,24 @@ class Cluster:
             self._do("woken", self._take_in)
         if signal.states:
             self._do("states", self._take_states)
+        if signal.functions:
+            self._do("functions", self._follow_functions)
+        if signal.changed:
+            self._relay.heard(signal.changed)
+        if signal.nodes:
+            self._store.look_soon(tell=False)
 
     def _look(self) -> None:
         """Once in a while: whatever no signal told."""
         if not self._host.running:
             return
+        self._relay.looked()
         if self._store.leads and self._store.dead_nodes:
             self._do("recover", self._recover)
         if self._store.alone:
             return
-        self._signalled(Signal(True, True, True, True, {self._store.boot}))
+        boot = self._store.boot
+        self._signalled(Signal(work=True, alarms=True, ended=True, states=True, functions=True, woken={boot}))
 
     def _do(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """One piece of work of a kind at a time, and once more if it was asked for meanwhile."""
@@ -120,9 +143,11 @@ class Cluster:
     async def _recover(self) -> None:
         """Take up what dead nodes were executing."""
         while items := await self._store.left_behind():
-            _log.warning("recovering %d runs that were being executed by a node that died", len(items))
+            _log.warning("recovering %d runs that were being executed by a node that is gone", len(items))
             if not await self._host.submit(Recover(items)):
-                return
+                break
+        await self._store.audit_places()
+        await self._take_up()
 
     async def _tell_ended(self) -> None:
         for run_id in await self._store.ended(self._control.awaited):
