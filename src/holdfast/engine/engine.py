@@ -135,6 +135,8 @@ class Engine:
         self.functions: dict[str, Registered] = {}
         self.draining = False
         self.running = False
+        self.began_at = 0
+        """When it began, in milliseconds since 1970."""
         self.loop: asyncio.AbstractEventLoop
         self.linger_ms = self.options.linger_ms
         self.capacity = self.options.capacity
@@ -218,6 +220,7 @@ class Engine:
             self._interpreter.relax_collector()
             self.store.group.on_contention = self._interpreter.switch_sooner
         self.running = True
+        self.began_at = self.clock.now()
         left = self.store.leased_by_others()
         if left:
             _log.warning("recovering %d runs that were being executed when the process died", len(left))

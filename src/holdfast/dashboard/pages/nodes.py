@@ -1,0 +1,33 @@
+"""The nodes: who executes on this database, how busy each is, who leads, and who is gone since when."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from holdfast.dashboard.site import Site
+from holdfast.engine.nodes import nodes_of
+
+REFRESH_MS: Final = 3_000
+_TONES: Final = {"alive": "ok", "silent": "retry", "stopped": "idle", "dead": "bad"}
+_LIVING: Final = ("alive", "silent")
+
+
+async def show(site: Site, request: Request) -> Response:
+    nodes, functions = await asyncio.gather(nodes_of(site.engine), site.reader.functions())
+    return await site.page(
+        request,
+        "nodes.html",
+        title="Nodes",
+        section="nodes",
+        live="run function",
+        every=REFRESH_MS,
+        alive=[node for node in nodes if node.state in _LIVING],
+        gone=[node for node in nodes if node.state not in _LIVING],
+        tones=_TONES,
+        shared=site.engine.store.shared is not None,
+        any_functions=any(not function.archived for function in functions),
+    )
