@@ -221,15 +221,19 @@ class Storm:
             counts[table] = rows[0][0] if rows else -1
         return {table: count for table, count in counts.items() if count}
 
-    async def calm(self, seconds: float) -> None:
-        """No more harm and no more orders; wait until everything has ended."""
+    async def calm(self, seconds: float, orders: list[asyncio.Task[None]]) -> dict[str, int]:
+        """No more harm and no more orders; wait until everything has ended, and return what has not."""
         self._calm.set()
         while self._continuing:
             await asyncio.wait(self._continuing)
         await asyncio.to_thread(start_again, self.server)
-        async with asyncio.timeout(seconds):
-            while await self.left():
-                await asyncio.sleep(0.2)
+        await asyncio.gather(*orders)
+        left = await self.left()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while left := await self.left():
+                    await asyncio.sleep(0.2)
+        return left
 
     def words(self) -> str:
         """The end of what the nodes wrote."""

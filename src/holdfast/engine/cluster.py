@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from holdfast.base.errors import HoldfastError
-from holdfast.core.claiming import Recover
+from holdfast.core.claiming import OpenLanes, Recover
 from holdfast.core.plan import StepsOf
 from holdfast.core.rows import StepKind, StepState
 from holdfast.engine.alarms import Alarms
@@ -71,6 +71,7 @@ class Cluster:
         self._store.report(self._load)
         self._store.follow(self._signalled, self._look)
         self._relay.start()
+        self._store.look_soon()  # and have the others see that this node has come
 
     def stop(self) -> None:
         """Listen and look no more."""
@@ -146,8 +147,11 @@ class Cluster:
             _log.warning("recovering %d runs that were being executed by a node that is gone", len(items))
             if not await self._host.submit(Recover(items)):
                 break
-        await self._store.audit_places()
+        if await self._store.audit_places():
+            self._store.doubt_lanes()
+            self._host.claim()
         await self._take_up()
+        await self._store.settled()
 
     async def _tell_ended(self) -> None:
         for run_id in await self._store.ended(self._control.awaited):
@@ -155,11 +159,19 @@ class Cluster:
 
     async def _take_states(self) -> None:
         states = await self._store.function_states_now()
-        for function_id in {*states, *self._states}:
-            state = states.get(function_id, (None, {}))
-            if state != self._states.get(function_id, (None, {})):
-                self._set_state(function_id, *state)
+        changed = [
+            function_id
+            for function_id in {*states, *self._states}
+            if states.get(function_id, (None, {})) != self._states.get(function_id, (None, {}))
+        ]
+        for function_id in changed:
+            self._set_state(function_id, *states.get(function_id, (None, {})))
         self._states = states
+        for function_id in changed:
+            # this node may have looked at them in between, and by the old limits
+            await self._host.submit(OpenLanes(self._store.lanes.blocked_of(function_id)))
+        if changed:
+            self._host.claim()
 
     async def _take_in(self) -> None:
         """Runs in memory that another node has resolved something for, or has taken away."""

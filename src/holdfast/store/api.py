@@ -273,6 +273,11 @@ class SharedStore(Protocol):
         """How functions were paused, and their limits changed, when this node began."""
         ...
 
+    @property
+    def lanes(self) -> Lanes:
+        """Lanes that have items waiting, as far as this node knows."""
+        ...
+
     def doubt_lanes(self) -> None:
         """Lanes may not be as remembered: the next claim looks at all of them."""
         ...
@@ -331,4 +336,8 @@ class SharedStore(Protocol):
 
     async def audit_places(self) -> int:
         """Set counts of places right that differ from what leases hold; how many there were."""
+        ...
+
+    async def settled(self) -> None:
+        """What nodes left that are gone has been taken up: they need no more looking at."""
         ...

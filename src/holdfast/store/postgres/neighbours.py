@@ -24,7 +24,6 @@ class Neighbours:
     boot: int
     settings: Settings
     membership: Membership
-    lanes_in_doubt: bool
     _items: dict[bytes, ItemRow]
     _sql: Statements
     _reads: DatabaseThread
@@ -80,9 +79,12 @@ class Neighbours:
         """Set counts of places right that differ from what leases hold; how many there were."""
         mended = await self._reads.run(lambda conn: places.audit(conn, self._sql))
         if mended:
-            self.lanes_in_doubt = True
             self.membership.tell(Signal(work=True))
         return len(mended)
+
+    async def settled(self) -> None:
+        """What nodes left that are gone has been taken up: they need no more looking at."""
+        await self._reads.run(lambda conn: roster.settle(conn, self._sql))
 
     async def changed_elsewhere(self, run_ids: Sequence[bytes]) -> dict[bytes, bool]:
         """The runs, of these that are leased here, that other nodes have changed, and whether they are leased here still."""

@@ -130,7 +130,7 @@ class Membership:
         self.leads = roster.lead(conn, statements, settings, node)
         if self.leads:
             roster.bury(conn, statements)
-            roster.settle(conn, statements)
+            roster.forget(conn, statements)
         state = roster.state(conn, statements, node)
         self.accompanied = self.others > 0
         self.others, self.dead, self.watched = max(0, state.alive - 1), state.unsettled, state.watched

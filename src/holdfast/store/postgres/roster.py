@@ -111,8 +111,12 @@ def state(conn: Connection, statements: Statements, node: int) -> State:
 
 
 def settle(conn: Connection, statements: Statements) -> None:
-    """Note which nodes have left nothing leased, and forget those that ended long ago."""
+    """Note that what these nodes left has been taken up, where nothing is leased to them any more."""
     conn.execute(statements.sql(_SETTLE))
+
+
+def forget(conn: Connection, statements: Statements) -> None:
+    """Forget nodes that ended long ago."""
     conn.execute(statements.sql(_FORGET))
 
 
