@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from typing import Any
 
@@ -23,7 +24,8 @@ from storm_ledger import Ledger
 
 PACE = 10
 """How many seconds pass for the nodes in one of the machine's: a schedule of each minute fires every six seconds."""
-BODY_SECONDS = 0.02
+BODY_SECONDS = (0.01, 0.02, 0.02, 0.3)
+"""Of the machine's time."""
 NAP, BACKOFF = 2.0, 3.0
 """Seconds of the nodes' time."""
 CAP, CAP_PER_TENANT, RUN_CAP = 3, 2, 3
@@ -67,7 +69,7 @@ class Teller:
     async def _body(self, step: str, fails: bool) -> str:
         self.write("enter", step=step)
         try:
-            await asyncio.sleep(BODY_SECONDS)
+            await asyncio.sleep(random.choice(BODY_SECONDS))
         finally:
             self.write("leave", step=step)
         if fails and not any(

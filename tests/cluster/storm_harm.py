@@ -169,6 +169,32 @@ class Storm:
             self._continuing.add(task)
             task.add_done_callback(self._continuing.discard)
 
+    async def _stop_busy(self) -> None:
+        """A node that is in a body which is executed alone, until another has begun it as well; then both go on."""
+        node, run = await self._busy()
+        node.stopped = True
+        node.signal(signal.SIGSTOP)
+        async with asyncio.timeout(60):
+            while not any(line["what"] == "enter" and line["run"] == run and line["pid"] != node.pid for line in self.ledger.lines()):
+                await asyncio.sleep(0.02)
+        node.signal(signal.SIGCONT)
+        node.stopped = False
+
+    async def _busy(self) -> tuple[Node, str]:
+        async with asyncio.timeout(60):
+            while True:
+                inside: dict[Any, dict[str, Any]] = {}
+                for line in self.ledger.lines():
+                    if line["what"] in {"enter", "leave"} and line["function"] == "capped":
+                        inside.pop((line["run"], line["step"]), None)
+                        if line["what"] == "enter":
+                            inside[line["run"], line["step"]] = line
+                for line in inside.values():
+                    for node in self.nodes:
+                        if node.pid == line["pid"]:
+                            return node, line["run"]
+                await asyncio.sleep(0.01)
+
     async def _continue(self, node: Node, seconds: float) -> None:
         await asyncio.sleep(seconds)
         node.signal(signal.SIGCONT)

@@ -71,6 +71,7 @@ class GroupThread(DatabaseThread):
         cache: What is in memory of runs leased here.
         paths: What is known of wait paths.
         rejoin: Makes this process a new node, and returns nothing; called in the thread.
+        now: Reads the clock.
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class GroupThread(DatabaseThread):
         cache: RunCache,
         paths: Paths,
         rejoin: Callable[[Connection], None],
+        now: Callable[[], int],
     ) -> None:
         super().__init__(settings, "groups", conn)
         self._sql = statements
         self._cache = cache
         self._paths = paths
         self._rejoin = rejoin
+        self._now = now
         self._space = lock_key(settings.schema) & 0xFFFFFFFF
 
     def attempt(self, group: list[Plan[Any]], overlay: Callable[[], GroupTx], *, hold: bool) -> Attempt:
@@ -164,6 +167,8 @@ class GroupThread(DatabaseThread):
         if late:
             loader.load(conn, [read for plan in group for read in plan.reads()])
         tx.size = sum(plan.parts for plan in group) + 64
+        # rows may have been waited for: what others have decided meanwhile must not lie in this group's future
+        tx.now = max(tx.now, self._now())
         complete(tx, lambda _, reads: loader.load(conn, reads))
 
     def _all_paths(self, name: str, tx: GroupTx) -> set[str]:

@@ -88,7 +88,7 @@ class PostgresStore(Catalogue, Neighbours, Memory):
         except BaseException:
             discard(conn)
             raise
-        self._groups = GroupThread(self.settings, conn, self._sql, self, self, self._rejoin)
+        self._groups = GroupThread(self.settings, conn, self._sql, self, self, self._rejoin, self.clock.now)
         self._reads = DatabaseThread(self.settings, "reads")
         self._listener = Listener(self.settings, lambda: self.boot, self._heard)
         self.group: GroupCommit
