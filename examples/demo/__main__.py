@@ -25,6 +25,7 @@ from .company import Company, company
 from .expectations import Observation
 from .inbox import BUSY, FULL, Inbox, smtp_server
 from .inbox_page import inbox_app
+from .landing import Board, landing_app, storefront_exhibit
 from .neighbours import Place
 from .observers import Api, Database, Mailbox
 from .processes import AppProcess, PortTakenError, StartError, check_port
@@ -51,6 +52,7 @@ class Options:
     inbox_port: int
     apps_port: int
     app_dashboards_port: int
+    landing_port: int
     only_storefront: bool
     data: Path
 
@@ -71,6 +73,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--app-dashboards-port", type=int, default=8289, help="and their dashboards; default %(default)s"
     )
+    parser.add_argument("--landing-port", type=int, default=8080, help="the page to begin with; default %(default)s")
     parser.add_argument("--only-storefront", action="store_true", help="leave the other applications out")
     parser.add_argument(
         "--data", type=Path, default=Path(".holdfast/demo"), help="default %(default)s; --once empties it"
@@ -92,6 +95,7 @@ class Demo:
     server: httpx.AsyncClient
     page: httpx.AsyncClient
     company: Company | None
+    board: Board
 
     async def play(self) -> bool:
         """Play the scenario and print what came of it; whether all expectations hold."""
@@ -109,6 +113,7 @@ class Demo:
         database = Database(self.options.data / "storefront.db")
         seen = Observation(sent, api, Mailbox(self.page), database, traffic.slowest, traffic.answered)
         rows = await seen.rows() + (await self.company.rows() if self.company else [])
+        self.board.rows = rows
         print_table(self.console, rows)
         return all(row.holds for row in rows)
 
@@ -146,7 +151,7 @@ class Demo:
 
 @asynccontextmanager
 async def running(options: Options, console: Console) -> AsyncIterator[Demo]:
-    """Inbox and storefront, up and answering.
+    """Everything, up and answering.
 
     Raises:
         PortTakenError: a port is in use.
@@ -155,19 +160,27 @@ async def running(options: Options, console: Console) -> AsyncIterator[Demo]:
     check_port(options.dashboard_port, "the dashboard", "--dashboard-port")
     check_port(options.shop_port, "the shop", "--shop-port")
     check_port(options.inbox_port, "the inbox", "--inbox-port")
+    check_port(options.landing_port, "the page to begin with", "--landing-port")
     if options.once:
         shutil.rmtree(options.data, ignore_errors=True)
     options.data.mkdir(parents=True, exist_ok=True)
-    inbox = Inbox()
-    async with smtp_server(inbox) as smtp_port, served(inbox_app(inbox), options.inbox_port) as inbox_url:
+    inbox, board = Inbox(), Board()
+    async with (
+        smtp_server(inbox) as smtp_port,
+        served(inbox_app(inbox), options.inbox_port) as inbox_url,
+        served(landing_app(board), options.landing_port) as landing_url,
+    ):
         storefront = _storefront(options, smtp_port)
         await storefront.start()
         clients = [
             httpx.AsyncClient(base_url=url, timeout=10) for url in (storefront.url, storefront.dashboard_url, inbox_url)
         ]
+        console.print(f"begin here {landing_url}", style="bold", highlight=False)
         console.print(
-            f"dashboard  {storefront.dashboard_url}\ninbox      {inbox_url}\nshop       {storefront.url}/docs"
+            f"dashboard  {storefront.dashboard_url}\ninbox      {inbox_url}\nshop       {storefront.url}/docs",
+            highlight=False,
         )
+        board.exhibits.append(storefront_exhibit(storefront.url, storefront.dashboard_url, inbox_url))
         try:
             async with AsyncExitStack() as stack:
                 others = None
@@ -175,8 +188,9 @@ async def running(options: Options, console: Console) -> AsyncIterator[Demo]:
                     place = Place(options.data, options.apps_port, options.app_dashboards_port)
                     others = await stack.enter_async_context(company(place, inbox, smtp_port))
                     console.print("\n".join(others.addresses()), highlight=False)
+                    board.exhibits.extend(others.exhibits(inbox_url))
                 shop, server, page = clients
-                yield Demo(options, console, inbox, storefront, shop, server, page, others)
+                yield Demo(options, console, inbox, storefront, shop, server, page, others, board)
         finally:
             for client in clients:
                 await client.aclose()
@@ -222,7 +236,7 @@ async def run(options: Options, console: Console) -> int:
         console.print("stopped")
         return 130 if options.once else 0
     except (PortTakenError, StartError) as error:
-        console.print(str(error), style="red", highlight=False)
+        console.print(str(error), style="red", highlight=False, markup=False)
         return 2
     return 0
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
 
 from examples.catalogue.webhook import sign
 
@@ -17,6 +21,8 @@ from .waiting import until
 
 PAGES = ("/oud", "/vase", "/rug", "/photo", "/shaky")
 MERCHANT = 101
+MERCHANT_LOGIN = ("noura@example.test", "catalogue")
+NO_PRODUCTS = ("not an address", "https://example.com/oud")
 
 
 @dataclass
@@ -27,10 +33,12 @@ class CatalogueScene:
     imports: dict[str, str] = field(default_factory=dict)
     """Product ids by the path of their page."""
     forged: list[int] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
 
     async def play(self) -> None:
         """Everything, one after the other."""
         await self.app.play("imports", self._import)
+        await self.app.play("addresses that can't be imported", self._refuse)
         await self.app.play("a page that fails, mended, tried again with a double click", self._retry)
         await self.app.play("webhooks", self._webhooks)
         await self.app.play("kill -9 during an import", self._kill)
@@ -43,13 +51,26 @@ class CatalogueScene:
         """What should have come of it."""
         row = self.app.row
         return [
-            await row(f"{len(PAGES)} pages are imported", "status JSON", "4 IMPORTED, 1 ENHANCED", self._statuses),
-            await row("one page fails, and a double click tries again", "API", "1 Failed, 1 Completed", self._retries),
-            await row("a forged webhook", "answer, database", "401, 1 row", self._forgeries),
-            await row("Salla reports a product", "database", "Oud oil, 25 SAR", self._reported),
-            await row("5 requests to refresh a token", "Salla", "1 refreshed, 0 spent twice", self._tokens),
-            await row("kill -9 during an import", "status JSON", "IMPORTED", self._killed),
-            await self.app.played(),
+            await row("B1", "the import's event", "API", "merchantId, productId, sourceUrl", self._event),
+            await row("B3", "no URL, and a shop it can't read", "answers, API", "400, 400, 0 events", self._refusals),
+            await row(
+                "B4 B8", f"{len(PAGES)} pages are imported", "status JSON", "4 IMPORTED, 1 ENHANCED", self._statuses
+            ),
+            await row("B4", "each says who read it, and how long it took", "database", "5 of 5", self._metadata),
+            await row(
+                "B5", "a page without text is written by the model", "database", "ENHANCED, was partial", self._partial
+            ),
+            await row(
+                "B6", "a stranger, an unknown product, another method", "status JSON", "401, 404, 405", self._access
+            ),
+            await row(
+                "B7", "one page fails, and a double click tries again", "API", "1 Failed, 1 Completed", self._retries
+            ),
+            await row("B2", "a forged webhook", "answer, database", "401, 1 row", self._forgeries),
+            await row("B2", "Salla reports a product", "database", "Oud oil, 25 SAR", self._reported),
+            await row("B2", "5 requests to refresh a token", "Salla", "1 refreshed, 0 spent twice", self._tokens),
+            await row("B4 B8", "kill -9 during an import", "status JSON", "IMPORTED", self._killed),
+            await self.app.played("B"),
         ]
 
     # -- scenes ------------------------------------------------------------------------------------------------------
@@ -76,10 +97,16 @@ class CatalogueScene:
 
     async def _import(self) -> None:
         self.app.client.follow_redirects = False
-        form = {"email": "noura@example.test", "password": "catalogue", "form": await self._form("/login")}
+        form = {"email": MERCHANT_LOGIN[0], "password": MERCHANT_LOGIN[1], "form": await self._form("/login")}
         await self.app.client.post("/login", data=form)
         for path in PAGES:
             self.imports[path] = await self._start(path)
+
+    async def _refuse(self) -> None:
+        token = await self._form("/import")
+        for address in NO_PRODUCTS:
+            answer = await self.app.client.post("/import", data={"url": address, "form": token})
+            self.refused.append(answer.status_code)
 
     async def _retry(self) -> None:
         self.app.outside.shop.gone.add("/lamp")
@@ -122,6 +149,37 @@ class CatalogueScene:
         return ", ".join(
             f"{counts[status]} {status}" for status in ("IMPORTED", "ENHANCED", "FAILED") if counts[status]
         )
+
+    async def _event(self) -> str:
+        events = await self.app.api.events("product/scrape.requested")
+        return "; ".join(sorted({", ".join(sorted(event["data"])) for event in events}))
+
+    async def _refusals(self) -> str:
+        events = await self.app.api.events("product/scrape.requested")
+        sent = sum(event["data"]["sourceUrl"] in NO_PRODUCTS for event in events)
+        return f"{', '.join(map(str, self.refused))}, {sent} events"
+
+    def _product(self, path: str) -> dict[str, Any]:
+        (row,) = self.app.database.rows("SELECT status, metadata FROM products WHERE id = ?", self.imports[path])
+        return {**row, "metadata": json.loads(row["metadata"])}
+
+    async def _metadata(self) -> str:
+        wanted = {"provider", "durationMs", "providersTried"}
+        return f"{sum(wanted <= set(self._product(path)['metadata']) for path in PAGES)} of {len(PAGES)}"
+
+    async def _partial(self) -> str:
+        product = self._product("/photo")
+        return f"{product['status']}, was {'partial' if product['metadata'].get('partial') else 'whole'}"
+
+    async def _access(self) -> str:
+        mine = f"/api/scrape-status/{self.imports['/oud']}"
+        async with httpx.AsyncClient(base_url=self.app.process.url, timeout=20) as stranger:
+            answers = [
+                await stranger.get(mine),
+                await self.app.client.get(f"{mine}x"),
+                await self.app.client.post(mine),
+            ]
+        return ", ".join(str(answer.status_code) for answer in answers)
 
     async def _retries(self) -> str:
         events = await self.app.api.events("product/scrape.requested")

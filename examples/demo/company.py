@@ -11,10 +11,11 @@ from typing import Protocol
 import httpx
 from redis.asyncio import Redis
 
-from .catalogue_scene import CatalogueScene
+from .catalogue_scene import MERCHANT_LOGIN, CatalogueScene
 from .expectations import Row
 from .inbox import Inbox
 from .inbox_scene import BACKLOG_ALERT, InboxScene
+from .landing import Exhibit, catalogue_exhibit, inbox_exhibit, studio_exhibit
 from .neighbours import Neighbour, Place, neighbour
 from .outside import Outside
 from .receiver import Receiver
@@ -58,6 +59,22 @@ class Company:
         return [
             f"examples/{s.app.name:<10} {s.app.process.url}, dashboard {s.app.process.dashboard_url}"
             for s in self.scenes
+        ]
+
+    def exhibits(self, mails: str) -> list[Exhibit]:
+        """How the page that the demo opens with presents them.
+
+        Args:
+            mails: The address of the inbox's page.
+        """
+        by_name = {scene.app.name: scene.app for scene in self.scenes}
+        catalogue, studio, inbox = by_name["catalogue"], by_name["studio"], by_name["inbox"]
+        return [
+            catalogue_exhibit(
+                catalogue.process.url, catalogue.process.dashboard_url, MERCHANT_LOGIN, catalogue.outside_url
+            ),
+            studio_exhibit(studio.process.url, studio.process.dashboard_url, mails),
+            inbox_exhibit(inbox.process.url, inbox.process.dashboard_url),
         ]
 
 

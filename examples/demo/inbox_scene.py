@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 from redis.asyncio import Redis
 
 from examples.inbox.canary import Canary, Load, Seen
@@ -17,6 +18,8 @@ from .waiting import until
 
 COPIES = 50
 BACKLOG_ALERT = 100
+ONCE = "looked-after-once"
+WEEK = 7 * 24 * 3600
 CALM = Load(rate=10, seconds=3)
 STORM = Load(rate=100_000, seconds=0.004)
 
@@ -29,11 +32,13 @@ class InboxScene:
     redis: Redis
     calm: Seen = field(default_factory=Seen)
     storm: Seen = field(default_factory=Seen)
+    cron: httpx.Response | None = None
 
     async def play(self) -> None:
         """Everything, one after the other."""
         await self.app.play("messages", self._messages)
         await self.app.play(f"{COPIES} copies of one event at once", self._copies)
+        await self.app.play("the cron endpoint, and its event", self._look_after)
         await self.app.play("kill -9 during a recompute", self._kill)
         await self.app.play("a canary load, and a larger one", self._loads)
 
@@ -46,13 +51,20 @@ class InboxScene:
         row = self.app.row
         calm, storm = CALM.events, STORM.events
         return [
-            await row("3 messages are counted", "JSON", "3 unread, not dirty", self._counted),
-            await row(f"{COPIES} copies of one event at once", "Redis", "version 1", self._version),
-            await row("kill -9 with a recompute on its way", "Redis", "completed, version 1", self._killed),
-            await row(f"a load of {calm} events in {CALM.seconds:g} s", "API", "no alert, worked off", self._calm),
-            await row(f"a load of {storm} events at once", "API", "an alert, worked off", self._storm),
-            await row("alerts are told once", "database", "raised, resolved", self._told),
-            await self.app.played(),
+            await row("D2", "3 messages are counted", "JSON", "3 unread, not dirty", self._counted),
+            await row("D2 D6", f"{COPIES} copies of one event at once", "Redis", "version 1", self._version),
+            await row("D5 D6", "kill -9 with a recompute on its way", "Redis", "completed, version 1", self._killed),
+            await row(
+                "D7", f"a load of {calm} events in {CALM.seconds:g} s", "API", "no alert, worked off", self._calm
+            ),
+            await row("D7", f"a load of {storm} events at once", "API", "an alert, worked off", self._storm),
+            await row("D7", "alerts are told once", "database", "raised, resolved", self._told),
+            await row("D1", "the events' fields", "API", "clientId, requestId, source", self._fields),
+            await row("D3", "analytics, which are off", "API", "0 events", self._analytics),
+            await row("D4", "the cron endpoint works inline", "answer", "200, inline", self._cron),
+            await row("D4", "one request to look after all, sent twice", "API", "1 run Completed", self._background),
+            await row("D5", "a job's status, kept for 7 days", "Redis", "6 fields, expires within 7 days", self._blob),
+            await self.app.played("D"),
         ]
 
     # -- scenes ------------------------------------------------------------------------------------------------------
@@ -87,6 +99,16 @@ class InboxScene:
         await asyncio.gather(*(self.app.post_event("inbox.counts.dirty", data) for _ in range(COPIES)))
         await self._becomes("copies", "completed")
 
+    async def _look_after(self) -> None:
+        self.cron = await self.app.client.post("/api/cron/background-jobs")
+        for _ in range(2):
+            await self.app.post_event("background/process.requested", {"requestId": ONCE, "source": "demo"})
+
+        async def over() -> bool:
+            return "Completed" in await self._background()
+
+        await until(over, 20, every=0.2)
+
     async def _kill(self) -> None:
         self.app.database.execute(
             "CREATE TRIGGER broken BEFORE INSERT ON inbox_counts BEGIN SELECT RAISE(ABORT, 'out of order'); END"
@@ -120,6 +142,29 @@ class InboxScene:
 
     async def _version_of(self, client: str) -> int:
         return int(await self.redis.get(f"inbox:v1:ver:{client}") or 0)
+
+    async def _fields(self) -> str:
+        events = await self.app.api.events("inbox.counts.dirty")
+        (copied,) = {", ".join(sorted(e["data"])) for e in events if e["data"]["clientId"] == "copies"}
+        return copied
+
+    async def _analytics(self) -> str:
+        return f"{len(await self.app.api.events('analytics.aggregates.recompute'))} events"
+
+    async def _cron(self) -> str:
+        return f"{self.cron.status_code}, {self.cron.json()['mode']}" if self.cron else "not asked"
+
+    async def _background(self) -> str:
+        events = await self.app.api.events("background/process.requested")
+        mine = [event for event in events if event["data"]["requestId"] == ONCE]
+        runs = [run for event in mine for run in await self.app.api.runs_of_event(event["internal_id"])]
+        return ", ".join(f"{len(runs)} run {status}" for status in sorted({run["status"] for run in runs}))
+
+    async def _blob(self) -> str:
+        wanted = {"status", "startedAt", "finishedAt", "durationMs", "attempt", "lastError"}
+        found = wanted & set(await self._status("copies"))
+        left = await self.redis.ttl("job:v1:copies:inbox-counts-recompute")
+        return f"{len(found)} fields, {'expires within 7 days' if 0 < left <= WEEK else f'expires in {left} s'}"
 
     async def _calm(self) -> str:
         return _words(self.calm)

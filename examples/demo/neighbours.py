@@ -50,7 +50,9 @@ class Neighbour:
         except (httpx.HTTPError, LookupError, sqlite3.Error) as error:
             self.mishaps.append(f"{title}: {type(error).__name__}: {error}")
 
-    async def row(self, expectation: str, read_from: str, expected: str, look: Callable[[], Awaitable[str]]) -> Row:
+    async def row(
+        self, shows: str, expectation: str, read_from: str, expected: str, look: Callable[[], Awaitable[str]]
+    ) -> Row:
         """One expectation, looked up now."""
         try:
             observed = await look()
@@ -58,15 +60,15 @@ class Neighbour:
             observed = "no answer"
         except (httpx.HTTPStatusError, LookupError, OSError, sqlite3.Error) as error:
             observed = f"{type(error).__name__}: {error}"
-        return Row(f"{self.name}: {expectation}", read_from, expected, observed)
+        return Row(shows, f"{self.name}: {expectation}", read_from, expected, observed)
 
-    async def played(self) -> Row:
+    async def played(self, shows: str) -> Row:
         """That the scenes were played to the end."""
 
         async def look() -> str:
             return "; ".join(self.mishaps) or "played to the end"
 
-        return await self.row("the scenes themselves", "demo", "played to the end", look)
+        return await self.row(shows, "the scenes themselves", "demo", "played to the end", look)
 
 
 @dataclass(frozen=True)

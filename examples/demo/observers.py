@@ -25,9 +25,13 @@ class Api:
         """The runs that events with this id started, the sender's or the internal one."""
         return await self.runs(event_id=event_id)
 
+    async def runs_of_event(self, internal_id: str) -> list[dict[str, Any]]:
+        """The runs that an event started."""
+        return await self._list(f"/v1/events/{internal_id}/runs", {})
+
     async def run_of_event(self, internal_id: str) -> str:
         """The id of the one run that an event started, redrives aside; empty if it started none or several."""
-        runs = [run for run in await self._list(f"/v1/events/{internal_id}/runs", {}) if run["origin"] == "event"]
+        runs = [run for run in await self.runs_of_event(internal_id) if run["origin"] == "event"]
         return str(runs[0]["run_id"]) if len(runs) == 1 else ""
 
     async def events(self, name: str) -> list[dict[str, Any]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import io
+import re
+import sys
+from asyncio.subprocess import PIPE, STDOUT
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +17,12 @@ import pypdf
 from .expectations import Row
 from .inbox import Inbox
 from .neighbours import Neighbour
+from .processes import ROOT
 from .receiver import Receiver
 from .waiting import until
 
 SECRET = "whsec_studio_demo"  # noqa: S105 - for reports to ourselves
+TESTS = ROOT / "examples" / "studio" / "tests" / "test_inngest.py"
 DOCUMENT = {"title": "Autumn campaign", "sections": [{"heading": "Why", "text": "Because it is cold."}]}
 
 
@@ -44,14 +50,15 @@ class StudioScene:
         """What should have come of it."""
         row = self.app.row
         return [
-            await row("a greeting", "jobs JSON", "Hello, Ada!", self._greeting),
-            await row("an e-mail is really sent", "inbox", "1 mail to ada@studio.test", self._mailed),
-            await row("a model that fails twice", "jobs JSON, API", "COMPLETED after 2 failures", self._strategy),
-            await row("a PDF can be read back", "download", "1 page with its title and text", self._pdf),
-            await row("a webhook is signed", "receiver", "signature fits", self._signed),
-            await row("a receiver that answers 410", "API", "1 dead letter after 1 attempt", self._dead),
-            await row("kill -9 during a delivery", "receiver", "COMPLETED, 2 copies with one id", self._killed),
-            await self.app.played(),
+            await row("C1", "a greeting", "jobs JSON", "Hello, Ada!", self._greeting),
+            await row("C1", "an e-mail is really sent", "inbox", "1 mail to ada@studio.test", self._mailed),
+            await row("C2", "a model that fails twice", "jobs JSON, API", "COMPLETED after 2 failures", self._strategy),
+            await row("C2", "a PDF can be read back", "download", "1 page with its title and text", self._pdf),
+            await row("C2", "a webhook is signed", "receiver", "signature fits", self._signed),
+            await row("C2", "a receiver that answers 410", "API", "1 dead letter after 1 attempt", self._dead),
+            await row("C2", "kill -9 during a delivery", "receiver", "COMPLETED, 2 copies with one id", self._killed),
+            await row("C3", "its own tests, in four groups", "pytest", "4 groups pass, 18 tests or more", self._tests),
+            await self.app.played("C"),
         ]
 
     # -- scenes ------------------------------------------------------------------------------------------------------
@@ -100,6 +107,15 @@ class StudioScene:
         await self._ended("killed")
 
     # -- what came of them -------------------------------------------------------------------------------------------
+
+    async def _tests(self) -> str:
+        command = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "--no-header", str(TESTS))
+        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE, stderr=STDOUT)
+        output = (await process.communicate())[0].decode(errors="replace")
+        passed = re.findall(r"^PASSED .*::(Test\w+)::", output, re.MULTILINE)
+        if process.returncode:
+            return f"pytest ended with {process.returncode}: {output.strip().splitlines()[-1]}"
+        return f"{len(set(passed))} groups pass, {'18 tests or more' if len(passed) >= 18 else f'{len(passed)} tests'}"
 
     async def _greeting(self) -> str:
         return str((await self._job("hello"))["output"])

@@ -14,12 +14,14 @@ from .expectations import Row
 def print_table(console: Console, rows: Sequence[Row]) -> None:
     """One line for each expectation: what was expected, what was observed, where it was read."""
     table = Table(title="What was expected, and what was found from outside", title_justify="left")
-    for heading in ("expectation", "read from", "expected", "observed", ""):
+    for heading in ("shows", "expectation", "read from", "expected", "observed", ""):
         table.add_column(heading)
     for row in rows:
         verdict = Text("ok", "green") if row.holds else Text("OFF", "bold red")
         observed = Text(row.observed, "" if row.holds else "red")
-        table.add_row(Text(row.expectation), Text(row.read_from, "dim"), Text(row.expected), observed, verdict)
+        table.add_row(
+            row.shows, Text(row.expectation), Text(row.read_from, "dim"), Text(row.expected), observed, verdict
+        )
     console.print(table)
     off = sum(not row.holds for row in rows)
     console.print(

@@ -68,6 +68,17 @@ def test_each_page_answers_with_nothing_inline(running: Shop, path: str):
         assert tag != "script" or attrs.get("src")
 
 
+def test_a_new_server_is_shown_by_the_hour_and_an_empty_one_by_the_day(running: Shop):
+    def periods(path: str) -> list[str | None]:
+        tags = page(running, path).tags
+        return [attrs["href"] for tag, attrs in tags if tag == "a" and "period=" in (attrs.get("href") or "") and "aria-current" in attrs]
+
+    assert periods("/") == ["/?period=24h"]
+    running.end(running.send("test/hello"))
+    assert periods("/") == ["/?period=1h"]
+    assert periods("/?period=7d") == ["/?period=7d"]
+
+
 def test_a_run_is_found_read_and_understood(running: Shop):
     run = running.send("test/hello", {"n": 1})
     running.end(run)

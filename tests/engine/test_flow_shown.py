@@ -16,6 +16,7 @@ from holdfast import (
     Debounce,
     Event,
     RateLimit,
+    RunCancelledError,
     Singleton,
     Throttle,
     Timeouts,
@@ -37,6 +38,11 @@ class Job(Event, name="t/job"):
 
 class Stop(Event, name="t/stop"):
     n: int = 0
+
+
+class Answered(Event, name="t/answered"):
+    n: int = 0
+    tenant: str = "a"
 
 
 class Door:
@@ -270,7 +276,7 @@ async def test_whatever_keeps_an_event_from_starting_a_run_is_said_with_its_figu
         nobody = await app.send({"name": "t/nobody"})
         event = await h.engine.reader.event(nobody.id)
         runs, skips = await h.engine.reader.event_runs(nobody.id), await h.engine.reader.event_skips(nobody.id)
-        assert [one.reason for one in reasons(event, runs, skips)] == ["no function"]
+        assert [one.reason for one in reasons(event, runs, skips, [])] == ["no function"]
         door.open()
         await h.settle()
 
@@ -333,3 +339,35 @@ async def test_a_flush_reaches_every_debounce_however_many_there_are():
         assert await app.flush(work) == 1202
         await h.clock.quiesce()
         assert len(seen) == 1203
+
+
+async def test_an_event_says_which_runs_waited_for_it(engine_for):
+    app = App("t")
+
+    @app.function(Job, cancel_on=CancelOn(Stop, match="data.n"))
+    async def waits(ctx: Context[Job]) -> int:
+        if ctx.event.data.n == 9:
+            await ctx.step.wait_for_event("first", Stop, timeout="1d")
+        got = await ctx.step.wait_for_event("answer", Answered, where={"tenant": ctx.event.data.tenant}, timeout="1d", since="run")
+        return 0 if got is None else got.data.n
+
+    async with engine_for(app) as engine:
+        matched = engine.reader.matched_waits
+        one, two, other, late = [await app.start(waits, Job(n=n, tenant=tenant)) for n, tenant in ((1, "a"), (2, "a"), (3, "b"), (9, "c"))]
+        await engine.idle()
+        answered = await app.send(Answered(n=5, tenant="a"))
+        early = await app.send(Answered(n=6, tenant="c"))
+        assert [await run.result(timeout=20) for run in (one, two)] == [5, 5]
+        stopped = await app.send(Stop(n=3))
+        with pytest.raises(RunCancelledError):
+            await other.result(timeout=20)
+        assert await late.result(timeout=20) == 6
+        assert {(found.run_id, found.step) for found in await matched(answered.id)} == {(one.id, "answer"), (two.id, "answer")}
+        assert [(found.run_id, found.step) for found in await matched(early.id)] == [(late.id, "answer")]
+        assert {(found.run_id, found.function, found.step) for found in await matched(stopped.id)} == {
+            (other.id, "t-waits", None),
+            (late.id, "t-waits", "first"),
+        }
+        event = await engine.reader.event(answered.id)
+        assert event is not None
+        assert reasons(event, [], [], await matched(answered.id)) == []

@@ -24,8 +24,9 @@ class Demo:
     """The demo's command, with ports and data of its own."""
 
     def __init__(self, data: Path, *options: str) -> None:
-        self.dashboard, self.shop, self.inbox = free_port(), free_port(), free_port()
-        ports = ["--dashboard-port", self.dashboard, "--shop-port", self.shop, "--inbox-port", self.inbox]
+        self.dashboard, self.shop, self.inbox, self.landing = (free_port() for _ in range(4))
+        ports = ["--landing-port", self.landing, "--dashboard-port", self.dashboard]
+        ports += ["--shop-port", self.shop, "--inbox-port", self.inbox]
         ports += ["--apps-port", 0, "--app-dashboards-port", 0]
         self.command = [sys.executable, "-m", "examples.demo", *map(str, ports), "--data", str(data), *options]
         self.environ = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
@@ -37,10 +38,20 @@ class Demo:
         return subprocess.Popen(self.command, cwd=ROOT, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def table(output: str) -> list[list[str]]:
+    """The table's cells; a line that only goes on with the one above has no verdict, and is left out."""
+    lines = [[cell.strip() for cell in line[1:-1].split("│")] for line in output.splitlines() if line.startswith("│")]
+    return [cells for cells in lines if len(cells) == 6 and cells[5]]
+
+
 def rows(output: str) -> dict[str, str]:
     """The table's expectations and verdicts."""
-    lines = [[cell.strip() for cell in line.strip("│ \n").split("│")] for line in output.splitlines() if line.startswith("│")]
-    return {f"{cells[0]} ({cells[1]}: {cells[2]})": cells[4] for cells in lines if len(cells) == 5 and cells[4]}
+    return {f"{cells[1]} ({cells[2]}: {cells[3]})": cells[5] for cells in table(output)}
+
+
+def requirements(output: str) -> set[str]:
+    """The requirements that the table has a row for."""
+    return {shown for cells in table(output) for shown in cells[0].split()}
 
 
 @pytest.mark.timeout(240)
@@ -53,6 +64,8 @@ def test_once_everything_holds(tmp_path):
     for app in ("catalogue", "studio", "inbox"):
         assert any(expectation.startswith(f"{app}: ") for expectation in verdicts)
     assert set(verdicts.values()) == {"ok"}
+    wanted = {f"{letter}{number}" for letter, last in {"A": 8, "B": 8, "C": 3, "D": 7}.items() for number in range(1, last + 1)}
+    assert requirements(done.stdout) >= wanted
     assert "expectations hold" in done.stdout
     assert time.monotonic() - started < 180
 
@@ -94,6 +107,9 @@ def test_it_goes_on_until_it_is_interrupted(tmp_path):
             if "a trickle of traffic goes on" in line:
                 break
         assert {"ok"} == set(rows(output).values()), output
+        landing = httpx.get(f"http://127.0.0.1:{demo.landing}/").text
+        assert f'<a href="http://127.0.0.1:{demo.dashboard}/dead-letters">' in landing
+        assert "kill -9 with 4 mails on their way" in landing
         page = httpx.get(f"http://127.0.0.1:{demo.inbox}/").text
         known = int(re.search(r"Inbox: (\d+) e-mails", page)[1])
         deadline = time.monotonic() + 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import fault_disk
+import fault_postgres
 import pytest
 from fault_app import EXPECTED
-from fault_checker import Checker, Observed
+from fault_checker import Checker, Observed, copy_files
 from fault_ledger import Ledger
 from fault_processes import Nursery
 from fault_shop import Shop
@@ -58,18 +60,25 @@ def faulty_nursery(disk_library: Path) -> Iterator[Nursery]:
 
 
 class Case:
-    """One database, its ledger, and the configuration of the processes that use them."""
+    """One store, its ledger, and the configuration of the processes that use them.
 
-    def __init__(self, directory: Path, **config: Any) -> None:
+    Args:
+        directory: Where its files are.
+        store: The URL of a schema on PostgreSQL; without, the store is an SQLite file of its own.
+    """
+
+    def __init__(self, directory: Path, store: str | None = None, **config: Any) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.database = directory / "faults.db"
+        self.store = store
         self.ledger = Ledger(directory / "ledger")
-        self.observed = Observed(self.database, self.ledger)
+        self.observed = Observed(self.copy, self.ledger)
         self.config = {
             "database": str(self.database),
             "ledger": str(self.ledger.path),
             "log": str(directory / "log"),
+            **({"store": store} if store else {}),
             **config,
         }
 
@@ -79,20 +88,38 @@ class Case:
         log = Path(self.config["log"])
         return log.read_text(errors="replace")[-6000:] if log.exists() else ""
 
+    def copy(self, file: Path) -> bool:
+        """Copy the store into a new SQLite file, changing nothing; whether it has anything."""
+        return copy_files(self.database, file) if self.store is None else fault_postgres.copy(self.store, file)
+
     def broken(self, expected: dict[str, dict[str, int]] = EXPECTED) -> list[str]:
         """The promises that were not kept."""
-        return Checker(self.database, self.ledger, expected).check(self.observed)
+        database = self.database
+        if self.store is not None:
+            database = self.directory / "postgres.db"
+            database.unlink(missing_ok=True)
+            self.copy(database)
+        return Checker(database, self.ledger, expected).check(self.observed)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def fault_store(request: pytest.FixtureRequest) -> str:
+    """Which store cases are on; those of tests that don't ask are on SQLite."""
+    return request.param
 
 
 @pytest.fixture
-def make_case(tmp_path: Path) -> Callable[..., Case]:
-    """Cases in directories of their own."""
-    count = 0
+def make_case(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Case]:
+    """Cases in directories and stores of their own."""
+    count = itertools.count(1)
+    postgres = None
+    if "fault_store" in request.fixturenames and request.getfixturevalue("fault_store") == "postgres":
+        # a node that was killed is given up after a second
+        postgres = f"{request.getfixturevalue('postgres_url')}_{{}}&lease_seconds=1"
 
     def make(**config: Any) -> Case:
-        nonlocal count
-        count += 1
-        return Case(tmp_path / str(count), **config)
+        number = next(count)
+        return Case(tmp_path / str(number), postgres and postgres.format(number), **config)
 
     return make
 

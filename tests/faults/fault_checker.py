@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,33 @@ RUN, SLEEP, WAIT, INVOKE, SEND = 0, 1, 2, 4, 5
 BY_CRON, BY_REDRIVE = 4, 3
 
 
+def copy_files(database: Path, copy: Path) -> bool:
+    """Copy an SQLite database with its log, as a crash left them; whether there was one."""
+    if not database.exists():
+        return False
+    for suffix in ("", "-wal"):
+        source = database.with_name(database.name + suffix)
+        if source.exists():
+            shutil.copy(source, copy.with_name(copy.name + suffix))
+    return True
+
+
 class Observed:
     """What was on disk at each death: those steps must never run again."""
 
-    def __init__(self, database: Path, ledger: Ledger) -> None:
-        self._database = database
+    def __init__(self, copy: Callable[[Path], bool], ledger: Ledger) -> None:
+        self._copy = copy
         self._ledger = ledger
         self.recorded: dict[tuple[str, str], int] = {}
         """How many ledger lines there were when a step was first seen recorded."""
 
     def look(self) -> None:
         """After a death, before the restart. Looks at a copy, so that opening it changes nothing."""
-        if not self._database.exists():
-            return
         lines = len(self._ledger.lines())
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch) / "copy.db"
-            for suffix in ("", "-wal"):
-                source = self._database.with_name(self._database.name + suffix)
-                if source.exists():
-                    shutil.copy(source, copy.with_name(copy.name + suffix))
+            if not self._copy(copy):
+                return
             conn = sqlite3.connect(copy)
             try:
                 if conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'steps'").fetchone() is None:

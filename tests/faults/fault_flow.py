@@ -9,7 +9,7 @@ from typing import Any
 
 from fault_app import Phases
 from fault_ledger import Ledger
-from fault_worker import Aim, ShiftedClock, announce, rows, watch_commits
+from fault_worker import Aim, ShiftedClock, announce, rows, store_of, watch_commits
 from holdfast import App, Batch, Concurrency, Context, Debounce, Event, Idempotency, RateLimit, Singleton, Throttle
 from holdfast.base.codec import encode_json
 from holdfast.compose import build_engine
@@ -68,11 +68,11 @@ def make_storm(ledger: Ledger, phases: Phases) -> App:
 
 async def life(config: dict[str, Any]) -> None:
     """Send events until told to finish (or killed), then let everything end and fill the caps once more."""
-    path, finish = Path(config["database"]), Path(config["finish"])
+    store, finish = store_of(config), Path(config["finish"])
     ledger = Ledger(Path(config["ledger"]))
     app = make_storm(ledger, Aim(config.get("phase"), config.get("nth", 1)))
     options = EngineOptions(linger_ms=0, max_crashes=1_000_000)
-    engine = build_engine([app], f"sqlite:///{path}", clock=ShiftedClock(0), options=options)
+    engine = build_engine([app], store, clock=ShiftedClock(0), options=options)
     watch_commits(engine, config, Aim(config.get("phase"), config.get("nth", 1)))
     async with engine:
         n = config["first"]
@@ -82,10 +82,10 @@ async def life(config: dict[str, Any]) -> None:
                 await send(engine, ledger, n, TENANTS[n * 7 % 11 % 4])
             await send(engine, ledger, n, TENANTS[n * 7 % 11 % 4])  # delivered twice
             await asyncio.sleep(0.004)
-        await quiet(engine, path)
+        await quiet(engine, store)
         ledger.write("storm is over")
         await asyncio.gather(*(send(engine, ledger, 1_000_000 + i, TENANTS[i % 4]) for i in range(40)))
-        await quiet(engine, path)
+        await quiet(engine, store)
         left = {gate: used for gate, used in engine.store.lease_counts.items() if used}
         ledger.write("quiet", left=left, lanes=len(list(engine.store.lanes)))
     announce(done=True)
@@ -97,11 +97,11 @@ async def send(engine: Any, ledger: Ledger, n: int, tenant: str) -> None:
     ledger.write("acknowledged", n=n, tenant=tenant)
 
 
-async def quiet(engine: Any, path: Path) -> None:
+async def quiet(engine: Any, store: str) -> None:
     """Wait until nothing is queued, gathered or to be cancelled."""
     while True:
         await engine.idle()
-        ((left,),) = rows(path, "SELECT (SELECT count(*) FROM queue) + (SELECT count(*) FROM gathers) + (SELECT count(*) FROM alarms)")
+        ((left,),) = rows(store, "SELECT (SELECT count(*) FROM queue) + (SELECT count(*) FROM gathers) + (SELECT count(*) FROM alarms)")
         if left == 0:
             return
         await asyncio.sleep(0.01)

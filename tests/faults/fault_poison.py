@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_ledger import Ledger
-from fault_worker import rows
+from fault_worker import rows, store_of
 from holdfast import App, Backoff, Context, Event
 from holdfast.compose import build_engine
 from holdfast.engine.engine import EngineOptions
@@ -74,15 +74,15 @@ def make_app(ledger: Ledger, kind: str, *, in_step: bool) -> App:
 
 async def main(config: dict[str, Any]) -> None:
     """One life: send everything, in the first; then go on until nothing is queued."""
-    path = Path(config["database"])
+    store = store_of(config)
     ledger = Ledger(Path(config["ledger"]))
     app = make_app(ledger, config["kind"], in_step=config["in_step"])
-    async with build_engine([app], f"sqlite:///{path}", options=EngineOptions(max_crashes=3)) as engine:
+    async with build_engine([app], store, options=EngineOptions(max_crashes=3)) as engine:
         if not ledger.has("sent"):
             await app.send_many([Good(n=n) for n in range(GOOD)] + [Poison()])
             ledger.write("sent")
             await app.send_many([Good(n=n) for n in range(GOOD)])
             ledger.write("sent more")
-        while rows(path, "SELECT count(*) FROM queue") != [(0,)]:
+        while rows(store, "SELECT count(*) FROM queue") != [(0,)]:
             await engine.idle()
             await asyncio.sleep(0.01)

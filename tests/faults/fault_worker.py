@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fault_disk
+import fault_postgres
 from fault_app import Doom, Order, Phases, Report, make_app
 from fault_ledger import Ledger
 from holdfast import App
@@ -121,7 +122,7 @@ def watch_commits(engine: Engine, config: dict[str, Any], aim: Aim) -> None:
     engine.store.start = started
 
 
-async def as_client(app: App, engine: Engine, ledger: Ledger, path: Path) -> None:
+async def as_client(app: App, engine: Engine, ledger: Ledger, store: str) -> None:
     """Send what has no answer yet, wait for all work, cure and redrive what died, and wait again."""
     to_the_next_minute(engine, ledger)
     answered = [line["id"] for line in ledger.lines() if line["what"] == "acknowledged"]
@@ -136,18 +137,18 @@ async def as_client(app: App, engine: Engine, ledger: Ledger, path: Path) -> Non
             continue
         await app.send(event, id=key)
         ledger.write("acknowledged", id=key, event=event.__holdfast_event__)
-    await quiet(engine, path)
+    await quiet(engine, store)
     ledger.write("cured")
-    await redrive_all(engine, ledger, path)
-    await quiet(engine, path)
+    await redrive_all(engine, ledger, store)
+    await quiet(engine, store)
     ledger.write("quiet")
 
 
-async def redrive_all(engine: Engine, ledger: Ledger, path: Path) -> None:
+async def redrive_all(engine: Engine, ledger: Ledger, store: str) -> None:
     """Redrive each dead letter, twice by accident."""
     from holdfast.base.ids import ulid_text
 
-    for (run_id,) in rows(path, "SELECT run_id FROM dead_letters"):
+    for (run_id,) in rows(store, "SELECT run_id FROM dead_letters"):
         text = ulid_text(run_id)
         first = await engine.redrive(text)
         ledger.write("redriven", run=text, as_run=first)
@@ -155,20 +156,27 @@ async def redrive_all(engine: Engine, ledger: Ledger, path: Path) -> None:
         ledger.write("redriven", run=text, as_run=again)
 
 
-async def quiet(engine: Engine, path: Path) -> None:
+async def quiet(engine: Engine, store: str) -> None:
     """Wait until nothing is queued and the schedule has fired, if it is about to."""
     while True:
         await engine.idle()
-        ((queued,),) = rows(path, "SELECT count(*) FROM queue")
-        ((next_cron,),) = rows(path, "SELECT min(next_at) FROM crons")
+        ((queued,),) = rows(store, "SELECT count(*) FROM queue")
+        ((next_cron,),) = rows(store, "SELECT min(next_at) FROM crons")
         if queued == 0 and next_cron - engine.clock.now() > 2000:
             return
         await asyncio.sleep(0.005)
 
 
-def rows(path: Path, statement: str) -> list[tuple[Any, ...]]:
-    """Read the database with plain SQL."""
-    conn = sqlite3.connect(path)
+def store_of(config: dict[str, Any]) -> str:
+    """The URL of the store: a database of its own, unless the configuration names one."""
+    return config.get("store") or f"sqlite:///{config['database']}"
+
+
+def rows(store: str, statement: str) -> list[tuple[Any, ...]]:
+    """Read a store with plain SQL."""
+    if not store.startswith("sqlite:///"):
+        return fault_postgres.rows_of(store, statement)
+    conn = sqlite3.connect(store.removeprefix("sqlite:///"))
     try:
         return conn.execute(statement).fetchall()
     finally:
@@ -191,14 +199,14 @@ def to_the_next_minute(engine: Engine, ledger: Ledger) -> None:
 
 async def main(config: dict[str, Any]) -> None:
     """One life of the process."""
-    path = Path(config["database"])
+    store = store_of(config)
     ledger = Ledger(Path(config["ledger"]))
     aim = Aim(config.get("phase"), config.get("nth", 1))
     app = make_app(ledger, aim)
     options = EngineOptions(linger_ms=config.get("linger_ms", 0), max_crashes=config.get("max_crashes", 5))
     engine = build_engine(
         [app],
-        f"sqlite:///{path}",
+        store,
         clock=ShiftedClock(clock_offset(ledger)),
         options=options,
         synchronous=config.get("synchronous", "FULL"),
@@ -206,12 +214,12 @@ async def main(config: dict[str, Any]) -> None:
     watch_commits(engine, config, aim)
     async with engine:
         if "port" in config:
-            await as_server(engine, ledger, path, config)
+            await as_server(engine, ledger, store, config)
         else:
-            await as_client(app, engine, ledger, path)
+            await as_client(app, engine, ledger, store)
 
 
-async def as_server(engine: Engine, ledger: Ledger, path: Path, config: dict[str, Any]) -> None:
+async def as_server(engine: Engine, ledger: Ledger, store: str, config: dict[str, Any]) -> None:
     """Serve until the file that says so is there, then finish all work (or, if it says so, nothing) and end."""
     finish = Path(config["finish"])
     async with serving(engine, ServerSettings(host="127.0.0.1", port=config["port"])):
@@ -220,10 +228,10 @@ async def as_server(engine: Engine, ledger: Ledger, path: Path, config: dict[str
             await asyncio.sleep(0.01)
         if finish.read_text() == "at once":
             return
-        await quiet(engine, path)
+        await quiet(engine, store)
         ledger.write("cured")
-        await redrive_all(engine, ledger, path)
-        await quiet(engine, path)
+        await redrive_all(engine, ledger, store)
+        await quiet(engine, store)
         ledger.write("quiet")
 
 

@@ -18,11 +18,11 @@ AT_ONCE = 4
 """Crash points tried at the same time: most of a life is waiting, for disks and timers."""
 
 
-def each_until_untouched(one_point: Callable[[int], bool]) -> int:
-    """Try the points 1, 2, 3, ...; the first that was not reached."""
+def each_until_untouched(one_point: Callable[[int], bool], start: int = 1, step: int = 1) -> int:
+    """Try the points `start`, `start + step`, ...; the first that was not reached."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for first in count(1, AT_ONCE):
-            points = range(first, first + AT_ONCE)
+        for first in count(start, AT_ONCE * step):
+            points = range(first, first + AT_ONCE * step, step)
             for n, untouched in zip(points, pool.map(one_point, points), strict=True):
                 if untouched:
                     return n
@@ -31,6 +31,24 @@ def each_until_untouched(one_point: Callable[[int], bool]) -> int:
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_death_at_every_commit(nursery, make_case, side):
+    check_every_commit(nursery, make_case, side)
+
+
+@pytest.mark.parametrize("fault_store", ["postgres"], indirect=True)
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_death_at_every_seventh_commit_on_postgresql(nursery, make_case, fault_store, side, seed):
+    check_every_commit(nursery, make_case, side, start=seed % 7 + 1, step=7)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault_store", ["postgres"], indirect=True)
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.timeout(1800)
+def test_death_at_every_commit_on_postgresql(nursery, make_case, fault_store, side):
+    check_every_commit(nursery, make_case, side)
+
+
+def check_every_commit(nursery, make_case, side, **points):
     def one_point(n: int) -> bool:
         case = make_case()
         status = nursery.run({**case.config, "point": {"side": side, "n": n}})
@@ -45,7 +63,7 @@ def test_death_at_every_commit(nursery, make_case, side):
             assert case.ledger.has("saw", step="tick"), "the schedule fires in an untouched life"
         return status == 0
 
-    commits = each_until_untouched(one_point)
+    commits = each_until_untouched(one_point, **points)
     assert commits > 30, "the application has at least so many commits; the crash points were not reached"
 
 

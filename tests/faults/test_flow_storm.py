@@ -29,7 +29,7 @@ def storm(nursery, case, seed: int, kills: int) -> Auditor:
         child = nursery.start(case.config | config)
         if phase == "random":
             time.sleep(chosen.uniform(0.05, 0.25))
-        hit[phase if phase == "random" or child.expect("reached", 3) else "missed"] += 1
+        hit[phase if phase == "random" or child.expect("reached", 10) else "missed"] += 1
         child.kill()
         assert child.wait() == -9, case.words
         lines = case.ledger.lines()

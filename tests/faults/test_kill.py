@@ -72,10 +72,10 @@ def kill_and_restart(shop, seed: int, kills: int) -> Counter[str]:
             time.sleep(chosen.uniform(0, 0.2))
             hit[phase] += 1
         else:
-            hit[phase if shop.child.expect("reached", 3) else "missed"] += 1
+            hit[phase if shop.child.expect("reached", 10) else "missed"] += 1
         shop.child.kill()
         assert shop.child.wait() == -9, shop.case.words
-        if chosen.random() < 0.5:
+        if chosen.random() < 0.5 and shop.case.store is None:
             fault_disk.power_cut(shop.case.database, chosen)
         shop.case.observed.look()
     shop.config |= {"phase": None}
@@ -87,7 +87,7 @@ def kill_and_restart(shop, seed: int, kills: int) -> Counter[str]:
     return hit
 
 
-def check_kills(shop, seed: int, kills: int) -> None:
+def check_kills(shop, seed: int, kills: int, *, each: int = 2) -> None:
     here = shop(max_crashes=1_000_000, linger_ms=seed % 2 * 5000)
     hit = kill_and_restart(here, seed, kills)
     try:
@@ -95,14 +95,26 @@ def check_kills(shop, seed: int, kills: int) -> None:
     except AssertionError as error:
         raise AssertionError(f"HOLDFAST_SEED={seed} ({here.case.directory}): {error}") from error
     aimed = {phase for phase in PHASES if phase != "random"}
-    missed = {phase for phase in aimed if hit[phase] < 2}
+    missed = {phase for phase in aimed if hit[phase] < each}
     assert len(missed) <= 3, f"HOLDFAST_SEED={seed}: hardly hit: {missed} of {dict(hit)}"
     for phase in ("Ingest after", "body before", "body after", "Record before", "Record after", "End before"):
-        assert hit[phase] >= 2, f"HOLDFAST_SEED={seed}: {phase} was hit {hit[phase]} times"
+        assert hit[phase] >= each, f"HOLDFAST_SEED={seed}: {phase} was hit {hit[phase]} times"
 
 
 def test_fifty_kills(shop, seed):
     check_kills(shop, seed, 56)
+
+
+@pytest.mark.parametrize("fault_store", ["postgres"], indirect=True)
+def test_kills_on_postgresql(fault_store, shop, seed):
+    check_kills(shop, seed, 16, each=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault_store", ["postgres"], indirect=True)
+@pytest.mark.timeout(1800)
+def test_two_hundred_kills_on_postgresql(fault_store, shop, seed):
+    check_kills(shop, seed, 200)
 
 
 @pytest.mark.long

@@ -25,6 +25,7 @@ from holdfast.core.rows import (
     ItemRow,
     ItemState,
     LaneRow,
+    MatchedWaitRow,
     RunRow,
     RunStatus,
     SkipRow,
@@ -419,8 +420,13 @@ def _resolve_waits(tx: Tx, event: EventRow, lookups: tuple[str, ...], out: Accep
             continue
         if wait.key.startswith(CANCEL_KEY):
             _cancel_soon(tx, wait, event)
-        else:
-            resolve(tx, wait, body, None, out)
+        elif resolve(tx, wait, body, None, out):
+            note_match(tx, wait, event)
+
+
+def note_match(tx: Tx, wait: WaitRow, event: EventRow) -> None:
+    """Keep on record whose wait an event ended."""
+    tx.append(MatchedWaitRow(event.id, wait.run_id, wait.key, tx.now))
 
 
 def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow) -> None:
@@ -429,6 +435,7 @@ def _cancel_soon(tx: Tx, wait: WaitRow, event: EventRow) -> None:
     if run is None or run.ended_at is not None or run.event_id == event.id:
         return
     tx.delete(WaitRow, (wait.run_id, wait.key))
+    note_match(tx, wait, event)
     reason = f"cancelled by event {event.name} ({event.key or ulid_text(event.id)})"
     set_already = tx.get(AlarmRow, (run.id, int(AlarmKind.CANCEL)))
     follower = None if set_already is None else set_already.by

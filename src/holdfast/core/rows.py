@@ -244,6 +244,17 @@ class SkipRow(Row):
     """The rule with its figures and key."""
 
 
+class MatchedWaitRow(Row):
+    """An open wait that an event ended: a step of a run went on with it, or the run was cancelled by it."""
+
+    TABLE: ClassVar[str] = "matched_waits"
+    event_id: bytes
+    run_id: bytes
+    key: str
+    """The waiting step, or the number of the run's cancelling event with its prefix."""
+    at: int
+
+
 class LaneRow(Row):
     """A lane that has items waiting. Lanes without are not there."""
 
@@ -503,6 +514,7 @@ KEYS: dict[type[Row], Callable[[Any], Any]] = {
     WaitRow: lambda r: (r.run_id, r.key),
     DedupeRow: lambda r: (r.function_id, r.key),
     SkipRow: lambda r: (r.event_id, r.function_id),
+    MatchedWaitRow: lambda r: (r.event_id, r.run_id, r.key),
     LaneRow: lambda r: r.lane,
     DeadLetterRow: lambda r: r.run_id,
     CronRow: lambda r: (r.function_id, r.schedule),

@@ -14,6 +14,7 @@ from holdfast.core.ingest import (
     event_json,
     lookups_of,
     matches,
+    note_match,
     reads_of,
     resolve,
     watched,
@@ -99,6 +100,7 @@ class Register(Plan[Accepted]):
             if wait.lookup in lookups_of(event, {wait.lookup.split("\0")[1]} if "\0" in wait.lookup else {""}):
                 body = event_json(event)
                 if matches(wait, body) and resolve(tx, wait, body, None, out):
+                    note_match(tx, wait, event)
                     return
 
 

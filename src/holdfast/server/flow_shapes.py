@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from holdfast.base.clock import iso
 from holdfast.store.flow_reads import BacklogView, FlowView, GatherView, KeyView, RuleView
-from holdfast.store.reads import SkipView
+from holdfast.store.reads import MatchedWaitView, SkipView
 
 
 class LimitedKey(Struct, frozen=True, kw_only=True):
@@ -96,6 +96,15 @@ class Skip(Struct, frozen=True, kw_only=True):
     waits_until: Annotated[str | None, Meta(description="Of an event that waits: when its run starts unless more comes.")]
 
 
+class MatchedWait(Struct, frozen=True, kw_only=True):
+    """A run that waited for an event."""
+
+    run_id: str
+    function: Annotated[str | None, Meta(description="Null when it has been removed.")]
+    step: Annotated[str | None, Meta(description="The step that went on with the event; null where the event cancelled the run.")]
+    at: str
+
+
 class Flushed(Struct, frozen=True):
     """How many runs a request started."""
 
@@ -167,3 +176,8 @@ def skip_of(view: SkipView) -> Skip:
         at=iso(view.at) or "",
         waits_until=iso(view.until),
     )
+
+
+def matched_wait_of(view: MatchedWaitView) -> MatchedWait:
+    """A wait that an event ended, for the API."""
+    return MatchedWait(run_id=view.run_id, function=view.function or None, step=view.step, at=iso(view.at) or "")

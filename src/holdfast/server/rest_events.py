@@ -15,7 +15,7 @@ from holdfast.sdk.events import Event as EventModel
 from holdfast.sdk.functions import Function as SdkFunction
 from holdfast.sdk.sender import Outgoing
 from holdfast.server.errors import ApiError, ErrorBody
-from holdfast.server.flow_shapes import Skip, skip_of
+from holdfast.server.flow_shapes import MatchedWait, Skip, matched_wait_of, skip_of
 from holdfast.server.ingest import parse_payload
 from holdfast.server.metrics import metrics_response
 from holdfast.server.operation import (
@@ -82,7 +82,13 @@ async def get_event_skips(api: Api, request: Request) -> Response:
     event = await _event(api, request)
     runs = await api.engine.reader.event_runs(event.internal_id)
     skips = await api.engine.reader.event_skips(event.internal_id)
-    return api.answer([skip_of(skip) for skip in reasons(event, runs, skips)])
+    matched = await api.engine.reader.matched_waits(event.internal_id)
+    return api.answer([skip_of(skip) for skip in reasons(event, runs, skips, matched)])
+
+
+async def get_event_matches(api: Api, request: Request) -> Response:
+    event = await _event(api, request)
+    return api.answer([matched_wait_of(one) for one in await api.engine.reader.matched_waits(event.internal_id)])
 
 
 async def _event(api: Api, request: Request) -> EventView:
@@ -261,9 +267,20 @@ OPERATIONS = (
         group="Events",
         handler=get_event_skips,
         summary="List the functions an event did not start, and why",
-        description="Those it will start later, debounced or in a batch, included. Never empty for an event that started nothing.",
+        description="Those it will start later, debounced or in a batch, included. Never empty for an event that nothing came of.",
         params=(_INTERNAL_ID,),
         answers={200: Answer("Reasons.", list[Skip]), 400: _BAD_ID, 404: _NO_EVENT},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/events/{internal_id}/matches",
+        id="getEventMatches",
+        group="Events",
+        handler=get_event_matches,
+        summary="List the runs that waited for an event",
+        description="Those that went on with it, and those that it cancelled; up to 100.",
+        params=(_INTERNAL_ID,),
+        answers={200: Answer("Runs.", list[MatchedWait]), 400: _BAD_ID, 404: _NO_EVENT},
     ),
     Operation(
         method="GET",

@@ -169,14 +169,26 @@ class SkipView(msgspec.Struct, frozen=True):
         return self.until is not None
 
 
+class MatchedWaitView(msgspec.Struct, frozen=True):
+    """A wait that an event ended."""
+
+    run_id: str
+    function: str
+    step: str | None
+    """The step that went on with the event; None where the event cancelled the run."""
+    at: int
+
+
 NO_FUNCTION = "no function"
 
 
-def reasons(event: EventView, runs: Sequence[RunView], skips: Sequence[SkipView]) -> Sequence[SkipView]:
-    """Why functions were not started by an event, and never nothing: an event that none listened to says so."""
-    if runs or skips:
+def reasons(
+    event: EventView, runs: Sequence[RunView], skips: Sequence[SkipView], matched: Sequence[MatchedWaitView]
+) -> Sequence[SkipView]:
+    """Why functions were not started by an event, and never nothing: an event that came of no use says so."""
+    if runs or skips or matched:
         return skips
-    return [SkipView("", NO_FUNCTION, None, event.received_at, "no function listened to it when it came")]
+    return [SkipView("", NO_FUNCTION, None, event.received_at, "no function listened to it and no run waited for it when it came")]
 
 
 class BatchEventView(msgspec.Struct, frozen=True):
@@ -480,6 +492,10 @@ class Reader(Protocol):
 
     async def event_skips(self, internal_id: str) -> Sequence[SkipView]:
         """The functions it did not start, or not yet: a debounced or batched event waits."""
+        ...
+
+    async def matched_waits(self, internal_id: str) -> Sequence[MatchedWaitView]:
+        """The waits that it ended, up to 100 of them."""
         ...
 
     async def event_names(self, *, limit: int = 200) -> Sequence[str]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from holdfast.dashboard import payload
 from holdfast.dashboard.site import Site
-from holdfast.store.reads import EventView, RunView, SkipView, reasons
+from holdfast.store.reads import EventView, MatchedWaitView, RunView, SkipView, reasons
 
 PAGE = 25
 
@@ -26,7 +26,9 @@ class EventLine(msgspec.Struct, frozen=True):
     waiting: Sequence[SkipView]
     """Functions it will start: it is debounced, or in a batch."""
     refused: Sequence[SkipView]
-    """Functions it did not start; never empty when it started nothing."""
+    """Functions it did not start; never empty when nothing came of it."""
+    matched: Sequence[MatchedWaitView]
+    """Runs that waited for it."""
 
 
 async def show(site: Site, request: Request) -> Response:
@@ -56,17 +58,24 @@ async def show(site: Site, request: Request) -> Response:
 
 async def line(site: Site, event: EventView) -> EventLine:
     """An event with its consequences."""
-    runs, skips = await asyncio.gather(
-        site.reader.event_runs(event.internal_id), site.reader.event_skips(event.internal_id)
+    runs, skips, matched = await asyncio.gather(
+        site.reader.event_runs(event.internal_id),
+        site.reader.event_skips(event.internal_id),
+        site.reader.matched_waits(event.internal_id),
     )
-    return event_line(event, site.show(event.data), runs, skips)
+    return event_line(event, site.show(event.data), runs, skips, matched)
 
 
 def event_line(
-    event: EventView, data: payload.Payload | None, runs: Sequence[RunView], skips: Sequence[SkipView]
+    event: EventView,
+    data: payload.Payload | None,
+    runs: Sequence[RunView],
+    skips: Sequence[SkipView],
+    matched: Sequence[MatchedWaitView],
 ) -> EventLine:
     """Sorts what became of an event. A skipped run is what its reason says, not something that started."""
-    told = reasons(event, runs, skips)
+    told = reasons(event, runs, skips, matched)
     functions = {skip.function for skip in told}
     started = [run for run in runs if run.status != "SKIPPED" or run.function not in functions]
-    return EventLine(event, data, started, [skip for skip in told if skip.waits], [skip for skip in told if not skip.waits])
+    waiting, refused = [skip for skip in told if skip.waits], [skip for skip in told if not skip.waits]
+    return EventLine(event, data, started, waiting, refused, matched)

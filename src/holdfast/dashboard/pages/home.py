@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from holdfast.dashboard import humanize
 from holdfast.dashboard.charts import runs_chart
-from holdfast.dashboard.pages.period import PERIODS, Period, period
+from holdfast.dashboard.pages.period import PERIODS, Period, named, period
 from holdfast.dashboard.site import Site
 from holdfast.store.reads import FunctionStats, Overview
 
@@ -33,12 +33,11 @@ class Tile(msgspec.Struct, frozen=True):
 async def show(site: Site, request: Request) -> Response:
     now = site.now()
     chosen = period(request)
-    since = now - chosen.ms
-    overview, stats, functions = await asyncio.gather(
-        site.reader.overview(since=since, now=now, slices=SLICES),
-        site.reader.stats(since=since),
-        site.reader.functions(),
-    )
+    overview = await _overview(site, chosen, now)
+    if "period" not in request.query_params and is_new(overview, now):
+        chosen = named("1h")
+        overview = await _overview(site, chosen, now)
+    stats, functions = await asyncio.gather(site.reader.stats(since=now - chosen.ms), site.reader.functions())
     status = site.engine.status()
     return await site.page(
         request,
@@ -58,6 +57,16 @@ async def show(site: Site, request: Request) -> Response:
         health=health(overview, status, now),
         status=status,
     )
+
+
+async def _overview(site: Site, chosen: Period, now: int) -> Overview:
+    return await site.reader.overview(since=now - chosen.ms, now=now, slices=SLICES)
+
+
+def is_new(overview: Overview, now: int) -> bool:
+    """Whether all there is to see is of the last hour, which a chart over a day would press into one bar."""
+    busy = [start for start, *counts in overview.buckets if any(counts)]
+    return bool(busy) and min(busy) > now - PERIODS["1h"][1]
 
 
 def tiles(overview: Overview, chosen: Period, now: int) -> list[Tile]:

@@ -19,5 +19,9 @@ class Period(msgspec.Struct, frozen=True):
 def period(request: Request) -> Period:
     """The period of an address; the last 24 hours unless it names another."""
     key = request.query_params.get("period", "24h")
-    key = key if key in PERIODS else "24h"
+    return named(key if key in PERIODS else "24h")
+
+
+def named(key: str) -> Period:
+    """The period with a key of `PERIODS`."""
     return Period(key, *PERIODS[key])

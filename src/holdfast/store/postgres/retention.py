@@ -84,6 +84,7 @@ class Pruner:
         found = conn.execute(self._sql.sql(_EVENTS), (self._event, _floor(horizon), _SLICE)).fetchall()
         ids = [event_id for event_id, unused in found if unused]
         self._delete(conn, "skips", "event_id", ids)
+        self._delete(conn, "matched_waits", "event_id", ids)
         self._delete(conn, "events", "id", ids)
         self._event = found[-1][0] if len(found) == _SLICE else b""
         return len(found) == _SLICE

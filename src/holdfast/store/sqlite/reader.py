@@ -21,6 +21,7 @@ from holdfast.store.reads import (
     FunctionStats,
     FunctionView,
     LetterGroup,
+    MatchedWaitView,
     Overview,
     RunDetail,
     RunFilter,
@@ -137,6 +138,14 @@ class SqliteReader:
             return [*conn.execute(sql.SKIPS, (raw,)), *conn.execute(flow_sql.BATCHED, (raw, MAX_LIMIT))]
 
         return [views.skip_view(row) for row in await self._of_id(internal_id, read) or ()]
+
+    async def matched_waits(self, internal_id: str) -> Sequence[MatchedWaitView]:
+        """See `Reader.matched_waits`."""
+
+        def read(conn: sqlite3.Connection, raw: bytes) -> list[SqlRow]:
+            return conn.execute(sql.MATCHED_WAITS, (raw, MAX_LIMIT)).fetchall()
+
+        return [views.matched_wait_view(row) for row in await self._of_id(internal_id, read) or ()]
 
     async def event_names(self, *, limit: int = 200) -> Sequence[str]:
         """See `Reader.event_names`."""

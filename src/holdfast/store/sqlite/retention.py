@@ -97,6 +97,7 @@ class Pruner:
         found = self._conn.execute(_EVENTS, (self._event, _floor(horizon), _SLICE)).fetchall()
         ids = [event_id for event_id, unused in found if unused]
         self._delete("skips", "event_id", ids)
+        self._delete("matched_waits", "event_id", ids)
         self._delete("events", "id", ids)
         self._event = found[-1][0] if len(found) == _SLICE else b""
         return len(found) == _SLICE

@@ -7,6 +7,7 @@ import sqlite3
 from holdfast.base.ids import ulid_text
 from holdfast.core.flow import Cap, Flow, Gate, GateKind, Rate
 from holdfast.core.flow_words import named_gates
+from holdfast.core.ingest import CANCEL_KEY
 from holdfast.core.rows import SUSPECT_LANE, AlarmKind, ItemState
 from holdfast.store.flow_reads import AlarmView, CancelView, GateView, Leased
 from holdfast.store.reads import BatchEventView, QueueView
@@ -18,7 +19,6 @@ from holdfast.store.sqlite.reading.views import SqlRow, queue_view
 MAX_AHEAD = 10_000
 """Places in line are counted up to here."""
 MAX_BATCH = 1000
-CANCEL_KEY = "\x01cancel:"
 _AFTER_CANCEL_KEY = "\x01cancel;"
 
 

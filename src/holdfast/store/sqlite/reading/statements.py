@@ -117,6 +117,11 @@ FROM skips s LEFT JOIN functions f ON f.id = s.function_id
   LEFT JOIN gathers g INDEXED BY gathers_by_run ON s.reason = 'debounced' AND g.run_id = s.run_id
 WHERE s.event_id = ? ORDER BY s.at, s.function_id
 """
+MATCHED_WAITS = """
+SELECT m.run_id, coalesce(f.slug, ''), m.key, m.at FROM matched_waits m
+  LEFT JOIN runs r ON r.id = m.run_id LEFT JOIN functions f ON f.id = r.function_id
+WHERE m.event_id = ? ORDER BY m.at, m.run_id, m.key LIMIT ?
+"""
 
 # -- functions, dead letters, schedules, waits, audit -------------------------------------------------------------
 

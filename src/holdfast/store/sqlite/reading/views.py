@@ -8,6 +8,7 @@ import msgspec
 
 from holdfast.base.codec import decode_json
 from holdfast.base.ids import ulid_bytes, ulid_text
+from holdfast.core.ingest import CANCEL_KEY
 from holdfast.core.rows import ItemState, RunStatus, StepKind, StepState
 from holdfast.store.flow_reads import GateView
 from holdfast.store.reads import (
@@ -19,6 +20,7 @@ from holdfast.store.reads import (
     EventView,
     FunctionView,
     LogView,
+    MatchedWaitView,
     QueueView,
     RunView,
     SkipView,
@@ -155,6 +157,11 @@ def event_view(row: SqlRow) -> EventView:
 def skip_view(row: SqlRow) -> SkipView:
     function, reason, run_id, at, detail, until, key = row
     return SkipView(function, reason, _text(run_id), at, detail, until, key)
+
+
+def matched_wait_view(row: SqlRow) -> MatchedWaitView:
+    run_id, function, key, at = row
+    return MatchedWaitView(ulid_text(run_id), function, None if key.startswith(CANCEL_KEY) else key, at)
 
 
 def letter_view(row: SqlRow) -> DeadLetterView:
