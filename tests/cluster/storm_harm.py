@@ -170,30 +170,42 @@ class Storm:
             task.add_done_callback(self._continuing.discard)
 
     async def _stop_busy(self) -> None:
-        """A node that is in a body which is executed alone, until another has begun it as well; then both go on."""
-        node, run = await self._busy()
-        node.stopped = True
-        node.signal(signal.SIGSTOP)
-        async with asyncio.timeout(60):
-            while not any(line["what"] == "enter" and line["run"] == run and line["pid"] != node.pid for line in self.ledger.lines()):
+        """A node that is inside a body, until another has begun that body as well; then both go on."""
+        async with asyncio.timeout(90):
+            while True:
+                node, body = await self._busy()
+                node.signal(signal.SIGSTOP)
+                await asyncio.sleep(0.05)
+                if body in self._inside():
+                    break
+                node.signal(signal.SIGCONT)
+            node.stopped = True
+            while not any(pid != node.pid for pid in self._begun(body)):
                 await asyncio.sleep(0.02)
         node.signal(signal.SIGCONT)
         node.stopped = False
 
-    async def _busy(self) -> tuple[Node, str]:
-        async with asyncio.timeout(60):
-            while True:
-                inside: dict[Any, dict[str, Any]] = {}
-                for line in self.ledger.lines():
-                    if line["what"] in {"enter", "leave"} and line["function"] == "capped":
-                        inside.pop((line["run"], line["step"]), None)
-                        if line["what"] == "enter":
-                            inside[line["run"], line["step"]] = line
-                for line in inside.values():
-                    for node in self.nodes:
-                        if node.pid == line["pid"]:
-                            return node, line["run"]
-                await asyncio.sleep(0.01)
+    async def _busy(self) -> tuple[Node, tuple[str, str]]:
+        while True:
+            for body, pid in self._inside().items():
+                for node in self.nodes:
+                    if node.pid == pid:
+                        return node, body
+            await asyncio.sleep(0.01)
+
+    def _inside(self) -> dict[tuple[str, str], int]:
+        """Bodies of limited runs that are being executed, and the process that does."""
+        inside: dict[tuple[str, str], int] = {}
+        for line in self.ledger.lines():
+            if line["what"] in {"enter", "leave"} and line["function"] == "capped":
+                inside.pop((line["run"], line["step"]), None)
+                if line["what"] == "enter":
+                    inside[line["run"], line["step"]] = line["pid"]
+        return inside
+
+    def _begun(self, body: tuple[str, str]) -> list[int]:
+        """The processes that have begun a body."""
+        return [line["pid"] for line in self.ledger.lines() if line["what"] == "enter" and (line["run"], line["step"]) == body]
 
     async def _continue(self, node: Node, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from starlette.requests import Request
@@ -17,7 +16,7 @@ _LIVING: Final = ("alive", "silent")
 
 
 async def show(site: Site, request: Request) -> Response:
-    nodes, functions = await asyncio.gather(nodes_of(site.engine), site.reader.functions())
+    nodes = await nodes_of(site.engine)
     return await site.page(
         request,
         "nodes.html",
@@ -29,5 +28,4 @@ async def show(site: Site, request: Request) -> Response:
         gone=[node for node in nodes if node.state not in _LIVING],
         tones=_TONES,
         shared=site.engine.store.shared is not None,
-        any_functions=any(not function.archived for function in functions),
     )
