@@ -88,7 +88,7 @@ def beside_postgres(where: Path, runs: int, count: int) -> None:
         for name, steps in (("one-step runs per second", 1), ("steps per second, ten-step runs", 10)):
             mine, theirs = [], []
             for n in range(3):
-                amount = runs // steps
+                amount = max(IN_FLIGHT, runs // steps)
                 mine.append(
                     steps * run(partial(workloads.throughput, where / f"p{steps}-{n}.db", amount, steps, IN_FLIGHT))
                 )
@@ -107,7 +107,7 @@ def several_nodes(where: Path, runs: int, count: int) -> None:
     beside_postgres(where, runs // 4, count)
     with postgres.server() as new_schema:
         for name, steps in (("one-step runs per second", 1), ("steps per second, ten-step runs", 10)):
-            amount = runs // steps // 2
+            amount = max(IN_FLIGHT, runs // steps // 2)
             both = [nodes.beside_its_ceiling(run, new_schema, amount, steps, IN_FLIGHT) for _ in range(3)]
             ratio = statistics.median(mine / top for mine, top in both)
             mine, tops = ([steps * pair[n] for pair in both] for n in (0, 1))
