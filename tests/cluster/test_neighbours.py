@@ -310,3 +310,28 @@ async def test_who_is_there_and_who_is_gone(postgres_url, world):
         assert view.ended_at >= view.seen_at
         kill(two)
         await reap(two)
+
+
+async def test_a_node_that_hangs_in_a_transaction_holds_nobody_up_for_longer_than_its_lease(postgres_url, world):
+    """As one that is stopped while it sends: the server waits for the rest, which no timeout of its own ends."""
+    uri, schema = postgres_url.partition("&")[0], postgres_url.rpartition("=")[2]
+    here = world.app("here")
+    async with node(postgres_url, here, lease=1) as one:
+        hung = build_engine([world.app("hung")], f"{postgres_url}&lease_seconds=1", options=EngineOptions(capacity=0))
+        await hung.boot()
+        await hung.apps["near"].send(Go(n=1))
+        number, held = hung.store.boot, hung.store._groups.connection()
+        hung.store.membership.stop()
+        held.execute("SELECT set_config('idle_in_transaction_session_timeout', '0', false)")
+        held.execute("BEGIN")
+        held.execute(f"SELECT 1 FROM {schema}.nodes WHERE id = {number} FOR SHARE".encode())
+        held.execute(f"LOCK TABLE {schema}.events IN EXCLUSIVE MODE".encode())
+        handle = await asyncio.wait_for(here.start(here.functions["work"], Go(n=2)), PATIENCE)
+        assert await handle.result(timeout=PATIENCE) == "here"
+        async with asyncio.timeout(PATIENCE):
+            while {view.number: view.state for view in await nodes_of(one)}[number] != "dead":
+                await asyncio.sleep(0.05)
+        with psycopg.connect(uri) as conn:
+            assert conn.execute(f"SELECT dead FROM {schema}.nodes WHERE id = {number}").fetchone() == (True,)
+        kill(hung)
+        await reap(hung)

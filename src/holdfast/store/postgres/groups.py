@@ -25,6 +25,7 @@ from holdfast.store.postgres.connection import (
 )
 from holdfast.store.postgres.loading import Loader, Round, RunCache
 from holdfast.store.postgres.migrating import lock_key
+from holdfast.store.postgres.roster import NAME_SESSION, session_name
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.postgres.threads import DatabaseThread
 from holdfast.store.postgres.values import Ints, Texts, from_text
@@ -90,7 +91,17 @@ class GroupThread(DatabaseThread):
         self._paths = paths
         self._rejoin = rejoin
         self._now = now
+        self._named: tuple[Connection, int] | None = None
         self._space = lock_key(settings.schema) & 0xFFFFFFFF
+
+    def connection(self) -> Connection:
+        """The connection, under the name of this node, so that the others can end it should the node hang in a group."""
+        conn = super().connection()
+        named = conn, self._cache.boot
+        if self._named != named and not self.settings.pooled:
+            conn.execute(NAME_SESSION, [session_name(self.settings.schema, self._cache.boot)])
+            self._named = named
+        return conn
 
     def attempt(self, group: list[Plan[Any]], overlay: Callable[[], GroupTx], *, hold: bool) -> Attempt:
         """Bring a group as far as it gets.

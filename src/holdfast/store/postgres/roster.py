@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from zlib import crc32
 
 import msgspec
 
@@ -35,6 +36,14 @@ UPDATE {s}nodes SET dead = true, ended_at = clock_timestamp() WHERE id IN (
   SELECT n.id FROM {s}nodes n JOIN {s}node_leases l ON l.node_id = n.id
   WHERE NOT n.dead AND l.expires < clock_timestamp() FOR UPDATE OF n SKIP LOCKED)
 """
+# The server ends a transaction that is idle. One whose node was stopped in the middle of sending is not idle for it: it waits
+# for the rest, with all its locks, for as long as the connection is there.
+_CUT_OFF = """
+SELECT pg_terminate_backend(a.pid) FROM {s}nodes n JOIN {s}node_leases l ON l.node_id = n.id
+JOIN pg_stat_activity a ON a.application_name = %s || n.id AND a.datname = current_database()
+WHERE NOT n.dead AND l.expires < clock_timestamp()
+"""
+NAME_SESSION = "SELECT set_config('application_name', %s, false)"
 _STATE = """
 SELECT count(*) FILTER (WHERE NOT n.dead), count(*) FILTER (WHERE n.dead AND NOT n.settled),
   coalesce(bool_or(l.watching) FILTER (WHERE NOT n.dead AND n.id <> %s), false)
@@ -99,8 +108,14 @@ def lead(conn: Connection, statements: Statements, settings: Settings, node: int
 
 
 def bury(conn: Connection, statements: Statements) -> None:
-    """Declare the nodes dead whose leases have run out."""
+    """Declare the nodes dead whose leases have run out; what one is in the middle of is broken off, and it is dead at the next look."""
     conn.execute(statements.sql(_BURY))
+    conn.execute(statements.sql(_CUT_OFF), [session_name(statements.schema, "")])
+
+
+def session_name(schema: str, node: object) -> str:
+    """What the session is called in which a node commits its groups."""
+    return f"holdfast groups {crc32(schema.encode()):08x}/{node}"
 
 
 def state(conn: Connection, statements: Statements, node: int) -> State:
