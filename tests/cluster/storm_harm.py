@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from postgres_process import start_again, stop_at_once
 from storm_api import Api
 from storm_ledger import Ledger, now
 
 from holdfast.store.postgres import places
 from holdfast.store.postgres.statements import Statements
-from local_postgres import start_again, stop_at_once
 
 HERE = Path(__file__).parent
 LEASE = 3.0

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres_process import postgres_process, start_again
 from storm_checker import Checker
 from storm_harm import HARMS, Storm, raging
 
-from local_postgres import start_again, start_postgres
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -32,11 +31,9 @@ def seed() -> int:
 @pytest.fixture
 def server() -> Iterator[Any]:
     """A server with all its syncs, which may be stopped at any moment."""
-    with tempfile.TemporaryDirectory(prefix="holdfast-storm-", ignore_cleanup_errors=True) as directory:
-        server = start_postgres(Path(directory) / "data")
+    with postgres_process() as server:
         yield server
         start_again(server)
-        server.cleanup()
 
 
 async def rage(storm: Storm, harms: list[str], *, every: float, patience: float, after: float = 1) -> Checker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ if str(ROOT) not in sys.path:
 from examples.demo.inbox import Inbox, smtp_server  # noqa: E402
 from examples.storefront.database import Sessions, open_database  # noqa: E402
 from examples.storefront.settings import Settings  # noqa: E402
-from local_postgres import start_postgres  # noqa: E402
 from running_shop import RunningShop, running_shop  # noqa: E402
 
 
@@ -24,11 +23,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = start_postgres(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The server's own database, for an application with its tables in it."""
+    return postgres_server.replace("postgresql://", "postgresql+psycopg://")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
