@@ -203,7 +203,7 @@ def test_every_command_and_option_is_in_the_reference():
     text = reference("cli.md")
     # a subprocess, because that is how it is used, and it loads its commands one by one
     commands = [
-        "dev", "start", "send", "runs", "cancel", "rerun", "crons", "crons run", "redrive", "functions", "limits", "pause", "resume",
+        "dev", "start", "send", "runs", "cancel", "rerun", "crons", "crons run", "redrive", "nodes", "functions", "limits", "pause", "resume",
         "flush", "audit", "keys new", "migrate", "backup", "restore", "doctor", "version",
     ]
     for command in commands:

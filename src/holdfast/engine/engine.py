@@ -24,13 +24,13 @@ from holdfast.base.limits import MAX_RUN_STATE_BYTES, MAX_STEP_OUTPUT_BYTES, MAX
 from holdfast.base.retry import RetryPolicy
 from holdfast.core.claiming import Recover
 from holdfast.core.ending import Ending
-from holdfast.core.flow_config import FlowReader
 from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Leased
 from holdfast.core.rows import EventRow, RunRow, RunStatus
 from holdfast.core.signals import Given, GiveSignal
+from holdfast.engine.absent import Absent
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.alerting import Alerting
 from holdfast.engine.applications import Applications
@@ -144,6 +144,8 @@ class Engine:
         self.functions: dict[str, Registered] = {}
         self.draining = False
         self.running = False
+        self.began_at = 0
+        """When it began, in milliseconds since 1970."""
         self.loop: asyncio.AbstractEventLoop
         self.linger_ms = self.options.linger_ms
         self.capacity = self.options.capacity
@@ -170,6 +172,7 @@ class Engine:
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
         self.applications = Applications(self)
+        self.absent = Absent(self.intake)
         self.outbound = Outbound(self.options.private_networks or EVERYTHING)
         self.driver = HttpDriver(self)
         self.endpoints = Endpoints(self, self.applications, self.driver)
@@ -224,7 +227,9 @@ class Engine:
         self.cluster = (
             None
             if shared is None
-            else Cluster(self, shared, self.live, self.control, self.alarms, self.set_state)
+            else Cluster(
+                self, shared, self.live, self.control, self.alarms, self._take_up, self._follow_functions, self.set_state
+            )
         )
         self.store.on_alarm = self.alarms.arm
         self._factory.install()
@@ -232,6 +237,7 @@ class Engine:
             self._interpreter.relax_collector()
             self.store.group.on_contention = self._interpreter.switch_sooner
         self.running = True
+        self.began_at = self.clock.now()
         left = self.store.leased_by_others()
         if left:
             _log.warning("recovering %d runs that were being executed when the process died", len(left))
@@ -281,26 +287,34 @@ class Engine:
                 self.intake.control(fn.flow, fn.model_of)
         if self.driver.workers is not None and self.driver.workers.take_new:
             self.intake.remote.update(self._by_id)
-        if self.app_errors:
-            self._route_absent()
         self._slugs = self.store.slugs()
         self.applications.restore()
+        if self.app_errors or self.store.shared is not None:
+            self.absent.follow(self.store.current_functions(), self._here)
         self._refresh_executable()
         self._restore_states()
 
-    def _route_absent(self) -> None:
-        """Events for functions of apps that can't be loaded now still start runs; they wait in the store for the app."""
-        for function_id, version, config in self.store.current_functions():
-            if function_id not in self._by_id:
-                for trigger in msgspec.json.decode(config)["triggers"]:
-                    if "event" in trigger:
-                        self.intake.router.add(trigger["event"], function_id, version, trigger.get("expression"))
-                self._control_absent(function_id, config)
+    @property
+    def _here(self) -> list[int]:
+        """Functions that this node executes, or calls, itself."""
+        return [*self._by_id, *self.applications.functions]
 
-    def _control_absent(self, function_id: int, config: bytes) -> None:
-        flow = FlowReader(msgspec.json.decode(config), function_id).read()
-        if not flow.empty:
-            self.intake.control(flow, lambda row: msgspec.json.decode(row.data))
+    async def _follow_functions(self) -> None:
+        """Take up what was registered, changed or forgotten at other nodes."""
+        shared = self.store.shared
+        assert shared is not None
+        records, functions = await shared.registered_now()
+        called = self.applications.follow(records, functions)
+        elsewhere = self.absent.follow(functions, self._here)
+        if called or elsewhere:
+            self.functions_changed()
+
+    async def _take_up(self) -> None:
+        """Go on with what a node has begun that is gone: cancellations to be followed, and bulk operations."""
+        store = self.store
+        parents, bulks = await asyncio.to_thread(lambda: (store.cancelled_with_children(), store.running_bulks()))
+        await self.children.follow_all(parents)
+        self.bulks.take_up(bulks)
 
     def _restore_states(self) -> None:
         """Functions that were paused, and limits that were changed, are so still."""
