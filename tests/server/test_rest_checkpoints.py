@@ -125,6 +125,5 @@ async def test_a_call_that_outlasts_the_stop_is_broken_off(start: Start, held: H
         with scripted_sdk("remote", {"work": held}) as sdk:
             await begun(server, sdk, held)
             await server.engine.stop(drain_seconds=0.1)
-            driver = server.engine.driver
-            assert (driver.in_flight, driver._session.closed) == (0, True)
+            assert (server.engine.driver.in_flight, server.engine.outbound._session.closed) == (0, True)
             held.go_on.set()

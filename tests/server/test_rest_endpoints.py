@@ -272,7 +272,7 @@ class TestOnTheQueue:
     @pytest.mark.protocol("endpoint.reentry", "auth.signature")
     async def test_calls_are_signed_in_production(self, start: Start, endpoint: Endpoint):
         endpoint.answers = [[complete("over")]]
-        async with start(headers=bearer(), **PRODUCTION) as server:
+        async with start(headers=bearer(), **PRODUCTION, allow_private_networks="127.0.0.1") as server:
             server.engine.driver.signing_key = SIGNING_KEY
             client = Client(server, endpoint.domain)
             event = {"method": "POST", "content_type": "application/json", "body": '{"b": 1, "a": 2}'}
