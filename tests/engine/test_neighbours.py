@@ -398,6 +398,21 @@ async def test_who_is_stopping_sends_callers_on(database):
         await connection.ask("run_info", ["x"])
 
 
+async def test_who_reads_no_answers_does_not_hold_an_owner_up(database):
+    app = make_app()
+    engine = build_engine([app], url(database), shared=True)
+    async with received(engine):
+        await asyncio.gather(*(app.start(app.functions["double"], Go(n=1)) for _ in range(50)))
+        connection = await Connection.open(socket_path(database), ["near"])
+        connection._writer.transport.pause_reading()
+        asked = [asyncio.ensure_future(connection.ask("list_runs", [{"limit": 100}])) for _ in range(200)]
+        await until(lambda: connection._writer.transport.get_write_buffer_size() == 0)
+        await engine.idle()
+    for one in asked:
+        one.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
 async def test_a_follower_does_not_take_a_servers_store_while_it_restarts(database):
     app = make_app()
     engine = build_engine([make_app()], url(database), shared=True)
