@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Literal, cast
 
@@ -115,6 +116,8 @@ async def embedded(
     """
     url = store or os.environ.get("HOLDFAST_STORE") or DEFAULT_STORE
     settings = None if serve is None else ServerSettings.at(serve, mode=mode)
+    if settings is not None and mode == "start":
+        options = replace(options or EngineOptions(), private_networks=settings.private_networks)
     every = [app, *apps]
     path = None if is_postgres(url) else database_path(url)
 

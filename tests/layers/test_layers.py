@@ -35,6 +35,9 @@ LAZY_IMPORTS = {
     ("holdfast.compose", "holdfast.store.postgres"),
     ("holdfast.compose", "holdfast.store.postgres.reader"),
     ("holdfast.cli.postgres_checks", "holdfast.store.postgres.inspection"),
+    ("holdfast.cli.stores", "holdfast.store.postgres"),
+    ("holdfast.cli.stores", "holdfast.store.postgres.copying"),
+    ("holdfast.cli.stores", "holdfast.store.postgres.connection"),
 }
 """Imports of holdfast inside a function: only where an app composes itself with an engine that it must not know, and where
 a store needs a driver that not everybody has installed."""

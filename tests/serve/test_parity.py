@@ -1,4 +1,4 @@
-"""The same functions give the same result in process and over HTTP: values, errors, what they did and what they sent."""
+"""P10: the same functions give the same result in process and over HTTP: values, errors, what they did and what they sent."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import click
 
 from holdfast.cli.applications import application_options, application_settings, workers_option
 from holdfast.cli.console import say
+from holdfast.cli.inngest_options import inngest_options, store_of
 from holdfast.cli.listening import listen
 from holdfast.cli.log_output import LEVELS
 from holdfast.cli.process import ServerProcess, run_process
@@ -20,9 +21,16 @@ from holdfast.cli.supervisor import Supervisor
 
 @click.command("dev")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@inngest_options
+@click.option("--host", envvar="INNGEST_HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0 takes a free one."
+    "-p",
+    "--port",
+    type=click.IntRange(0, 65535),
+    envvar="INNGEST_PORT",
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="0 takes a free one.",
 )
 @click.option(
     "--store",
@@ -45,7 +53,9 @@ from holdfast.cli.supervisor import Supervisor
 )
 @workers_option
 @application_options(poll_interval=5.0, discovery=True)
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@click.option(
+    "-l", "--log-level", type=click.Choice(LEVELS), envvar="INNGEST_LOG_LEVEL", default="info", show_default=True
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -63,6 +73,9 @@ def command(
     retry_interval: float | None,
     discovery: bool,
     log_level: str,
+    queue_workers: int | None,
+    sqlite_dir: str | None,
+    postgres_uri: str | None,
 ) -> None:
     """Run an app with its dashboard, reloading as you edit.
 
@@ -95,7 +108,8 @@ def command(
         targets=targets,
         host=host,
         port=port,
-        store=store_url(store),
+        store=store_url(store_of(store, sqlite_dir, postgres_uri)),
+        capacity=queue_workers,
         reload=reload,
         drain_seconds=drain,
         workers=workers,

@@ -12,10 +12,13 @@ from holdfast.engine.engine import EngineOptions
 def engine_options(settings: ProcessSettings) -> EngineOptions:
     """How the engine of a server process behaves."""
     interval = settings.retry_interval
-    return EngineOptions(
+    options = EngineOptions(
         drain_seconds=settings.drain_seconds,
         retry_interval_ms=None if interval is None else round(interval * 1000),
     )
+    if settings.capacity is not None:
+        options.capacity = settings.capacity
+    return options
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

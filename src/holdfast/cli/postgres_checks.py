@@ -24,7 +24,7 @@ def postgres_store(url: str) -> Iterator[Finding]:
     if report.schema is None:
         yield fine("store", f"{report.where} has no such schema yet; the first start makes it (server {report.server})")
         return
-    if report.schema > report.known_schema:
+    if report.compatible_from > report.known_schema:
         yield wrong(
             "store",
             f"{report.where} is from a newer holdfast (schema {report.schema}; this one knows {report.known_schema})",
@@ -32,5 +32,7 @@ def postgres_store(url: str) -> Iterator[Finding]:
         )
         return
     older = "; the next start brings it up to date" if report.schema < report.known_schema else ""
+    if report.schema > report.known_schema:
+        older = f", which newer nodes have added to; this one knows {report.known_schema} and works with it"
     yield fine("store", f"{report.where}, server {report.server}, schema {report.schema}{older}")
     yield fine("nodes", f"{report.nodes} alive; it belongs to app {', '.join(report.apps) or 'none yet'}")

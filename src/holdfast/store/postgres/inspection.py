@@ -9,6 +9,7 @@ import psycopg
 
 from holdfast.store.migrate import migrations
 from holdfast.store.postgres.connection import Connection, connect, parse_url, translate
+from holdfast.store.postgres.migrating import compatible_from
 
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = %s"
 _SCHEMA = "SELECT max(number) FROM {s}migrations"
@@ -27,6 +28,8 @@ class SchemaReport(msgspec.Struct, frozen=True):
     """Number of the newest migration applied; None when the schema isn't there."""
     known_schema: int
     """Number of the newest migration this holdfast has."""
+    compatible_from: int
+    """Number of the newest migration that a holdfast has to have to work with it."""
     apps: tuple[str, ...]
     """The applications it belongs to."""
     nodes: int
@@ -63,6 +66,7 @@ def _report(conn: Connection, where: str, schema: str) -> SchemaReport:
         server=conn.info.parameter_status("server_version") or "unknown",
         schema=number if isinstance(number, int) else None,
         known_schema=migrations("postgres")[-1].number,
+        compatible_from=compatible_from(conn, schema),
         apps=tuple(json.loads(apps)) if isinstance(apps, str) else (),
         nodes=int(str(one(_NODES))) if "nodes" in tables else 0,
     )

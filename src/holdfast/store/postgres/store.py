@@ -29,7 +29,7 @@ from holdfast.store.postgres.connection import Connection, connect, discard, par
 from holdfast.store.postgres.groups import GroupThread, GroupTx, value_of
 from holdfast.store.postgres.loading import Loader
 from holdfast.store.postgres.memory import Memory
-from holdfast.store.postgres.migrating import migrate_postgres
+from holdfast.store.postgres.migrating import check_version, migrate_postgres
 from holdfast.store.postgres.nodes import Listener, Membership, bury, enrol, retire
 from holdfast.store.postgres.registry import (
     bind,
@@ -100,6 +100,11 @@ class PostgresStore(Catalogue, Memory):
         bind(conn, self._sql, self.settings, apps)
         bury(conn, self._sql)
         self.boot = enrol(conn, self._sql, self.settings)
+        try:
+            check_version(conn, self.settings)
+        except BaseException:
+            retire(conn, self._sql, self.boot)
+            raise
         self.membership = Membership(
             self.settings, self._sql, self.boot, looked=self._on_look, fenced=self._on_fenced, timed=self._timed
         )

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from holdfast.base.errors import ConfigurationError, StoreError, StoreInUseError
 from holdfast.base.forks import close_after_fork
+from holdfast.base.masks import hide_credentials
 from holdfast.store.migrate import migrate_sqlite
 
 _MEMORY = {"sqlite://", "sqlite:///:memory:", "sqlite://:memory:"}
@@ -27,7 +28,7 @@ def database_path(url: str) -> Path | None:
         return None
     if not url.startswith("sqlite:///"):
         raise ConfigurationError(
-            f"store {url!r} is not understood; write sqlite:///path/to/file.db, or sqlite:// for memory"
+            f"store {hide_credentials(url)!r} is not understood; write sqlite:///path/to/file.db, or sqlite:// for memory"
         )
     return Path(url.removeprefix("sqlite:///")).expanduser()
 
