@@ -155,6 +155,22 @@ async def test_a_signal_is_given_and_a_run_cancelled_through_the_owner(pair):
         await second.result(timeout=10)
 
 
+async def test_a_run_is_watched_through_the_owner(pair):
+    _, app = pair
+    handle = await app.start(app.functions["wait"], Wait())
+    seen = []
+
+    async def watch() -> None:
+        async for info in handle.watch():
+            seen.append(info.status)
+
+    watching = asyncio.create_task(watch())
+    await until(lambda: "WAITING" in seen or "RUNNING" in seen)
+    await until_async(lambda: app.send_signal("bell", "ding"), lambda given: given == handle.id)
+    await asyncio.wait_for(watching, 20)
+    assert seen[-1] == "COMPLETED"
+
+
 async def test_errors_arrive_as_what_they_are(pair):
     _, app = pair
     with pytest.raises(RunFailedError) as failed:

@@ -32,7 +32,7 @@ from holdfast.neighbours.methods import METHODS, Method
 _log = logging.getLogger("holdfast")
 _NOTHING = raw(None)
 _FLUSH_SECONDS = 1.0
-ONLY_WAIT = frozenset({"result", "execute"})
+ONLY_WAIT = frozenset({"result", "next_change", "execute"})
 """Calls that end when nobody waits for them any more."""
 
 
