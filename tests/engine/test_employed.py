@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 
@@ -98,6 +99,23 @@ async def test_one_that_kills_its_workers_fails_for_good_and_becomes_a_suspect_f
         await handle.result(timeout=20)
     assert workers.suspects == {"employed-two": 4}, "the third call and those after it"
     assert await (await app.start(app.functions["nothing"], Go())).result(timeout=20) == "nothing"
+
+
+async def test_progress_is_told(employed):
+    app = make_app([])
+
+    @app.function(Go)
+    async def told(ctx: Context[Go]) -> None:
+        ctx.progress(0.5, "half")
+        await ctx.step.wait_for_signal("bell", "bell", timeout="1h")
+
+    await employed(app, {})
+    handle = await app.start(app.functions["told"], Go())
+    async with asyncio.timeout(20):
+        async for info in handle.watch():
+            if info.progress is not None:
+                break
+    assert (info.progress.fraction, info.progress.text) == (0.5, "half")
 
 
 async def test_without_workers_their_runs_stay_and_the_log_says_why(employed, database, caplog):

@@ -155,6 +155,22 @@ async def test_a_signal_is_given_and_a_run_cancelled_through_the_owner(pair):
         await second.result(timeout=10)
 
 
+async def test_a_run_is_watched_through_the_owner(pair):
+    _, app = pair
+    handle = await app.start(app.functions["wait"], Wait())
+    seen = []
+
+    async def watch() -> None:
+        async for info in handle.watch():
+            seen.append(info.status)
+
+    watching = asyncio.create_task(watch())
+    await until(lambda: "WAITING" in seen or "RUNNING" in seen)
+    await until_async(lambda: app.send_signal("bell", "ding"), lambda given: given == handle.id)
+    await asyncio.wait_for(watching, 20)
+    assert seen[-1] == "COMPLETED"
+
+
 async def test_errors_arrive_as_what_they_are(pair):
     _, app = pair
     with pytest.raises(RunFailedError) as failed:
@@ -396,6 +412,21 @@ async def test_who_is_stopping_sends_callers_on(database):
     await connection.closed.wait()
     with pytest.raises(Gone):
         await connection.ask("run_info", ["x"])
+
+
+async def test_who_reads_no_answers_does_not_hold_an_owner_up(database):
+    app = make_app()
+    engine = build_engine([app], url(database), shared=True)
+    async with received(engine):
+        await asyncio.gather(*(app.start(app.functions["double"], Go(n=1)) for _ in range(50)))
+        connection = await Connection.open(socket_path(database), ["near"])
+        connection._writer.transport.pause_reading()
+        asked = [asyncio.ensure_future(connection.ask("list_runs", [{"limit": 100}])) for _ in range(200)]
+        await until(lambda: connection._writer.transport.get_write_buffer_size() == 0)
+        await engine.idle()
+    for one in asked:
+        one.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def test_a_follower_does_not_take_a_servers_store_while_it_restarts(database):

@@ -162,6 +162,7 @@ class ServerProcess:
             for name, value in {
                 "INNGEST_SIGNING_KEY": self._server.signing_key,
                 "INNGEST_EVENT_KEY": next(iter(self._server.event_keys), None),
+                "HOLDFAST_ALLOW_PRIVATE_NETWORKS": self._server.allow_private_networks or None,
             }.items()
             if value is not None
         }

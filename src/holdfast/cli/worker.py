@@ -104,12 +104,13 @@ async def _executor(server: Path, apps: Sequence[App]) -> AsyncIterator[Executor
 @asynccontextmanager
 async def _node(settings: ProcessSettings, apps: Sequence[App]) -> AsyncIterator[Engine]:
     """A node that claims its work from the database itself."""
+    server = server_settings(settings)
     options = engine_options(settings)
     options.claim_batch = _CLAIM_BATCH
+    options.private_networks = server.private_networks.naming(*settings.urls)
     engine = build_engine(apps, settings.store, options=options)
     async with engine:
         if settings.mode == "start":
-            server = server_settings(settings)
             engine.driver.signing_key, engine.driver.kind = server.signing_key, server.kind
         yield engine
 

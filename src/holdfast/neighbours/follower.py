@@ -273,6 +273,13 @@ class Follower:
         info: RunInfo = await self._call("run_info", run_id)
         return info
 
+    async def watch_run(self, run_id: str) -> AsyncIterator[RunInfo]:
+        """See `Control.watch_run`. It goes on through a change of owners."""
+        known: RunInfo | None = None
+        while (info := await self._call("next_change", run_id, known, bounded=False)) is not None:
+            known = info
+            yield info
+
     async def list_runs(self, **where: Any) -> AsyncIterator[RunInfo]:
         """See `Control.list_runs`."""
         for info in await self._call("list_runs", where):

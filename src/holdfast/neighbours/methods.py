@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, NamedTuple, cast
 
 from holdfast.sdk.sender import BulkInfo, Control, Edit, Outgoing, RunInfo, Sent
 
@@ -26,6 +27,17 @@ async def _list_runs(control: Control, where: dict[str, Any]) -> list[RunInfo]:
     return [run async for run in control.list_runs(**where)]
 
 
+async def _next_change(control: Control, run_id: str, known: RunInfo | None) -> RunInfo | None:
+    """Where a run stands as soon as that differs from what is known; None once it has ended."""
+    if known is not None and known.ended:
+        return None
+    async with aclosing(cast("AsyncGenerator[RunInfo, None]", control.watch_run(run_id))) as changes:
+        async for info in changes:
+            if info != known:
+                return info
+    return None
+
+
 METHODS: dict[str, Method] = {
     # a send and a start have ids that were fixed before they were asked for
     "send": Method(tuple[list[Outgoing]], list[Sent], lambda control, events: control.send(events)),
@@ -35,6 +47,7 @@ METHODS: dict[str, Method] = {
     ),
     "result": Method(tuple[str, None], bytes, lambda control, run_id, timeout: control.result(run_id, timeout)),
     "run_info": Method(tuple[str], RunInfo, lambda control, run_id: control.run_info(run_id)),
+    "next_change": Method(tuple[str, RunInfo | None], RunInfo | None, _next_change),
     "list_runs": Method(tuple[dict[str, Any]], list[RunInfo], _list_runs),
     "cancel": Method(tuple[str], bool, lambda control, run_id: control.cancel(run_id)),
     "rerun": Method(

@@ -31,7 +31,8 @@ from holdfast.neighbours.methods import METHODS, Method
 
 _log = logging.getLogger("holdfast")
 _NOTHING = raw(None)
-ONLY_WAIT = frozenset({"result", "execute"})
+_FLUSH_SECONDS = 1.0
+ONLY_WAIT = frozenset({"result", "next_change", "execute"})
 """Calls that end when nobody waits for them any more."""
 
 
@@ -104,6 +105,10 @@ class Reception:
         """Send everybody to the next owner. To be called once the store is given up."""
         for writer in self._writers:
             writer.close()
+        if self._guests:
+            await asyncio.wait(self._guests, timeout=_FLUSH_SECONDS)
+        for writer in self._writers:
+            writer.transport.abort()  # who does not read, a stopped process perhaps, holds nobody up
         await asyncio.gather(*self._guests, return_exceptions=True)
 
     def descriptors(self) -> list[int]:
