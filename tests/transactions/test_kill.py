@@ -44,6 +44,7 @@ async def process(database: str, store: str, point: str) -> tuple[int, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # eight processes, one after another
 @pytest.mark.parametrize("where", POINTS)
 async def test_killed_at_every_point_everything_happens_once(where: str, tmp_path, new_database) -> None:
     """One order, placed by a process that dies, handled by a row of processes that all die, each at the next point."""
