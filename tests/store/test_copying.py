@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import StoreError, StoreInUseError, StoreVersionError
+from holdfast import StoreError, StoreInUseError, StoreUnreachableError, StoreVersionError
 from holdfast.base.errors import StoreNotEmptyError
 from holdfast.cli.stores import opened_source, opened_target
 from holdfast.core.rows import KEYS
@@ -26,6 +26,7 @@ from holdfast.store.sqlite import copying as sqlite_copying
 from holdfast.store.sqlite.files import tables_of
 
 NEWEST = migrations("sqlite")[-1].number
+END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
 STRANGE_TEXT = ("", "plain", "a\0b", "\x1a", "\x1a0 and \x1a1", "tab\tline\nback\\slash", "é 漢 🐙", "\\N", "NULL", "'\"")
 
 
@@ -263,6 +264,27 @@ def test_what_is_not_a_store_is_said_to_be_none(tmp_path, postgres_url, kind):
     with pytest.raises(StoreError, match="holds no holdfast|is not there"):
         copy(url, f"sqlite:///{tmp_path}/b.db")
     assert not (tmp_path / "other.db-lock").exists()
+
+
+@pytest.mark.parametrize("lost", ["from", "to"])
+def test_a_connection_that_is_lost_names_its_database_and_leaves_nothing(tmp_path, postgres_url, lost):
+    fill(tmp_path / "a.db", 3, rows=200)
+    source_url, target_url = f"{postgres_url}_source", f"{postgres_url}_target"
+    copy(f"sqlite:///{tmp_path}/a.db", source_url)
+    ended = []
+
+    def cut(table: str, rows: int) -> None:
+        if table == "runs" and not ended:
+            with connect(parse_url(postgres_url), "test") as conn:
+                ended.append(conn.execute(END, [f"holdfast copying {lost}"]).fetchall())
+
+    url = source_url if lost == "from" else target_url
+    with pytest.raises(StoreUnreachableError, match=rf"schema={parse_url(url).schema} can't be reached"):
+        with opened_source(source_url, alone=True) as source, opened_target(target_url, source.schema) as target:
+            copy_rows(source, target, cut)
+    assert ended == [[(True,)]]
+    copy(source_url, target_url)
+    assert all_rows(target_url) == all_rows(source_url)
 
 
 # -- what was written is what was read -------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class PostgresRows:
 
     def __init__(self, conn: Connection, settings: Settings, schema: int) -> None:
         self._conn = conn
+        self._settings = settings
         self._name = settings.schema
         self._prefix = f'"{settings.schema}"'
         self.shown = _where(settings)
@@ -62,26 +63,37 @@ class PostgresRows:
 
     def tables(self) -> dict[str, tuple[str, ...]]:
         """Its tables, with the names of their columns."""
-        return {name: tuple(self._types(name)) for name in _tables(self._conn, self._name)}
+        with self._errors():
+            return {name: tuple(self._types(name)) for name in _tables(self._conn, self._name)}
 
     def count(self, table: str) -> int:
         """How many rows a table has."""
-        row = self._conn.execute(f'SELECT count(*) FROM {self._prefix}."{table}"'.encode()).fetchone()
+        with self._errors():
+            row = self._conn.execute(f'SELECT count(*) FROM {self._prefix}."{table}"'.encode()).fetchone()
         assert row is not None
         return int(row[0])
 
     def rows(self, table: str, columns: tuple[str, ...]) -> Iterator[Values]:
         """All rows of a table, one at a time."""
-        types = self._types(table)
         names = ", ".join(f'"{column}"' for column in columns)
         statement = f'COPY (SELECT {names} FROM {self._prefix}."{table}") TO STDOUT (FORMAT BINARY)'
-        with self._conn.cursor().copy(statement.encode()) as copy:
-            copy.set_types([types[column] for column in columns])
-            for row in copy.rows():
-                yield tuple(from_text(value) if type(value) is str else value for value in row)
+        with self._errors():
+            types = self._types(table)
+            with self._conn.cursor().copy(statement.encode()) as copy:
+                copy.set_types([types[column] for column in columns])
+                for row in copy.rows():
+                    yield tuple(from_text(value) if type(value) is str else value for value in row)
 
     def _types(self, table: str) -> dict[str, int]:
         return dict(self._conn.execute(_COLUMNS, [self._name, table]).fetchall())
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Errors of this database under its name: there are two in a copy."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise translate(error, self._settings, self._conn) from error
 
 
 class PostgresTarget(PostgresRows):
@@ -90,10 +102,11 @@ class PostgresTarget(PostgresRows):
     def write(self, table: str, columns: tuple[str, ...], rows: Iterable[Values]) -> None:
         """Add rows."""
         names = ", ".join(f'"{column}"' for column in columns)
-        with self._conn.cursor().copy(f'COPY {self._prefix}."{table}" ({names}) FROM STDIN'.encode()) as copy:
-            for row in rows:
-                copy.write_row([to_text(value) if type(value) is str else value for value in row])
-        self._conn.execute(f'ANALYZE {self._prefix}."{table}"'.encode())
+        with self._errors():
+            with self._conn.cursor().copy(f'COPY {self._prefix}."{table}" ({names}) FROM STDIN'.encode()) as copy:
+                for row in rows:
+                    copy.write_row([to_text(value) if type(value) is str else value for value in row])
+            self._conn.execute(f'ANALYZE {self._prefix}."{table}"'.encode())
 
     def derive(self) -> None:
         """Make what follows from the rows: tables that are not copied, and where counters go on."""
@@ -190,8 +203,6 @@ def _keep_out(conn: Connection, settings: Settings, why: str) -> None:
     A node writes its row before it does anything else, so locking that table is enough. It takes no snapshot: that is taken
     after it, and shows everything that those did who were there before.
     """
-    if conn.info.transaction_status != psycopg.pq.TransactionStatus.INTRANS:
-        raise StoreError("keeping nodes out needs a transaction")
     try:
         conn.execute(f'LOCK TABLE "{settings.schema}".nodes IN SHARE MODE'.encode())
     except psycopg.errors.UndefinedTable as error:
