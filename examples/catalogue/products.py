@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, or_, select, update
 
 from examples.common.outbox import put
 
@@ -101,15 +101,20 @@ class Products:
     # -- what imports do ---------------------------------------------------------------------------------------------
 
     async def begin_import(self, product_id: str, merchant_id: str, import_id: str) -> Source | None:
-        """Make an import the product's current one; None when there is nothing to import."""
+        """Make an import the product's current one; None when there is nothing to import.
+
+        An import that failed before it came this far is begun again: its dead letter was redriven.
+        """
+        redriven = and_(Product.status == FAILED, Product.import_id == import_id)
         wanted = update(Product).where(
             Product.id == product_id,
             Product.merchant_id == merchant_id,
-            Product.status == IMPORTING,
+            or_(Product.status == IMPORTING, redriven),
             Product.source_url.is_not(None),
         )
+        begun = wanted.values(status=IMPORTING, details={}, import_id=import_id)
         async with self._sessions.begin() as session:
-            url = await session.scalar(wanted.values(import_id=import_id).returning(Product.source_url))
+            url = await session.scalar(begun.returning(Product.source_url))
         return None if url is None else Source(product_id, url)
 
     async def finish_import(self, product_id: str, import_id: str, scraped: Scraped) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+
+from holdfast.serve.fastapi import stream_run
 
 from . import webhook
+from .client import app
+from .functions import scrape_product
 from .models import FAILED, Merchant
 from .sessions import api_merchant
 from .web import web_of
@@ -43,6 +47,21 @@ async def scrape_status(
         raise HTTPException(404, "there is no such import")
     error = product.details.get("scrapeError") if product.status == FAILED else None
     return {"status": product.status, "productId": product.id, "error": error}
+
+
+@router.get("/api/scrape-status/{job_id}/live")
+async def scrape_live(
+    request: Request, job_id: str, merchant: Annotated[Merchant, Depends(api_merchant)]
+) -> Response:
+    """The same as it changes, with how far the import is. What is asked for again is checked again."""
+    product = await web_of(request).products.one(job_id, merchant.id)
+    if product is None or product.import_id is None:
+        raise HTTPException(404, "there is no such import")
+    runs = [run for run in await app.runs.of_event(product.import_id) if (await run.info()).function == scrape_product.slug]
+    if not runs:
+        # the outbox has not handed it over yet: the page polls meanwhile, and asks again
+        return Response(status_code=503, headers={"Retry-After": "1"})
+    return stream_run(runs[-1].watch())
 
 
 @router.get("/health")

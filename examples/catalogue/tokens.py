@@ -28,6 +28,9 @@ _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 class TokenServiceError(Exception):
     """Salla's token service could not be reached, or has a problem; trying again makes sense."""
 
+    status_code = 503
+    """What it counts as for a retry preset."""
+
 
 @dataclass(frozen=True)
 class Grant:

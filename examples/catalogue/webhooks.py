@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from examples.common.outbox import put
@@ -28,9 +31,12 @@ class Webhooks:
         self._sessions = sessions
 
     async def receive(self, report: Report) -> str:
-        """Keep a webhook, and the event that leads to its processing, in one transaction; gives the row's id."""
+        """Keep a webhook, and the event that leads to its processing, in one transaction; gives the row's id.
+
+        Salla delivers again what it got no answer for. The copy is the row there is.
+        """
         row = WebhookHistory(
-            id=f"webhook_{secrets.token_hex(8)}",
+            id=_history_id(report),
             event=report.event,
             merchant_salla_id=report.merchant_salla_id,
             payload=report.payload,
@@ -43,9 +49,15 @@ class Webhooks:
             payload=without_secrets(report.payload),
             webhook_history_id=row.id,
         )
-        async with self._sessions.begin() as session:
-            session.add(row)
-            put(session, Outbox, event, row.id)
+        try:
+            async with self._sessions.begin() as session:
+                session.add(row)
+                await session.flush()
+                put(session, Outbox, event, row.id)
+        except IntegrityError:
+            async with self._sessions() as session:
+                if await session.get(WebhookHistory, row.id) is None:
+                    raise
         return row.id
 
     async def of(self, salla_id: int, limit: int = 100) -> Sequence[WebhookHistory]:
@@ -114,6 +126,8 @@ async def _save_product(session: AsyncSession, row: WebhookHistory, data: dict[s
     if product is not None and product.salla_updated_at is not None and product.salla_updated_at > moment:
         return f"product {salla_id} has a newer report already"
     if product is None:
+        if await _deleted_since(session, row, salla_id, moment):
+            return f"product {salla_id} was deleted since"
         product = Product(
             id=f"product_{secrets.token_hex(8)}",
             merchant_id=merchant.id,
@@ -184,11 +198,30 @@ async def _product(session: AsyncSession, merchant: Merchant, salla_id: int) -> 
     return await session.scalar(query)
 
 
+async def _deleted_since(session: AsyncSession, row: WebhookHistory, salla_id: int, moment: datetime) -> bool:
+    """Whether a later report has deleted a product: this one comes late, and must not bring it back."""
+    deletions = select(WebhookHistory).where(
+        WebhookHistory.merchant_salla_id == row.merchant_salla_id,
+        WebhookHistory.event == "product.deleted",
+        WebhookHistory.status == PROCESSED,
+        WebhookHistory.payload["data"]["id"].as_integer() == salla_id,
+    )
+    return any(_moment(deletion) >= moment for deletion in await session.scalars(deletions))
+
+
 def _product_id(row: WebhookHistory, data: dict[str, Any]) -> int:
     found = data.get("id")
     if isinstance(found, bool) or not isinstance(found, int):
         raise NonRetriableError(f"webhook {row.id} ({row.event}) has no data.id, a number")
     return found
+
+
+def _history_id(report: Report) -> str:
+    """The same for each delivery of a report. One that doesn't say when it happened can't be told from another like it."""
+    if not isinstance(report.payload.get("created_at"), str):
+        return f"webhook_{secrets.token_hex(16)}"
+    text = json.dumps(report.payload, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return f"webhook_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def _moment(row: WebhookHistory) -> datetime:

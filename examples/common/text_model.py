@@ -18,9 +18,15 @@ MAX_WAIT_SECONDS = 60.0
 class ModelUnavailableError(Exception):
     """The model could not be asked, or broke off; trying again makes sense."""
 
+    status_code = 503
+    """What it counts as for a retry preset."""
+
 
 class ModelAnswerError(Exception):
     """The model answered something unusable; asked again, it may do better."""
+
+    status_code = 502
+    """What it counts as for a retry preset."""
 
 
 @dataclass(frozen=True)

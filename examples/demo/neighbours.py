@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +14,7 @@ import httpx
 from .expectations import Row
 from .observers import Api, Database
 from .outside import Outside
-from .processes import AppProcess, check_port
+from .processes import AppProcess, check_port, free_port
 
 
 @dataclass
@@ -95,9 +94,7 @@ class Place:
         if first:
             check_port(first + number, "an application", option)
             return first + number
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
-        return port
+        return free_port()
 
 
 @asynccontextmanager

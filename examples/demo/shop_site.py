@@ -78,6 +78,8 @@ class ShopSite:
 
     slow_seconds: float = 40.0
     """How long `/slow` takes to answer."""
+    holding: asyncio.Event | None = None
+    """While there is one, `/slow` answers once it is set, whatever time that takes."""
     retry_after: int = 1
     """Seconds that `/busy` asks to wait."""
     failures: dict[str, int] = field(default_factory=lambda: {"/busy": 1, "/shaky": 2, "/dropped": 1})
@@ -129,7 +131,10 @@ class ShopSite:
         return PlainTextResponse("out of order", 500)
 
     async def _at_slow(self) -> Response:
-        await asyncio.sleep(self.slow_seconds)
+        if self.holding is not None:
+            await self.holding.wait()
+        else:
+            await asyncio.sleep(self.slow_seconds)
         return HTMLResponse(PAGES["/oud"])
 
     async def _at_huge(self) -> Response:

@@ -61,17 +61,18 @@ class Canary:
         self._client = client
         self._event_key = event_key
 
-    async def run(self, load: Load, *, patience: float = 60) -> Seen:
+    async def run(self, load: Load, *, patience: float = 60, seen: Seen | None = None) -> Seen:
         """Send a load, then wait until its backlog is worked off.
 
         Args:
             load: What to send.
             patience: Seconds that working it off may take.
+            seen: Where to note what is seen while it goes on; a new one unless given.
 
         Raises:
             httpx.HTTPError: the server does not answer, or refuses.
         """
-        seen, name = Seen(), uuid4().hex[:8]
+        seen, name = seen or Seen(), uuid4().hex[:8]
         watching = asyncio.create_task(self._watch(seen))
         try:
             await self._send(load, name, seen)

@@ -136,7 +136,8 @@ async def check_analytics(ctx: Context[CronTick]) -> int:
 async def sweep(ctx: Context[CronTick]) -> None:
     """Once a minute, have everything looked after that is still marked dirty."""
     request_id = f"sweep-{await ctx.now():%Y-%m-%dT%H:%M}"
-    await ctx.step.send("enqueue", ProcessRequested(request_id=request_id, source="sweep"))
+    # once a minute, whoever else asks for it in that minute
+    await ctx.step.send("enqueue", ProcessRequested(request_id=request_id, source="sweep"), id=request_id)
 
 
 @app.function(

@@ -11,7 +11,8 @@ from examples.common.outbox import Relay
 from examples.common.refusals import answer_refusals
 from holdfast.serve.fastapi import serve
 
-from . import functions
+from . import functions, pages
+from .canaries import Canaries
 from .client import app
 from .database import open_database
 from .messages import Messages
@@ -33,10 +34,11 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
         open_redis(settings) as client,
         app.running(store=settings.holdfast_store, serve=settings.dashboard, mode=mode),
     ):
-        relay = Relay(sessions, Outbox, app)
-        api.state.web = Web(settings, Messages(sessions), Versions(client), relay)
+        relay, canaries = Relay(sessions, Outbox, app), Canaries(settings)
+        api.state.web = Web(settings, Messages(sessions), Versions(client), relay, canaries)
         async with relay.relaying():
             yield
+        await canaries.stop()
 
 
 def create_api(settings: Settings | None = None) -> FastAPI:
@@ -53,6 +55,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.state.settings = settings
     api.include_router(open_router)
     api.include_router(router)
+    pages.make_pages(settings).install(api, pages.router)
     serve(api, app, dev=not settings.production)  # at /api/inngest
     answer_refusals(api)
     return api

@@ -68,6 +68,13 @@ class Messages:
         async with self._sessions() as session:
             return (await session.scalars(select(Counts).order_by(Counts.computed_at.desc()).limit(limit))).all()
 
+    async def overview(self, limit: int) -> Sequence[tuple[Counts, datetime | None]]:
+        """The counts that were worked out last, newest first, and when each client's aggregates were."""
+        query = select(Counts, Aggregates.refreshed_at).outerjoin(Aggregates, Aggregates.client_id == Counts.client_id)
+        async with self._sessions() as session:
+            rows = await session.execute(query.order_by(Counts.computed_at.desc()).limit(limit))
+            return [(counts, refreshed) for counts, refreshed in rows]
+
     # -- what jobs do ------------------------------------------------------------------------------------------------
 
     async def recompute_counts(self, client_id: str) -> Counted:

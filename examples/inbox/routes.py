@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 from examples.common.outbox import Relay
 
 from .background import dirty_clients, recompute_events
+from .canaries import Canaries
 from .client import app
 from .events import Id, ProcessRequested
 from .messages import Messages
@@ -32,6 +33,7 @@ class Web:
     messages: Messages
     versions: Versions
     relay: Relay
+    canaries: Canaries
 
 
 def web_of(request: Request) -> Web:
@@ -122,17 +124,23 @@ async def counts(request: Request, client_id: str) -> dict[str, Any]:
 @open_router.api_route("/api/cron/background-jobs", methods=["GET", "POST"], dependencies=[Depends(check_cron)])
 async def background_jobs(request: Request, requestId: str | None = None) -> JSONResponse:  # noqa: N803 - as on the wire
     """Have everything looked after that is marked dirty: by enqueueing that, or at once."""
-    web = web_of(request)
     request_id = requestId or uuid4().hex
     if not 0 < len(request_id) <= 200:
         raise HTTPException(422, "requestId has 1 to 200 characters")
+    mode, requested = await background_work(web_of(request), request_id, "cron-endpoint")
+    if requested is None:
+        return JSONResponse({"mode": mode, "requestId": request_id}, 202)
+    return JSONResponse({"mode": mode, "requestId": request_id, "requested": requested})
+
+
+async def background_work(web: Web, request_id: str, source: str) -> tuple[str, int | None]:
+    """Enqueue the sweep, or do it at once: which it was, and how many recomputes were requested, where that is known."""
     if web.settings.enqueue:
-        sent = await app.send(ProcessRequested(request_id=request_id, source="cron-endpoint"))
-        return JSONResponse({"mode": "enqueued", "requestId": request_id, "eventId": sent.id}, 202)
+        await app.send(ProcessRequested(request_id=request_id, source=source))
+        return "enqueued", None
     clients = await dirty_clients(web.versions, None)
-    receipts = await app.send_many(recompute_events(clients, request_id, "cron-endpoint")) if clients else []
-    started = sum(not receipt.duplicate for receipt in receipts)
-    return JSONResponse({"mode": "inline", "requestId": request_id, "requested": started})
+    receipts = await app.send_many(recompute_events(clients, request_id, source)) if clients else []
+    return "inline", sum(not receipt.duplicate for receipt in receipts)
 
 
 @open_router.get("/health")

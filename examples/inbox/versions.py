@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from redis.asyncio import Redis
 
 DIRTY = "inbox:v1:dirty:{}"
 VERSION = "inbox:v1:ver:{}"
 ANALYTICS_VERSION = "analytics:v1:ver:{}"
+
+STATUS = "job:v1:{}:{}"
 
 _FINISH = """
 -- KEYS: the version, the dirty mark, who was counted last
@@ -62,6 +67,11 @@ class Versions:
     async def version(self, client_id: str) -> int:
         """A client's version; 0 when its counts were never worked out."""
         return int(await self._client.get(VERSION.format(client_id)) or 0)
+
+    async def job(self, client_id: str, job: str) -> dict[str, Any]:
+        """The status of a client's job as holdfast mirrors it here; empty when it never ran, or long ago."""
+        found = _text(await self._client.get(STATUS.format(client_id, job)))
+        return {} if found is None else json.loads(found)
 
     async def raise_analytics(self, client_id: str, run_id: str) -> int:
         """Raise the version of a client's aggregates, once per run; the version."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .events import ExportPdf
 _MARGIN = 22
 _BUILT_IN = "helvetica"
 _OWN = "document"
+Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Exported:
     """Its name in the directory of exports."""
     pages: int
     bytes: int
+
+
+def _silent(fraction: float, text: str) -> None: ...
 
 
 class Exporter:
@@ -41,17 +46,24 @@ class Exporter:
         """Where the export of a run is."""
         return self._directory / f"{name}.pdf"
 
-    def export(self, document: ExportPdf, name: str) -> Exported:
+    def export(self, document: ExportPdf, name: str, progress: Progress = _silent) -> Exported:
         """Write a document. The file appears whole or not at all.
+
+        Args:
+            document: What is to be in it.
+            name: The file's name, without its end.
+            progress: Told after each section how much of it is set.
 
         Raises:
             NonRetriableError: a character of it is not in the font.
             OSError: the directory can't be written to.
         """
-        pdf = self._render(document)
+        pdf = self._render(document, progress)
         content = bytes(pdf.output())
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in path.parent.glob(f"{name}.*.draft"):
+            abandoned.unlink(missing_ok=True)  # of a process that died while it wrote
         draft = path.with_suffix(f".{os.getpid()}.draft")
         try:
             draft.write_bytes(content)
@@ -61,7 +73,7 @@ class Exporter:
                 draft.unlink(missing_ok=True)
         return Exported(path.name, pdf.page_no(), len(content))
 
-    def _render(self, document: ExportPdf) -> FPDF:
+    def _render(self, document: ExportPdf, progress: Progress) -> FPDF:
         pdf = FPDF(format="A4")
         pdf.set_title(document.title)
         pdf.set_margins(_MARGIN, _MARGIN)
@@ -73,9 +85,10 @@ class Exporter:
         if missing is not None:
             raise NonRetriableError(f"the character {missing!r} is not in the font; name one that has it in PDF_FONT")
         _paragraph(pdf, family, document.title, size=24, bold=True, after=6)
-        for section in document.sections:
+        for number, section in enumerate(document.sections, 1):
             _paragraph(pdf, family, section.heading, size=14, bold=True, after=2)
             _paragraph(pdf, family, section.text, size=11, after=5)
+            progress(number / (len(document.sections) + 1), f"Section {number} of {len(document.sections)}")
         return pdf
 
     def _use_font(self, pdf: FPDF) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from holdfast import Backoff, Context, Function, NonRetriableError, RetryPresets, StepError
+from holdfast import Backoff, Context, Function, RetryPresets
 
 from .client import app
 from .delivering import Delivered, Delivery
@@ -37,30 +37,22 @@ async def send_email(ctx: Context[EmailSend]) -> MailSent:
     studio: Studio = ctx.resources
     wanted = ctx.event.data
     mail = Mail(to=wanted.to, subject=wanted.subject, text=wanted.text, html=wanted.html, key=ctx.run_id)
-    try:
-        return await ctx.step.run("send", studio.mailer.send, mail)
-    except StepError as error:
-        raise NonRetriableError(error.message) from error
+    return await ctx.step.run("send", studio.mailer.send, mail)
 
 
 @app.function(StrategyGenerate, retries=RetryPresets.ai_api)
 async def generate_strategy(ctx: Context[StrategyGenerate]) -> Strategy:
     """Have a text model write a marketing strategy."""
     studio: Studio = ctx.resources
-    try:
-        return await ctx.step.run("write", write_strategy, studio.model, ctx.event.data)
-    except StepError as error:
-        raise NonRetriableError(error.message) from error
+    ctx.progress(None, "Asking the text model")
+    return await ctx.step.run("write", write_strategy, studio.model, ctx.event.data)
 
 
 @app.function(ExportPdf, retries=3, backoff=Backoff.exponential(base=timedelta(seconds=1)))
 async def export_pdf(ctx: Context[ExportPdf]) -> Exported:
     """Write a document as PDF. The file belongs to the run: written again, it is the same one."""
     studio: Studio = ctx.resources
-    try:
-        return await ctx.step.run("render", studio.exporter.export, ctx.event.data, ctx.run_id)
-    except StepError as error:
-        raise NonRetriableError(error.message) from error
+    return await ctx.step.run("render", studio.exporter.export, ctx.event.data, ctx.run_id, ctx.progress)
 
 
 @app.function(WebhookDeliver, retries=DELIVERY)
@@ -71,10 +63,8 @@ async def deliver_webhook(ctx: Context[WebhookDeliver]) -> Delivered:
     # fixed by the first attempt, so that a repetition is byte for byte the same report
     at = await ctx.now()
     delivery = Delivery(wanted.url, ctx.run_id, wanted.event, at, wanted.payload)
-    try:
-        return await ctx.step.run("deliver", studio.deliverer.deliver, delivery)
-    except StepError as error:
-        raise NonRetriableError(error.message) from error
+    ctx.progress(None, "Waiting for the receiver to take it")
+    return await ctx.step.run("deliver", studio.deliverer.deliver, delivery)
 
 
 functions: list[Function[Any, Any]] = [hello_world, send_email, generate_strategy, export_pdf, deliver_webhook]

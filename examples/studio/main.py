@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from examples.common.refusals import answer_refusals
 from holdfast.serve.fastapi import serve
 
-from . import functions
+from . import functions, pages
 from .client import app
 from .routes import health_router, router
 from .settings import Settings
@@ -40,6 +40,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.state.settings = settings
     api.include_router(health_router)
     api.include_router(router)
+    pages.make_pages(settings).install(api, pages.router)
     serve(api, app, dev=not settings.production)  # at /api/inngest
     answer_refusals(api)
     return api

@@ -8,16 +8,14 @@ from typing import Any
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import FileResponse, Response
 
-from holdfast import Event, Function, RunInfo, RunNotFoundError
+from holdfast import Event, Function
+from holdfast.serve.fastapi import public_status
 
 from .client import app
 from .events import EmailSend, ExportPdf, HelloWorld, StrategyGenerate, WebhookDeliver
-from .exporting import Exporter
-from .functions import deliver_webhook, export_pdf, functions, generate_strategy, hello_world, send_email
+from .functions import deliver_webhook, export_pdf, generate_strategy, hello_world, send_email
+from .jobs import SUCCEEDED, exported, find, function_of
 from .settings import Settings
-
-_SUCCEEDED = "COMPLETED"
-_BY_SLUG: dict[str, Function[Any, Any]] = {function.slug: function for function in functions}
 
 
 async def check_key(request: Request) -> None:
@@ -71,23 +69,17 @@ async def delivery(event: WebhookDeliver) -> dict[str, str]:
 @router.get("/api/jobs/{job_id}")
 async def job(job_id: str) -> dict[str, Any]:
     """Where a job stands, and what came of it."""
-    info = await _info(job_id)
-    function = _BY_SLUG[info.function]
-    output = await app.handle(info.id, function).result(timeout=5) if info.status == _SUCCEEDED else None
-    return {"jobId": info.id, "status": info.status, "output": output, "error": info.error}
+    run = await find(job_id)
+    output = await app.handle(run.id, function_of(run)).result(timeout=5) if run.status == SUCCEEDED else None
+    progress = public_status(run)["progress"]
+    return {"jobId": run.id, "status": run.status, "progress": progress, "output": output, "error": run.error}
 
 
 @router.get("/api/exports/{job_id}.pdf")
-async def download(request: Request, job_id: str) -> Response:
+async def download(job_id: str) -> Response:
     """The file that an export has written."""
-    info = await _info(job_id)
-    if info.function != export_pdf.slug or info.status != _SUCCEEDED:
-        raise HTTPException(404, "there is no such export, or it has not completed")
-    settings: Settings = request.app.state.settings
-    path = Exporter(settings.export_directory).path(info.id)
-    if not path.is_file():
-        raise HTTPException(410, "the file has been removed; export the document again")
-    return FileResponse(path, media_type="application/pdf", filename=f"{info.id}.pdf")
+    path = exported(await find(job_id))
+    return FileResponse(path, media_type="application/pdf", filename=path.name)
 
 
 @health_router.get("/health")
@@ -99,13 +91,3 @@ async def health() -> dict[str, str]:
 async def _begin(function: Function[Any, Any], event: Event) -> dict[str, str]:
     handle = await app.start(function, event)
     return {"jobId": handle.id, "status": f"/api/jobs/{handle.id}"}
-
-
-async def _info(job_id: str) -> RunInfo:
-    try:
-        info = await app.handle(job_id).info()
-    except RunNotFoundError as error:
-        raise HTTPException(404, "there is no such job") from error
-    if info.function not in _BY_SLUG:
-        raise HTTPException(404, "there is no such job")
-    return info

@@ -10,6 +10,7 @@ from holdfast.base.errors import (
     NotRunningError,
     NotSerializableError,
     OverloadedError,
+    OwnerLostError,
     RetryAfterError,
     RunCancelledError,
     RunFailedError,
@@ -31,8 +32,9 @@ from holdfast.base.errors import (
 )
 from holdfast.base.retry import Backoff, RetryPolicy, RetryPresets, call_with_retry
 from holdfast.base.version import __version__
+from holdfast.core.reporting import Progress
 from holdfast.sdk.alerts import AlertRaised, AlertResolved, Alerts
-from holdfast.sdk.app import App, FunctionSettings, RunHandle
+from holdfast.sdk.app import App, FunctionSettings
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import CronTick, Event, FunctionCancelled, FunctionFailed, FunctionFinished, ReceivedEvent
 from holdfast.sdk.flow import (
@@ -48,7 +50,9 @@ from holdfast.sdk.flow import (
 )
 from holdfast.sdk.functions import Function, FunctionRef
 from holdfast.sdk.middleware import Middleware
+from holdfast.sdk.runs import RunHandle, Runs
 from holdfast.sdk.sender import BulkInfo, RunInfo, Sent
+from holdfast.sdk.sensitive import Secret, Sensitive
 from holdfast.sdk.steering import BulkHandle
 from holdfast.sdk.steps import Step, StepCall, SyncStep
 from holdfast.sdk.triggers import Cron, On
@@ -87,6 +91,8 @@ __all__ = [
     "NotSerializableError",
     "On",
     "OverloadedError",
+    "OwnerLostError",
+    "Progress",
     "RateLimit",
     "ReceivedEvent",
     "RetryAfterError",
@@ -98,6 +104,9 @@ __all__ = [
     "RunInfo",
     "RunNotFoundError",
     "RunRefusedError",
+    "Runs",
+    "Secret",
+    "Sensitive",
     "Sent",
     "SignalConflictError",
     "Singleton",

@@ -1,4 +1,4 @@
-"""Section R: the retry helper, its presets, and the delays of durable functions."""
+"""R, P4: the retry helper, its presets, and the delays of durable functions."""
 
 from __future__ import annotations
 
@@ -148,6 +148,7 @@ def test_a_preset_waits_at_most_its_delays_and_at_least_nothing(name: Any, call:
     assert time.sleeps == [0] * (attempts - 1)
 
 
+@pytest.mark.protocol("values.backoff")
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_has_the_values_of_the_table(name: Any) -> None:
     policy, attempts, longest = PRESETS[name]
@@ -231,9 +232,10 @@ def test_every_field_can_be_overridden() -> None:
         table=[1, "1m"],
     )
     assert policy == RetryPolicy(
-        attempts=7, first_delay=0.25, multiplier=3, cap=60, jitter="additive", spread=2, table=(1.0, 60.0)
+        attempts=7, first_delay=0.25, multiplier=3, cap=60, jitter="additive", spread=2, table=(1.0, 60.0),
+        transient_only=True,
     )
-    assert RetryPresets.scraper.replace(attempts=9) == RetryPolicy(attempts=9, first_delay=5, cap=60)
+    assert RetryPresets.scraper.replace(attempts=9) == RetryPolicy(attempts=9, first_delay=5, cap=60, transient_only=True)
     assert RetryPresets.scraper.attempts == 3
 
 
@@ -276,7 +278,7 @@ def test_a_description_is_json_and_reads_back(policy: Any) -> None:
 
 def test_the_description_of_a_preset() -> None:
     assert RetryPresets.ai_api.describe() == {
-        "firstDelay": "500ms", "multiplier": 2.0, "cap": "10s", "jitter": "full",
+        "firstDelay": "500ms", "multiplier": 2.0, "cap": "10s", "jitter": "full", "transientOnly": True,
     }  # fmt: skip
 
 

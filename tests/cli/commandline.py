@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[2] / "src"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -123,14 +123,14 @@ class Cli:
         done = subprocess.run(
             [sys.executable, "-m", "holdfast", *args],
             cwd=self.directory, env=environment(**env), input=input, stdin=subprocess.DEVNULL if input is None else None,
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=120,
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
     def run_python(self, code: str) -> Result:
         """Run Python code to its end."""
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=self.directory, env=environment(), capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", code], cwd=self.directory, env=environment(), capture_output=True, text=True, timeout=120
         )
         return Result(done.returncode, done.stdout, done.stderr)
 

@@ -1,4 +1,4 @@
-"""`holdfast dev`: the real command, real files, real signals. Waiting is for facts: a line, an answer, a ledger."""
+"""P5: `holdfast dev`: the real command, real files, real signals. Waiting is for facts: a line, an answer, a ledger."""
 
 from __future__ import annotations
 

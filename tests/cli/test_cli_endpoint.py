@@ -1,4 +1,4 @@
-"""`holdfast doctor -u`: each way in which an application's endpoint can be wrong is told apart, over real HTTP."""
+"""P2: `holdfast doctor -u`: each way in which an application's endpoint can be wrong is told apart, over real HTTP."""
 
 from __future__ import annotations
 

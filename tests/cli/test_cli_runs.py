@@ -326,6 +326,11 @@ def test_the_audit_log_knows(shop: Shop) -> None:
     with urllib.request.urlopen(f"{shop[1]}/audit", timeout=10) as response:
         text = response.read().decode()
     assert "run.redrive" in text and failed in text
+    printed = command(shop, "audit")
+    assert printed.code == 0
+    assert "run.redrive" in printed.out and "command line" in printed.out
+    (entry,) = json.loads(command(shop, "audit", "--json", "--limit", "1").out)
+    assert (entry["target"], entry["origin"]) == (failed, "127.0.0.1, command line")
 
 
 def test_the_doctor_finds_the_server_and_the_owner_of_its_store(shop: Shop) -> None:

@@ -1,4 +1,4 @@
-"""`holdfast start`: production, with keys."""
+"""P5: `holdfast start`: production, with keys."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def start(cli: Cli, *args: str, **env: str) -> tuple[Running, str]:
     return running, running.url()
 
 
+@pytest.mark.protocol("cli.keys")
 @pytest.mark.parametrize(
     ("env", "expected"),
     [

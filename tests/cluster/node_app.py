@@ -29,6 +29,10 @@ class Narrow(Event, name="cluster/narrow"):
     n: int
 
 
+class Told(Event, name="cluster/told"):
+    n: int
+
+
 def make_app(ledger: Path | None = None) -> App:
     app = App("cluster")
 
@@ -58,6 +62,12 @@ def make_app(ledger: Path | None = None) -> App:
         came = await ctx.step.wait_for_event("came", Came, where={"n": n}, timeout="5m")
         await ctx.step.run("after", lambda: note("came", n))
         return 0 if came is None else came.data.n
+
+    @app.function(Told)
+    async def tell(ctx: Context[Told]) -> int:
+        ctx.progress(0.5, f"half of {ctx.event.data.n}")
+        await ctx.step.wait_for_event("came", Came, where={"n": ctx.event.data.n}, timeout="5m")
+        return os.getpid()
 
     @app.function(Narrow, concurrency=Concurrency(2))
     async def narrow(ctx: Context[Narrow]) -> None:

@@ -1,4 +1,4 @@
-"""Several nodes on one PostgreSQL, each a process of its own: sharing work, dying, being stopped, and hearing of each other."""
+"""P10: several nodes on one PostgreSQL, each a process of its own: sharing work, dying, being stopped, and hearing of each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from node_app import Came, Go, Narrow, Wanted, make_app
+from node_app import Came, Go, Narrow, Told, Wanted, make_app
 
 from holdfast import Event, RunCancelledError, RunHandle
 from holdfast.compose import build_engine
@@ -50,7 +50,7 @@ class Nodes:
         parsed = [line.split() for line in text.splitlines()]
         return [(word, int(n), int(pid)) for word, n, pid in parsed if not words or word in words]
 
-    async def until(self, fact: Callable[[], object], seconds: float = 30) -> None:
+    async def until(self, fact: Callable[[], object], seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while not fact():
                 await asyncio.sleep(0.02)
@@ -61,7 +61,7 @@ class Nodes:
                 process.send_signal(signal.SIGCONT)
                 process.stdin.close()
         for process in self.processes:
-            await asyncio.wait_for(process.wait(), 30)
+            await asyncio.wait_for(process.wait(), 60)
 
 
 @pytest.fixture
@@ -84,10 +84,24 @@ def cluster(postgres_url: str, tmp_path: Path):
 async def test_three_nodes_share_the_work_and_results_are_awaited_elsewhere(cluster):
     async with cluster(3) as nodes:
         handles = [await nodes.start("work", Go(n=n, seconds=0.1)) for n in range(60)]
-        pids = await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
+        pids = await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
         assert len(set(pids)) == 3
         assert os.getpid() not in pids
         assert Counter(n for _, n, _ in nodes.lines("begin")) == Counter(range(60))
+
+
+async def test_a_run_that_another_node_executes_is_watched_with_its_progress(cluster):
+    async with cluster(1) as nodes:
+        handle = await nodes.start("tell", Told(n=7))
+        seen = []
+        async with asyncio.timeout(60):
+            async for run in handle.watch():
+                seen.append(run)
+                if run.progress is not None and not run.ended:
+                    assert (run.progress.fraction, run.progress.text) == (0.5, "half of 7")
+                    await nodes.app.send(Came(n=7))
+        assert (seen[-1].status, seen[-1].progress.fraction) == ("COMPLETED", 1.0)
+        assert await handle.result(timeout=30) != os.getpid()
 
 
 async def test_a_killed_node_loses_nothing(cluster):
@@ -121,7 +135,7 @@ async def test_the_late_result_of_a_node_that_was_stopped_past_its_lease_is_refu
         assert run.run.status == "COMPLETED"
         # it goes on as a new node
         other.kill()
-        assert await (await nodes.start("work", Go(n=2))).result(timeout=30) == stopped.pid
+        assert await (await nodes.start("work", Go(n=2))).result(timeout=60) == stopped.pid
 
 
 async def test_a_node_that_leads_dies_and_another_recovers_what_it_left(cluster):
@@ -141,7 +155,7 @@ async def test_a_wait_is_resolved_on_the_node_that_holds_its_run(cluster, option
         await nodes.until(lambda: len(nodes.lines("waiting")) == 10)
         for n in range(10):
             await nodes.app.send(Came(n=n))
-        results = await asyncio.gather(*(handle.result(timeout=20) for handle in handles))
+        results = await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
         assert results == list(range(10))
         assert Counter(n for _, n, _ in nodes.lines("came")) == Counter(range(10))
 
@@ -152,7 +166,7 @@ async def test_cancelling_elsewhere_reaches_the_code(cluster):
         await nodes.until(lambda: nodes.lines("begin"))
         assert await handle.cancel()
         with pytest.raises(RunCancelledError):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
         await nodes.until(lambda: nodes.lines("cancelled"))
 
 
@@ -166,7 +180,7 @@ async def test_a_pause_on_one_node_holds_on_all(cluster):
             await handle.result(timeout=1.5)
         assert not nodes.lines("begin")
         await nodes.engine.flow_control.resume("cluster-work")
-        await handle.result(timeout=20)
+        await handle.result(timeout=60)
 
 
 async def test_a_concurrency_limit_holds_across_nodes_and_a_kill_leaks_no_place(cluster):

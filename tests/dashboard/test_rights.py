@@ -9,6 +9,7 @@ import pytest
 from dashboard_kit import World, make_app
 from holdfast.compose import build_engine
 from holdfast.dashboard.routes import routes
+from holdfast.engine.shown import shown
 from starlette.applications import Starlette
 from starlette.requests import Request
 
@@ -36,9 +37,9 @@ class Visitor:
 
 async def test_a_visitor_sees_everything_and_changes_nothing(tmp_path: Path):
     async with build_engine([make_app(World())], f"sqlite:///{tmp_path / 'shop.db'}") as engine:
-        app = Starlette(routes=routes(engine, Visitor(), mask=lambda raw: raw.replace(b"4242", b"****")))
+        app = Starlette(routes=routes(engine, Visitor(), reader=shown(engine, ["card"])))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop") as client:
-            run = await engine.start("shop-greet", _outgoing(b'{"card":"4242"}'))
+            run = await engine.start("shop-greet", _outgoing(b'{"card":"4242-4242"}'))
             await engine.result(run, 10)
             for path in ("/", "/runs", f"/runs/{run}", "/events", "/functions/shop-greet", "/dead-letters", "/crons", "/events/send", "/bulk", f"/runs/{run}?step=say", f"/runs/{run}/edit?step=say"):
                 answer = await client.get(path)

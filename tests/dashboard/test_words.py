@@ -132,11 +132,6 @@ def test_long_payloads_fold_and_longer_ones_are_cut():
     assert huge.size == "1 MB"
 
 
-def test_masks_come_before_anything_is_shown():
-    shown = payload.show(b'{"card":"4242"}', lambda raw: raw.replace(b"4242", b"****"))
-    assert "4242" not in str(shown.html) + shown.inline
-
-
 def _without_spans(html: str) -> str:
     import re
     return re.sub(r'<span class="j-\w+">|</span>', "", html)

@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import os
 import re
-import socket
 import subprocess
 import sys
 import textwrap
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import click
 import pytest
+from ports import free_port
 
 import holdfast
 from holdfast import HoldfastError
@@ -71,9 +71,7 @@ PARSED = [block for _, blocks in ALL for block in blocks if block.words[:1] == [
 
 
 def on_a_free_port(code: str) -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return code.replace("127.0.0.1:8288", f"127.0.0.1:{free.getsockname()[1]}")
+    return code.replace("127.0.0.1:8288", f"127.0.0.1:{free_port()}")
 
 
 def named_files(page: Path) -> list[tuple[str, Block]]:
@@ -206,7 +204,7 @@ def test_every_command_and_option_is_in_the_reference():
     # a subprocess, because that is how it is used, and it loads its commands one by one
     commands = [
         "dev", "start", "send", "runs", "cancel", "rerun", "crons", "crons run", "redrive", "functions", "limits", "pause", "resume",
-        "flush", "keys new", "migrate", "backup", "restore", "doctor", "version",
+        "flush", "audit", "keys new", "migrate", "backup", "restore", "doctor", "version",
     ]
     for command in commands:
         assert f"## `holdfast {command}" in text

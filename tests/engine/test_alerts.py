@@ -1,4 +1,4 @@
-"""Alerts: raised once when a threshold is passed, resolved once, told as event, metric and status."""
+"""P6: alerts: raised once when a threshold is passed, resolved once, told as event, metric and status."""
 
 from __future__ import annotations
 

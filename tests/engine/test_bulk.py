@@ -57,7 +57,7 @@ def shop() -> Shop:
 async def ended(engine: Engine, bulk_id: str) -> Any:
     with engine.notices.subscribe() as notices:
         while (info := await engine.bulk_info(bulk_id)).state == "running":
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await anext(aiter(notices))
     return info
 
@@ -123,7 +123,7 @@ async def test_why_some_could_not_be_done_is_kept(engine_for, shop):
     shop.broken = False
     async with engine_for(shop.app) as engine:
         one = await shop.app.start(shop.app.functions["fn"], Go())
-        await one.result(timeout=5)
+        await one.result(timeout=60)
         info = await ended(engine, (await shop.app.bulk("redrive", {"ids": [one.id]})).id)
         assert (info.total, info.done, info.failed) == (1, 0, 1)
         assert info.error == "the run is not a dead letter"
@@ -312,7 +312,7 @@ async def crash_at(path: Path, action: str, side: str, point: int) -> None:
 
     setattr(engine.store.group, "before_commit" if side == "before" else "after_commit", look)
     bulk_id = await engine.bulk(action, {"event": event})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await died.wait()
     await reap(engine)
 

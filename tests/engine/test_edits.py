@@ -58,13 +58,13 @@ class Shop:
         self.broken = True
         handle = await self.app.start(self.fn, Go())
         with pytest.raises(RunFailedError):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
         self.broken = False
         self.log.clear()
         return handle.id
 
     async def result(self, run_id: str) -> Any:
-        return await self.app.handle(run_id, self.fn).result(timeout=5)
+        return await self.app.handle(run_id, self.fn).result(timeout=60)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def shop() -> Shop:
 async def test_from_a_step_what_came_before_is_kept_and_all_after_is_done_again(engine_for, query, shop):
     async with engine_for(shop.app) as engine:
         handle = await shop.app.start(shop.fn, Go())
-        await handle.result(timeout=5)
+        await handle.result(timeout=60)
         before = query("SELECT * FROM steps ORDER BY run_id, key")
         shop.log.clear()
         again = await shop.app.rerun(handle.id, from_step="charge")
@@ -100,7 +100,7 @@ async def test_from_a_step_what_came_before_is_kept_and_all_after_is_done_again(
 async def test_a_steps_input_is_replaced_and_converted(engine_for, shop, given, seen, result):
     async with engine_for(shop.app):
         handle = await shop.app.start(shop.fn, Go())
-        await handle.result(timeout=5)
+        await handle.result(timeout=60)
         shop.log.clear()
         assert await shop.result(await shop.app.rerun(handle.id, from_step="charge", input=given)) == result
         assert shop.log == [("charge", *seen), ("mail", result)]
@@ -139,7 +139,7 @@ async def test_what_is_no_json_or_large_is_not_kept_and_does_no_harm(engine_for,
     async with engine_for(app):
         handle = await app.start(fn, Go())
         with pytest.raises(RunFailedError, match="NonRetriableError: no"):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
     assert query("SELECT input FROM attempts") == [(None,)]
 
 
@@ -173,7 +173,7 @@ async def test_redriving_with_an_edited_input_is_for_the_step_that_failed_and_ha
 async def test_an_edited_event_is_an_event_of_its_own(engine_for, query, shop):
     async with engine_for(shop.app) as engine:
         handle = await shop.app.start(shop.fn, Go())
-        await handle.result(timeout=5)
+        await handle.result(timeout=60)
         shop.log.clear()
         again = await shop.app.rerun(handle.id, event_data={"order_id": "o2", "amount": 6})
         assert await shop.result(again) == "6 USD"
@@ -203,7 +203,7 @@ async def test_an_edited_event_is_an_event_of_its_own(engine_for, query, shop):
 async def test_edits_that_are_not_possible(engine_for, query, shop, edit, error, said):
     async with engine_for(shop.app):
         handle = await shop.app.start(shop.fn, Go())
-        await handle.result(timeout=5)
+        await handle.result(timeout=60)
         with pytest.raises(error, match=said):
             await shop.app.rerun(handle.id, **edit)
     assert query("SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM events)") == [(1, 1)]
@@ -229,9 +229,9 @@ async def test_a_failure_the_function_lives_with_is_kept_when_it_begins_after_it
 
     async with engine_for(app):
         handle = await app.start(fn, Go())
-        await handle.result(timeout=5)
+        await handle.result(timeout=60)
         log.clear()
-        assert await app.handle(await app.rerun(handle.id, from_step="last"), fn).result(timeout=5) == "last"
+        assert await app.handle(await app.rerun(handle.id, from_step="last"), fn).result(timeout=60) == "last"
     assert log == ["last"]
 
 
@@ -245,7 +245,7 @@ async def test_a_letter_that_did_not_fail_in_a_step_has_no_input_to_replace(engi
     async with engine_for(app):
         handle = await app.start(fn, Go())
         with pytest.raises(RunFailedError):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
         with pytest.raises(ConfigurationError, match="did not fail in a step"):
             await app.redrive(handle.id, input=[1])
 
@@ -282,10 +282,10 @@ async def test_an_edited_input_that_nobody_comes_by_is_said(engine_for, shop):
     async with engine_for(app) as engine:
         handle = await app.start(fn, Go())
         with pytest.raises(RunFailedError):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
         by_charge[0] = False
         again = await app.redrive(handle.id, input=[2])
-        assert await app.handle(again, fn).result(timeout=5) == 1
+        assert await app.handle(again, fn).result(timeout=60) == 1
         notes = (await engine.reader.run(again)).notes
         assert "the edited input of step 'charge' was not used: the function did not come by it" in notes
 

@@ -1,4 +1,4 @@
-"""Flow control in the moments that are easily got wrong: what counts from when, what is answered, and what is checked at definition."""
+"""P7: flow control in the moments that are easily got wrong: what counts from when, what is answered, and what is checked at definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Invoking other functions: across apps, with time-outs, and how the other run's end reaches the caller."""
+"""P3: invoking other functions: across apps, with time-outs, and how the other run's end reaches the caller."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def apps(timeout: str | None = None) -> tuple[App, App, object]:
 async def test_a_function_of_another_app_is_invoked_by_reference(engine_for):
     shop, bank, caller = apps()
     async with engine_for(shop, bank, linger_ms=0):
-        assert await (await shop.start(caller, Go(n=21))).result(timeout=5) == "42"
+        assert await (await shop.start(caller, Go(n=21))).result(timeout=60) == "42"
 
 
 async def test_its_failure_reaches_the_caller_with_its_class(engine_for):
     shop, bank, caller = apps()
     async with engine_for(shop, bank, linger_ms=0):
-        assert await (await shop.start(caller, Go(n=-1))).result(timeout=5) == "StepError CardDeclined ['CardDeclined']: no money"
+        assert await (await shop.start(caller, Go(n=-1))).result(timeout=60) == "StepError CardDeclined ['CardDeclined']: no money"
 
 
 async def test_its_cancellation_reaches_the_caller_as_an_error_of_its_own(engine_for, query):
@@ -82,7 +82,7 @@ async def test_its_cancellation_reaches_the_caller_as_an_error_of_its_own(engine
         ((child,),) = query("SELECT id FROM runs WHERE parent_id IS NOT NULL")
         await shop.cancel(ulid_text(child))
         assert (
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
             == "InvokeCancelledError InvokeCancelledError ['RunCancelledError']: the invoked run was cancelled"
         )
 
@@ -92,7 +92,7 @@ async def test_after_the_time_out_it_goes_on_by_itself(engine_for, query):
     async with engine_for(shop, bank, linger_ms=0) as engine:
         handle = await shop.start(caller, Go(n=200))
         assert (
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
             == "InvokeTimeoutError InvokeTimeoutError []: Timed out waiting for invoked function to complete"
         )
         await engine.idle()
@@ -119,7 +119,7 @@ async def test_a_time_out_inside_the_callee_is_not_one_of_the_callers_own_step(e
         return ""
 
     async with engine_for(app, linger_ms=0):
-        assert await (await app.start(outer, Go())).result(timeout=5) == "StepError, True"
+        assert await (await app.start(outer, Go())).result(timeout=60) == "StepError, True"
 
 
 async def test_an_unknown_function_is_refused_in_the_protocols_words_and_on_record(engine_for, query):
@@ -137,7 +137,7 @@ async def test_an_unknown_function_is_refused_in_the_protocols_words_and_on_reco
 
     async with engine_for(app, linger_ms=0):
         with pytest.raises(RunFailedError) as failed:
-            await (await app.start(fn, Go())).result(timeout=5)
+            await (await app.start(fn, Go())).result(timeout=60)
     assert (failed.value.name, failed.value.message) == ("Error", "could not find function with ID: nowhere-nothing")
     assert seen == ["Error: could not find function with ID: nowhere-nothing"] * 2
     assert query("SELECT key, state, kind FROM steps WHERE key LIKE 'call%' ORDER BY seq") == [("call", 1, 4), ("call:1", 1, 4)]
@@ -158,7 +158,7 @@ async def test_the_event_says_who_invoked_and_the_function_does_not_see_it(engin
     async with engine_for(app) as engine:
         before = engine.clock.now()
         handle = await app.start(fn, Go())
-        await handle.result(timeout=5)
+        await handle.result(timeout=60)
     assert seen == [("inngest/function.invoked", {"n": 3})]
     ((raw,),) = query("SELECT data FROM events WHERE name = 'inngest/function.invoked'")
     about = json.loads(raw)["_inngest"]
@@ -252,7 +252,7 @@ async def test_a_failing_parent_leaves_its_children_alone(engine_for, query):
 
     async with engine_for(app, linger_ms=0) as engine:
         with pytest.raises(RunFailedError, match="enough"):
-            await (await app.start(parent, Go())).result(timeout=5)
+            await (await app.start(parent, Go())).result(timeout=60)
         await engine.idle()
     assert query("SELECT status FROM runs WHERE parent_id IS NOT NULL") == [(1,)]
 

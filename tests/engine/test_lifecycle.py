@@ -1,4 +1,4 @@
-"""What the end of a run announces: the protocol's events, as triggers, without recursion."""
+"""P3: what the end of a run announces: the protocol's events, as triggers, without recursion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from holdfast import App, Context, Event, FunctionCancelled, FunctionFailed, FunctionFinished, NonRetriableError, On
+from holdfast import (
+    App,
+    Context,
+    Event,
+    FunctionCancelled,
+    FunctionFailed,
+    FunctionFinished,
+    NonRetriableError,
+    On,
+    RunFailedError,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +49,7 @@ def stored(query: Any, name: str) -> list[tuple[str | None, dict[str, Any]]]:
     return [(key, json.loads(raw)) for key, raw in query("SELECT key, data FROM events WHERE name = ? ORDER BY id", name)]
 
 
+@pytest.mark.protocol("run.lifecycle")
 async def test_the_payloads_are_the_protocols(engine_for, query):
     app = working_app()
     work = app.functions["work"]
@@ -48,7 +59,7 @@ async def test_the_payloads_are_the_protocols(engine_for, query):
 
     async with engine_for(app, linger_ms=0) as engine:
         done = await app.start(work, Go(n=1), id="mine")
-        await done.result(timeout=5)
+        await done.result(timeout=60)
         failed = await app.start(work, Go(n=-1))
         await engine.idle()
         cancelled = await app.start(work, Go(n=200))
@@ -96,6 +107,7 @@ async def test_an_invoked_run_says_for_which_step_it_was(engine_for, query):
     assert by_function["t-call"].correlation_id is None
 
 
+@pytest.mark.protocol("run.lifecycle")
 async def test_each_can_be_a_trigger_with_a_condition(engine_for):
     app = working_app()
     seen: list[str] = []
@@ -109,7 +121,7 @@ async def test_each_can_be_a_trigger_with_a_condition(engine_for):
         seen.append(f"cancelled {ctx.event.data.function_id}")
 
     async with engine_for(app, linger_ms=0) as engine:
-        await (await app.start(app.functions["work"], Go(n=7))).result(timeout=5)
+        await (await app.start(app.functions["work"], Go(n=7))).result(timeout=60)
         long = await app.start(app.functions["work"], Go(n=200))
         await engine.idle()
         await long.cancel()
@@ -118,6 +130,7 @@ async def test_each_can_be_a_trigger_with_a_condition(engine_for):
     assert sorted(seen) == ["cancelled t-work", "finished t-cancelled None", "finished t-work {'n': 7}"]
 
 
+@pytest.mark.protocol("run.lifecycle")
 async def test_the_failure_of_a_cancellation_handler_is_announced_and_that_of_a_failure_handler_is_not(engine_for, query):
     app = working_app()
 
@@ -149,6 +162,7 @@ async def test_finished_is_stored_only_where_something_listens(engine_for, query
     assert stored(query, "inngest/function.finished") == []
 
 
+@pytest.mark.protocol("run.lifecycle")
 async def test_a_run_can_wait_for_the_end_of_another(engine_for):
     app = working_app()
 
@@ -161,9 +175,10 @@ async def test_a_run_can_wait_for_the_end_of_another(engine_for):
         handle = await app.start(waiting, {})
         await engine.idle()
         await app.start(app.functions["work"], Go(n=5))
-        assert await handle.result(timeout=5) == {"n": 5}
+        assert await handle.result(timeout=60) == {"n": 5}
 
 
+@pytest.mark.protocol("events.labels")
 async def test_sessions_travel_to_what_follows(engine_for, query):
     from holdfast.sdk.sender import Outgoing
 
@@ -174,3 +189,35 @@ async def test_sessions_travel_to_what_follows(engine_for, query):
         await engine.idle()
     ((meta,),) = query("SELECT meta FROM events WHERE name = 'inngest/function.failed'")
     assert json.loads(meta) == {"meta": {"sessions": {"cart": "c1"}}}
+
+
+async def test_a_step_that_nobody_catches_ends_the_run_with_its_own_error_and_its_name(engine_for, query):
+    app = App("t")
+    told: list[FunctionFailed] = []
+
+    class ShopShutError(Exception):
+        pass
+
+    def shut() -> None:
+        raise ShopShutError("the shop is shut")
+
+    async def failed(ctx: Context[FunctionFailed]) -> None:
+        told.append(ctx.event.data)
+
+    @app.function(Go, id="buy", retries=0, on_failure=failed)
+    async def buy(ctx: Context[Go]) -> None:
+        await ctx.step.run("enter", shut)
+
+    async with engine_for(app) as engine:
+        handle = await app.start(buy, Go())
+        with pytest.raises(RunFailedError, match="at step 'enter': ShopShutError: the shop is shut") as raised:
+            await handle.result(timeout=30)
+        await engine.idle()
+        (letter,), _ = await engine.reader.dead_letters()
+    assert (raised.value.name, raised.value.message, raised.value.step) == ("ShopShutError", "the shop is shut", "enter")
+    (failure,) = told
+    assert {key: failure.error[key] for key in ("name", "message", "step")} == {
+        "name": "ShopShutError", "message": "the shop is shut", "step": "enter",
+    }
+    assert "ShopShutError: the shop is shut" in failure.error["stack"]
+    assert letter.error == "ShopShutError: the shop is shut"

@@ -54,9 +54,9 @@ async def test_a_wait_is_ended_by_the_matching_event_only(engine_for, query):
         await engine.idle()
         assert engine.in_flight == 0
         await app.send_many([Reply(n=1, text="no"), Reply(n=7, text="yes"), Reply(n=2, text="yes")])
-        assert await handles[2].result(timeout=5) == "2yes"
+        assert await handles[2].result(timeout=60) == "2yes"
         await app.send(Reply(n=1, text="yes"))
-        assert await handles[1].result(timeout=5) == "1yes"
+        assert await handles[1].result(timeout=60) == "1yes"
         assert (await _status(query, handles[0].id)) == 1
     assert query("SELECT count(*) FROM waits") == [(1,)]
 
@@ -76,7 +76,7 @@ async def test_a_wait_times_out_with_none(engine_for):
         return await ctx.step.wait_for_event("w", Reply, timeout=0.03) is None
 
     async with engine_for(app, linger_ms=0):
-        assert await (await app.start(fn, Go())).result(timeout=5) is True
+        assert await (await app.start(fn, Go())).result(timeout=60) is True
 
 
 async def test_a_wait_by_expression_sees_the_trigger_and_the_event(engine_for):
@@ -93,7 +93,7 @@ async def test_a_wait_by_expression_sees_the_trigger_and_the_event(engine_for):
         await engine.idle()
         await app.send(Reply(n=15))
         await app.send(Reply(n=16))
-        assert await handle.result(timeout=5) == 16
+        assert await handle.result(timeout=60) == 16
 
 
 async def test_since_catches_an_event_that_came_while_the_step_before_was_running(engine_for):
@@ -105,7 +105,7 @@ async def test_since_catches_an_event_that_came_while_the_step_before_was_runnin
     @app.function(Go)
     async def fn(ctx: Context[Go]) -> int | None:
         await ctx.step.run("slow", slow)
-        got = await ctx.step.wait_for_event("w", Reply, where={"n": 4}, timeout=5, since="run")
+        got = await ctx.step.wait_for_event("w", Reply, where={"n": 4}, timeout=60, since="run")
         return got.data.n if got else None
 
     @app.function(Go, id="without")
@@ -115,8 +115,8 @@ async def test_since_catches_an_event_that_came_while_the_step_before_was_runnin
         return got.data.n if got else None
 
     async with engine_for(app):
-        assert await (await app.start(fn, Go())).result(timeout=5) == 4
-        assert await (await app.start(without, Go())).result(timeout=5) is None
+        assert await (await app.start(fn, Go())).result(timeout=60) == 4
+        assert await (await app.start(without, Go())).result(timeout=60) is None
 
 
 async def test_the_same_event_id_starts_each_function_once(engine_for, query):
@@ -159,7 +159,7 @@ async def test_an_event_from_the_future_starts_its_run_then(engine_for):
     assert started[0] >= due
 
 
-async def _until(condition, seconds: float = 5.0) -> None:
+async def _until(condition, seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
@@ -185,7 +185,7 @@ async def test_invoke_returns_the_result_or_raises_what_the_callee_failed_with(e
         return []
 
     async with engine_for(app, linger_ms=0):
-        assert await (await app.start(caller, Go())).result(timeout=5) == [8, "ValueError", True]
+        assert await (await app.start(caller, Go())).result(timeout=60) == [8, "ValueError", True]
 
 
 async def test_invoke_times_out_and_the_callee_goes_on(engine_for, query):
@@ -204,7 +204,7 @@ async def test_invoke_times_out_and_the_callee_goes_on(engine_for, query):
         return ""
 
     async with engine_for(app, linger_ms=0):
-        message = await (await app.start(caller, Go())).result(timeout=5)
+        message = await (await app.start(caller, Go())).result(timeout=60)
     assert message == "Timed out waiting for invoked function to complete"
     assert query("SELECT status FROM runs WHERE parent_id IS NOT NULL") == [(1,)]
 
@@ -231,7 +231,7 @@ async def test_cancelling_the_callee_reaches_the_caller(engine_for, query):
         await engine.idle()
         ((child,),) = query("SELECT id FROM runs WHERE parent_id IS NOT NULL")
         assert await app.cancel(ulid_text(child)) is True
-        assert await handle.result(timeout=5) == "InvokeCancelledError"
+        assert await handle.result(timeout=60) == "InvokeCancelledError"
 
 
 async def test_cancel_stops_the_code_which_may_clean_up_and_drops_what_it_reports(engine_for, query):
@@ -258,7 +258,7 @@ async def test_cancel_stops_the_code_which_may_clean_up_and_drops_what_it_report
         assert await handle.cancel() is True
         assert await handle.cancel() is False
         with pytest.raises(RunCancelledError):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
         await engine.idle()
     assert log == ["cleaned"]
     assert query("SELECT count(*) FROM steps") == [(0,)]
@@ -279,7 +279,7 @@ async def test_on_failure_runs_durably_after_the_last_attempt(engine_for):
 
     async with engine_for(app) as engine:
         with pytest.raises(RunFailedError):
-            await (await app.start(fn, Go(n=3))).result(timeout=5)
+            await (await app.start(fn, Go(n=3))).result(timeout=60)
         await engine.idle()
     assert told == [("t-fn", "LookupError", {"n": 3})]
 
@@ -322,11 +322,11 @@ async def test_redrive_goes_on_after_the_finished_steps_once(engine_for, query):
     async with engine_for(app) as engine:
         handle = await app.start(fn, Go())
         with pytest.raises(RunFailedError):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
         broken[0] = False
         again = await asyncio.gather(*(engine.redrive(handle.id) for _ in range(5)))
         assert len(set(again)) == 1
-        assert await app.handle(again[0], fn).result(timeout=5) == 11
+        assert await app.handle(again[0], fn).result(timeout=60) == 11
         assert await _status(query, handle.id) == 3
         assert query("SELECT state FROM dead_letters") == [(1,)]
     assert bodies == ["first", "second", "second"]
@@ -346,9 +346,9 @@ async def test_rerun_starts_from_the_beginning_and_leaves_the_old_run_alone(engi
 
     async with engine_for(app) as engine:
         handle = await app.start(fn, Go())
-        assert await handle.result(timeout=5) == 1
+        assert await handle.result(timeout=60) == 1
         again = await engine.rerun(handle.id)
-        assert await app.handle(again, fn).result(timeout=5) == 2
+        assert await app.handle(again, fn).result(timeout=60) == 2
         assert await handle.result() == 1
         with pytest.raises(RunNotFoundError):
             await engine.rerun("01ARZ3NDEKTSV4RRFFQ69G5FAV")
@@ -377,7 +377,7 @@ async def test_stopping_hands_runs_back_and_the_next_boot_goes_on(engine_for, qu
     assert bodies == ["a"]
     assert query("SELECT state, crashes FROM queue") == [(1, 0)]
     async with engine_for(app):
-        assert await app.handle(handle.id, fn).result(timeout=5) == "ab"
+        assert await app.handle(handle.id, fn).result(timeout=60) == "ab"
     assert bodies == ["a", "b"]
 
 
@@ -433,7 +433,7 @@ async def test_swallowing_suspended_fails_the_run_with_a_sentence(engine_for):
 
     async with engine_for(app, linger_ms=0):
         with pytest.raises(RunFailedError, match="did not let Suspended pass"):
-            await (await app.start(fn, Go())).result(timeout=5)
+            await (await app.start(fn, Go())).result(timeout=60)
 
 
 async def test_changed_code_is_reported_in_the_run(engine_for, query):
@@ -461,7 +461,7 @@ async def test_changed_code_is_reported_in_the_run(engine_for, query):
         await engine.idle()
     async with engine_for(second, linger_ms=0):
         await second.send(Reply(n=1))
-        assert await second.handle(handle.id).result(timeout=5) == 3
+        assert await second.handle(handle.id).result(timeout=60) == 3
     notes = [row[0] for row in query("SELECT text FROM notes")]
     assert any("no longer reached" in note and "'old'" in note for note in notes)
 
@@ -488,7 +488,7 @@ async def test_a_step_that_changed_its_kind_stops_with_what_changed(engine_for):
     async with engine_for(second, linger_ms=0):
         await second.send(Reply(n=1))
         with pytest.raises(RunFailedError, match="recorded as sleep and is now run"):
-            await second.handle(handle.id).result(timeout=5)
+            await second.handle(handle.id).result(timeout=60)
 
 
 async def test_middleware_wraps_function_step_and_send(engine_for):
@@ -517,7 +517,7 @@ async def test_middleware_wraps_function_step_and_send(engine_for):
         return await ctx.step.run("one", one)
 
     async with engine_for(app) as engine:
-        assert await (await app.start(fn, Go())).result(timeout=5) == 2
+        assert await (await app.start(fn, Go())).result(timeout=60) == 2
         await app.send(Go())
         await engine.idle()
     assert seen == ["function", "step one", "send test/go", "function", "step one"]
@@ -541,7 +541,7 @@ async def test_the_lifespan_gives_resources_and_is_closed_at_the_end(engine_for)
         return ctx.resources["db"]
 
     async with engine_for(app):
-        assert await (await app.start(fn, Go())).result(timeout=5) == 1
+        assert await (await app.start(fn, Go())).result(timeout=60) == 1
     assert log == ["open", "closed"]
 
 
@@ -561,7 +561,7 @@ async def test_log_lines_are_kept_once_although_the_code_runs_twice(engine_for, 
 
     async with engine_for(app, linger_ms=0):
         handle = await app.start(fn, Go())
-        await handle.result(timeout=5)
+        await handle.result(timeout=60)
     assert [row[0] for row in query("SELECT message FROM logs ORDER BY seq")] == ["before step", "after"]
     records = [r for r in caplog.records if r.name.startswith("holdfast.run")]
     assert [r.getMessage() for r in records] == ["before step", "after"]
@@ -583,7 +583,7 @@ async def test_a_send_step_sends_if_and_only_if_it_is_recorded(engine_for, query
         return len(ids)
 
     async with engine_for(app, linger_ms=0) as engine:
-        assert await (await app.start(fn, Go())).result(timeout=5) == 2
+        assert await (await app.start(fn, Go())).result(timeout=60) == 2
         await engine.idle()
     assert sorted(got) == [1, 2]
     assert query("SELECT count(*) FROM events WHERE source IS NOT NULL") == [(2,)]
@@ -617,7 +617,7 @@ async def test_a_stored_event_that_no_longer_fits_is_a_dead_letter(engine_for, q
 
         again = await _rerun_after_cancel(engine, ulid_text(run_id))
         with pytest.raises(RunFailedError, match="no longer fits its model.*needed"):
-            await changed.handle(again).result(timeout=5)
+            await changed.handle(again).result(timeout=60)
     assert not tries
 
 
@@ -657,7 +657,7 @@ async def test_a_body_that_calls_others_through_its_own_tasks_is_not_the_functio
         return sum(await asyncio.gather(ctx.step.run("a", body), ctx.step.run("b", body)))
 
     async with engine_for(app):
-        assert await (await app.start(fn, Go())).result(timeout=5) == 6
+        assert await (await app.start(fn, Go())).result(timeout=60) == 6
 
 
 async def test_errors_are_recorded_whatever_their_text(engine_for, query):
@@ -739,7 +739,7 @@ async def test_a_sleep_outside_steps_is_noted_on_the_run(engine_for, query):
         await asyncio.sleep(2.2)
 
     async with engine_for(app):
-        await (await app.start(fn, Go())).result(timeout=10)
+        await (await app.start(fn, Go())).result(timeout=60)
     assert any("asyncio.sleep" in row[0] for row in query("SELECT text FROM notes"))
 
 
@@ -756,6 +756,6 @@ async def test_a_blocked_loop_is_reported_with_the_line_it_stands_on(engine_for,
         time.sleep(2.6)  # the very thing to be reported
 
     async with engine_for(app):
-        await (await app.start(fn, Go())).result(timeout=10)
+        await (await app.start(fn, Go())).result(timeout=60)
     (record,) = [r for r in caplog.records if "has been blocked" in r.getMessage()]
     assert "time.sleep(2.6)" in record.getMessage()

@@ -1,4 +1,4 @@
-"""Signals: one waiter at a time, typed data, and the same outcome whatever comes in between."""
+"""P3: signals: one waiter at a time, typed data, and the same outcome whatever comes in between."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_the_data_comes_typed_in_and_out_of_memory(engine_for, query, ling
         assert await app.send_signal("reject", {}) is None
         assert await app.send_signal("approve", Approval("me", 5)) == handle.id
         assert await app.send_signal("approve", Approval("me", 6)) is None
-        assert await handle.result(timeout=5) == "Approval me 5"
+        assert await handle.result(timeout=60) == "Approval me 5"
     assert query("SELECT CAST(data AS TEXT) FROM steps WHERE key = 'w'") == [
         ('{"signal":"approve","data":{"by":"me","amount":5}}',)
     ]
@@ -74,7 +74,7 @@ async def test_a_plain_function_waits_and_gives_signals(engine_for):
 
     @app.function(Go, id="waiter")
     def waiter(ctx: SyncContext[Go]) -> str | None:
-        return ctx.step.wait_for_signal("w", "name", type=str, timeout=5)
+        return ctx.step.wait_for_signal("w", "name", type=str, timeout=60)
 
     @app.function(Go, id="giver")
     def giver(ctx: SyncContext[Go]) -> list[str | None]:
@@ -83,14 +83,14 @@ async def test_a_plain_function_waits_and_gives_signals(engine_for):
     async with engine_for(app, linger_ms=0) as engine:
         waiting = await app.start(waiter, Go())
         await engine.idle()
-        assert await (await app.start(giver, Go())).result(timeout=5) == [waiting.id, None]
-        assert await waiting.result(timeout=5) == "hello"
+        assert await (await app.start(giver, Go())).result(timeout=60) == [waiting.id, None]
+        assert await waiting.result(timeout=60) == "hello"
 
 
 async def test_without_a_signal_the_time_runs_out(engine_for, query):
     app, fn = approving("30ms")
     async with engine_for(app, linger_ms=0):
-        assert await (await app.start(fn, Go())).result(timeout=5) == "timed out"
+        assert await (await app.start(fn, Go())).result(timeout=60) == "timed out"
     assert query("SELECT count(*) FROM waits") == [(0,)]
 
 
@@ -101,11 +101,11 @@ async def test_a_second_waiter_fails_at_once_in_the_protocols_words(engine_for, 
         await engine.idle()
         second = await app.start(fn, Go())
         with pytest.raises(RunFailedError) as failed:
-            await second.result(timeout=5)
+            await second.result(timeout=60)
         assert failed.value.name == "SignalConflictError"
         assert failed.value.message == CONFLICT == "Signal conflict; signal wait already exists for another run"
         assert await app.send_signal("approve", Approval("me", 1)) == first.id
-        assert await first.result(timeout=5) == "Approval me 1"
+        assert await first.result(timeout=60) == "Approval me 1"
     assert query("SELECT attempt FROM runs WHERE id = ?", ulid_bytes(second.id)) == [(0,)]
     ((note,),) = query("SELECT text FROM notes WHERE run_id = ?", ulid_bytes(second.id))
     assert note == f"signal 'approve', for which step 'w' was to wait, is waited for by run {first.id}"
@@ -131,7 +131,7 @@ async def test_a_conflict_that_is_handled_is_the_same_on_replay(engine_for):
         while not seen:
             await asyncio.sleep(0.01)
         await app.send_signal("approve", Approval("me", 1))
-        assert await handle.result(timeout=5) == "went on"
+        assert await handle.result(timeout=60) == "went on"
     assert seen == [first.id, first.id]
 
 
@@ -143,11 +143,11 @@ async def test_replacing_ends_the_earlier_wait_and_says_so(engine_for, query, li
         while len(query("SELECT 1 FROM waits")) < 1:
             await asyncio.sleep(0.01)
         second = await app.start(fn, Go())
-        assert await first.result(timeout=3) == "timed out"
+        assert await first.result(timeout=60) == "timed out"
         if not linger_ms:
             await engine.idle()
         assert await app.send_signal("approve", Approval("you", 2)) == second.id
-        assert await second.result(timeout=5) == "Approval you 2"
+        assert await second.result(timeout=60) == "Approval you 2"
     assert query("SELECT text FROM notes WHERE run_id = ?", ulid_bytes(first.id)) == [
         (f"the wait 'w' ended without its signal: run {second.id} waits for it instead",)
     ]
@@ -163,7 +163,7 @@ async def test_a_cancelled_waiter_makes_room(engine_for):
         second = await app.start(fn, Go())
         await engine.idle()
         assert await app.send_signal("approve", Approval("me", 2)) == second.id
-        assert await second.result(timeout=5) == "Approval me 2"
+        assert await second.result(timeout=60) == "Approval me 2"
 
 
 async def test_a_wait_survives_crashes_before_and_after_its_signal():
@@ -210,7 +210,7 @@ async def test_parallel_waits_of_one_run_are_given_theirs(engine_for):
         handle = await app.start(fn, Go())
         await engine.idle()
         assert set(await asyncio.gather(*(app.send_signal(f"s{n}", n) for n in range(20)))) == {handle.id}
-        assert await handle.result(timeout=5) == list(range(20))
+        assert await handle.result(timeout=60) == list(range(20))
 
 
 async def test_no_event_is_taken_for_a_signal(engine_for):
@@ -232,7 +232,7 @@ async def test_data_that_does_not_fit_fails_the_run_with_the_reason(engine_for):
         await engine.idle()
         await app.send_signal("approve", {"by": "me"})
         with pytest.raises(RunFailedError, match="the data of signal 'approve' can't be read as Approval: .*amount"):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ async def test_a_wait_that_is_written_wrongly_is_refused(engine_for):
         return found
 
     async with engine_for(app):
-        name, conflict, timeout = await (await app.start(fn, Go())).result(timeout=5)
+        name, conflict, timeout = await (await app.start(fn, Go())).result(timeout=60)
     assert "non-empty" in name
     assert "'fail' or 'replace', not 'wait'" in conflict
     assert "366 days" in timeout

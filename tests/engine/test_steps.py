@@ -1,4 +1,4 @@
-"""Steps in process: recorded once, retried, parallel, and the same live and on replay."""
+"""P3: steps in process: recorded once, retried, parallel, and the same live and on replay."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_step_runs_once_and_its_result_is_what_was_recorded(engine_for, 
 
     async with engine_for(app, linger_ms=0):
         handle = await app.start(fn, Go(n=21))
-        assert await handle.result(timeout=5) == 42
+        assert await handle.result(timeout=60) == 42
     assert calls == [21]
     assert query("SELECT key, state FROM steps ORDER BY seq") == [("charge", 0), ("nap", 0), ("", 0)]
     assert query("SELECT count(*) FROM queue") == [(0,)]
@@ -82,7 +82,7 @@ async def test_a_failing_step_is_retried_with_its_attempts_on_record(engine_for,
         return await ctx.step.run("flaky", flaky)
 
     async with engine_for(app):
-        assert await (await app.start(fn, Go())).result(timeout=5) == "ok"
+        assert await (await app.start(fn, Go())).result(timeout=60) == "ok"
     assert len(tries) == 3
     attempts = [(attempt, json.loads(error)["message"]) for attempt, error in query("SELECT attempt, error FROM attempts")]
     assert attempts == [(0, "try 1"), (1, "try 2")]
@@ -107,7 +107,7 @@ async def test_a_step_that_fails_for_good_raises_a_step_error_that_can_be_handle
         return "paid"
 
     async with engine_for(app, linger_ms=0):
-        assert await (await app.start(fn, Go())).result(timeout=5) == "handled"
+        assert await (await app.start(fn, Go())).result(timeout=60) == "handled"
     # once live, once on replay: the same error
     assert seen == [(True, False, "no money")] * 2
     assert query("SELECT count(*) FROM attempts") == [(2,)]
@@ -127,7 +127,7 @@ async def test_non_retriable_fails_at_once_and_becomes_a_dead_letter(engine_for,
 
     async with engine_for(app):
         with pytest.raises(RunFailedError, match="never"):
-            await (await app.start(fn, Go())).result(timeout=5)
+            await (await app.start(fn, Go())).result(timeout=60)
     assert len(tries) == 1
     assert query("SELECT state, error FROM dead_letters") == [(0, "NonRetriableError: never")]
 
@@ -144,7 +144,7 @@ async def test_a_stack_begins_in_the_users_code(engine_for, query):
 
     async with engine_for(app):
         with pytest.raises(RunFailedError) as failed:
-            await (await app.start(fn, Go())).result(timeout=5)
+            await (await app.start(fn, Go())).result(timeout=60)
     lines = failed.value.stack.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert __file__ in lines[1]
@@ -164,7 +164,7 @@ async def test_retry_after_is_honoured_and_clipped_to_a_second(engine_for, query
 
     async with engine_for(app):
         with pytest.raises(RunFailedError):
-            await (await app.start(fn, Go())).result(timeout=5)
+            await (await app.start(fn, Go())).result(timeout=60)
     ((ended, retry_at),) = query("SELECT ended_at, retry_at FROM attempts WHERE attempt = 0")
     assert retry_at - ended == 1000
 
@@ -186,7 +186,7 @@ async def test_code_outside_steps_is_retried_and_finished_steps_are_not_redone(e
         return value
 
     async with engine_for(app):
-        assert await (await app.start(fn, Go())).result(timeout=5) == 1
+        assert await (await app.start(fn, Go())).result(timeout=60) == 1
     assert (len(bodies), outer) == (1, [0, 1, 2])
 
 
@@ -211,7 +211,7 @@ async def test_parallel_steps_by_gather_and_task_group(engine_for):
         return out + [task.result() for task in tasks]
 
     async with engine_for(app, linger_ms=0):
-        assert await (await app.start(fn, Go())).result(timeout=5) == [0, 1, 2, 0, 1, 2]
+        assert await (await app.start(fn, Go())).result(timeout=60) == [0, 1, 2, 0, 1, 2]
     assert len(started) == 6
 
 
@@ -238,7 +238,7 @@ async def test_replay_releases_results_in_the_order_of_their_recording(engine_fo
         return ",".join(order)
 
     async with engine_for(app, linger_ms=0):
-        result = await (await app.start(fn, Go())).result(timeout=5)
+        result = await (await app.start(fn, Go())).result(timeout=60)
     assert len(orders) == 2
     assert orders[0] == orders[1] == result.split(",")
     assert sorted(orders[0]) == ["a", "a2", "b", "b2", "c", "c2"]
@@ -259,9 +259,9 @@ async def test_repeated_ids_get_an_index_and_concurrent_ones_are_refused(engine_
         await asyncio.gather(ctx.step.run("same", value, 1), ctx.step.run("same", value, 2))
 
     async with engine_for(app):
-        assert await (await app.start(loops, Go())).result(timeout=5) == [0, 1, 2]
+        assert await (await app.start(loops, Go())).result(timeout=60) == [0, 1, 2]
         with pytest.raises(RunFailedError, match="'same' is in flight already"):
-            await (await app.start(clashes, Reply(n=1))).result(timeout=5)
+            await (await app.start(clashes, Reply(n=1))).result(timeout=60)
     assert [row[0] for row in query("SELECT key FROM steps WHERE key LIKE 'again%' ORDER BY seq")] == [
         "again",
         "again:1",
@@ -281,7 +281,7 @@ async def test_a_step_inside_a_step_body_is_refused_with_both_names(engine_for):
 
     async with engine_for(app):
         with pytest.raises(RunFailedError, match="'inner' was called inside the body of step 'outer'"):
-            await (await app.start(fn, Go())).result(timeout=5)
+            await (await app.start(fn, Go())).result(timeout=60)
 
 
 async def test_a_sync_function_runs_its_steps_in_its_own_thread(engine_for):
@@ -310,7 +310,7 @@ async def test_a_sync_function_runs_its_steps_in_its_own_thread(engine_for):
         return [value, inside, said, moment.year >= 2024, len(ids)]
 
     async with engine_for(app):
-        assert await (await app.start(fn, Go())).result(timeout=5) == [2, True, "ok", True, 1]
+        assert await (await app.start(fn, Go())).result(timeout=60) == [2, True, "ok", True, 1]
 
 
 async def test_a_sync_function_leaves_memory_while_it_sleeps(engine_for):
@@ -328,7 +328,7 @@ async def test_a_sync_function_leaves_memory_while_it_sleeps(engine_for):
         return value
 
     async with engine_for(app, linger_ms=0):
-        assert await (await app.start(fn, Go())).result(timeout=5) == 7
+        assert await (await app.start(fn, Go())).result(timeout=60) == 7
     assert len(starts) == 2
 
 
@@ -351,7 +351,7 @@ async def test_step_timeout_cancels_the_body_and_counts_as_a_failed_attempt(engi
         return "?"
 
     async with engine_for(app):
-        assert await (await app.start(fn, Go())).result(timeout=5) == "StepTimeoutError"
+        assert await (await app.start(fn, Go())).result(timeout=60) == "StepTimeoutError"
     assert len(cleaned) == 2
 
 
@@ -371,7 +371,7 @@ async def test_race_records_its_winner(engine_for):
         return winner
 
     async with engine_for(app, linger_ms=0):
-        assert await (await app.start(fn, Go())).result(timeout=5) == "fast"
+        assert await (await app.start(fn, Go())).result(timeout=60) == "fast"
     assert results == ["fast", "fast"]
 
 
@@ -392,7 +392,7 @@ async def test_race_between_an_event_and_a_timer_can_leave_memory(engine_for):
         await engine.idle()
         assert engine.in_flight == 0
         await app.send(Reply(n=5))
-        assert await handle.result(timeout=5) == "test/reply"
+        assert await handle.result(timeout=60) == "test/reply"
 
 
 async def test_results_that_cannot_be_stored_fail_the_step_and_name_the_path(engine_for):
@@ -407,7 +407,7 @@ async def test_results_that_cannot_be_stored_fail_the_step_and_name_the_path(eng
 
     async with engine_for(app):
         with pytest.raises(RunFailedError, match=r"step 'make': a value of type builtins.object at \$.deep\[1\]"):
-            await (await app.start(fn, Go())).result(timeout=5)
+            await (await app.start(fn, Go())).result(timeout=60)
 
 
 async def test_now_is_recorded(engine_for):
@@ -420,7 +420,7 @@ async def test_now_is_recorded(engine_for):
         await ctx.step.sleep("nap", 0.4)
 
     async with engine_for(app, linger_ms=0):
-        await (await app.start(fn, Go())).result(timeout=5)
+        await (await app.start(fn, Go())).result(timeout=60)
     assert len(moments) == 2
     assert moments[0] == moments[1]
 
@@ -440,6 +440,6 @@ async def test_steps_in_flight_when_the_function_returns_are_awaited_and_recorde
         return "done"
 
     async with engine_for(app):
-        assert await (await app.start(fn, Go())).result(timeout=5) == "done"
+        assert await (await app.start(fn, Go())).result(timeout=60) == "done"
     assert query("SELECT state FROM steps WHERE key = 'left'") == [(0,)]
     assert query("SELECT count(*) FROM queue") == [(0,)]

@@ -51,7 +51,7 @@ async def test_what_resolves_in_the_very_commit_that_leases_a_run_is_counted_onc
         # counted twice, the lease would not end before another life of the run, or not see a later result at all
         assert len(lives) == 2
         await app.send(Reply(n=1))
-        assert await handle.result(timeout=5) == [0, 1]
+        assert await handle.result(timeout=60) == [0, 1]
 
 
 async def test_a_timer_that_comes_due_while_there_is_no_room_is_served_when_there_is(engine_for):
@@ -74,5 +74,5 @@ async def test_a_timer_that_comes_due_while_there_is_no_room_is_served_when_ther
         held = await app.start(holder, Reply(n=1))
         await clock.advance(11)  # the timer fires, and finds the only place taken
         gate.set()
-        await held.result(timeout=10)
-        assert await asleep.result(timeout=10) == "awake"
+        await held.result(timeout=60)
+        assert await asleep.result(timeout=60) == "awake"

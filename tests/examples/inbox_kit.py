@@ -69,7 +69,7 @@ async def inbox_under_test(folder: Any, monkeypatch: Any, redis_url: str, store:
     settings = {"DATABASE_URL": f"sqlite+aiosqlite:///{folder}/inbox.db", "REDIS_URL": redis_url, **environ}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    async with open_database(settings["DATABASE_URL"]) as sessions, Harness(app, start=datetime.now(UTC), schedules=False, patience=30) as h:
+    async with open_database(settings["DATABASE_URL"]) as sessions, Harness(app, start=datetime.now(UTC), schedules=False, patience=60) as h:
         yield InboxUnderTest(h, sessions, Messages(sessions), Relay(sessions, Outbox, app), store)
 
 

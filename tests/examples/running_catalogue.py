@@ -16,7 +16,7 @@ from examples.demo.outside import Outside
 from examples.demo.processes import AppProcess
 from examples.demo.serving import served
 from examples.demo.waiting import until
-from running_shop import free_port
+from ports import free_port
 
 NOORA = ("noura@example.test", "catalogue")
 FAISAL = ("faisal@example.test", "catalogue")
@@ -52,7 +52,7 @@ class Merchant:
         assert response.status_code == 200, response.text
         return response.json()
 
-    async def becomes(self, product_id: str, status: str, seconds: float = 20) -> dict[str, Any]:
+    async def becomes(self, product_id: str, status: str, seconds: float = 60) -> dict[str, Any]:
         """Wait until a product has a status."""
         seen: dict[str, Any] = {}
 
@@ -78,7 +78,7 @@ class RunningCatalogue:
 
     async def visitor(self) -> Merchant:
         """Somebody who is not logged in."""
-        client = httpx.AsyncClient(base_url=self.process.url, timeout=20, follow_redirects=False)
+        client = httpx.AsyncClient(base_url=self.process.url, timeout=60, follow_redirects=False)
         return Merchant(await self.stack.enter_async_context(client), self.shop_url)
 
     async def merchant(self, who: tuple[str, str] = NOORA) -> Merchant:
@@ -108,6 +108,6 @@ async def running_catalogue_process(folder: Path, **environ: str) -> AsyncIterat
         )
         await process.start()
         stack.push_async_callback(process.stop)
-        server = await stack.enter_async_context(httpx.AsyncClient(base_url=process.dashboard_url, timeout=20))
+        server = await stack.enter_async_context(httpx.AsyncClient(base_url=process.dashboard_url, timeout=60))
         database = Database(folder / "catalogue.db")
         yield RunningCatalogue(process, outside, url, Api(server), database, server, stack)

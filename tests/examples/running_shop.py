@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from examples.demo.observers import Api, Database
 from examples.demo.processes import AppProcess
 from examples.demo.traffic import Traffic
 from examples.demo.waiting import until
+from ports import free_port
 
 
 @dataclass
@@ -32,7 +30,7 @@ class RunningShop:
     server: httpx.AsyncClient
     """The event API, REST and dashboard."""
 
-    async def ended(self, event_id: str, *, seconds: float = 30) -> dict[str, Any]:
+    async def ended(self, event_id: str, *, seconds: float = 60) -> dict[str, Any]:
         """The history of the one run that an event started, once it has ended."""
         histories: list[dict[str, Any]] = []
 
@@ -64,26 +62,7 @@ async def running_shop(folder: Path, handler: Inbox | None = None, **environ: st
         )
         await storefront.start()
         stack.push_async_callback(storefront.stop)
-        shop = await stack.enter_async_context(httpx.AsyncClient(base_url=storefront.url, timeout=20))
-        server = await stack.enter_async_context(httpx.AsyncClient(base_url=storefront.dashboard_url, timeout=20))
+        shop = await stack.enter_async_context(httpx.AsyncClient(base_url=storefront.url, timeout=60))
+        server = await stack.enter_async_context(httpx.AsyncClient(base_url=storefront.dashboard_url, timeout=60))
         traffic = Traffic(shop, "whsec_development")
         yield RunningShop(storefront, inbox, traffic, Api(server), Database(folder / "shop.db"), server)
-
-
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port that nobody has. Below those that systems give out by themselves, and in a band of this test worker's own,
-    because it stays free only by luck until the program that is meant to have it starts."""
-    band = 20_000 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 3 * 4_000
-    while True:
-        port = band + random.randrange(4_000)
-        try:
-            with socket.create_server(("127.0.0.1", port)):
-                pass
-        except OSError:
-            continue
-        if port not in _given:
-            _given.add(port)
-            return port

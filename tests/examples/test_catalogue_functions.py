@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text, update
 
-from catalogue_kit import MERCHANT, OTHER, Catalogue, running_catalogue
+from catalogue_kit import MERCHANT, OTHER, SALLA_ID, Catalogue, running_catalogue
 from examples.catalogue.client import app
 from examples.catalogue.functions import enhance_product, find_expiring_tokens, process_webhook, refresh_token, scrape_product
 from examples.catalogue.models import Product
@@ -139,6 +139,40 @@ async def test_b7_the_result_of_an_older_import_is_dropped(catalogue):
     await catalogue.deliver()
     await catalogue.h.settle(within="1m")
     assert (await catalogue.product(product.id)).status == "IMPORTED"
+
+
+async def test_b7_a_redriven_dead_letter_begins_an_import_that_had_not_come_to_its_first_step(catalogue):
+    async with catalogue.sessions.begin() as session:
+        await session.execute(text("CREATE TRIGGER broken BEFORE UPDATE OF import_id ON products BEGIN SELECT RAISE(ABORT, 'out of order'); END"))
+    product = await catalogue.import_page("/oud")
+    assert (product.status, "out of order" in product.details["scrapeError"]) == ("FAILED", True)
+    async with catalogue.sessions.begin() as session:
+        await session.execute(text("DROP TRIGGER broken"))
+    await catalogue.h.redrive(await only_run(catalogue, scrape_product))
+    await catalogue.h.settle(within="1m")
+    product = await catalogue.product(product.id)
+    assert (product.status, product.details.get("scrapeError")) == ("IMPORTED", None)
+
+
+# -- B2: deliveries that are repeated, and reports that come late ------------------------------------------------------
+
+
+async def test_b2_a_webhook_that_is_delivered_again_is_processed_once(catalogue):
+    product = {"id": 7, "name": "Oud"}
+    first = await catalogue.report("product.created", product)
+    assert await catalogue.report("product.created", product) == first
+    assert len(await catalogue.webhooks.of(SALLA_ID)) == 1
+    assert len(await catalogue.h.runs(process_webhook)) == 1
+    # another moment is another report
+    assert await catalogue.report("product.created", product, created_at="2026-08-01T11:00:00+00:00") != first
+
+
+async def test_b2_a_report_from_before_a_deletion_does_not_bring_the_product_back(catalogue):
+    await catalogue.report("product.deleted", {"id": 7}, created_at="2026-08-01T12:00:00+00:00")
+    await catalogue.report("product.updated", {"id": 7, "name": "Oud"}, created_at="2026-08-01T11:00:00+00:00")
+    assert await catalogue.salla_products() == []
+    await catalogue.report("product.created", {"id": 7, "name": "Oud again"}, created_at="2026-08-01T13:00:00+00:00")
+    assert [found.title for found in await catalogue.salla_products()] == ["Oud again"]
 
 
 # -- B3 and B7: the outbox -------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -57,23 +56,21 @@ async def test_b3_what_can_not_be_imported_is_said_and_kept(catalogue, text, pro
 
 
 async def test_b3_an_import_answers_at_once_and_its_event_is_as_promised(catalogue):
-    catalogue.outside.shop.slow_seconds = 3
+    answered = catalogue.outside.shop.holding = asyncio.Event()
     noura = await catalogue.merchant()
     token = await noura.token("/import")
-    durations = []
     for _ in range(20):
-        started = time.perf_counter()
         answer = await noura.client.post("/import", data={"url": f"{catalogue.shop_url}/slow", "form": token})
-        durations.append(time.perf_counter() - started)
         assert answer.status_code == 303
-    assert max(durations) < 0.5
+    # how soon, `python -m bench.handlers` measures; here no answer has waited for the shop's
+    assert not answered.is_set()
     product_id = answer.headers["location"].removeprefix("/import/status/")
     assert await noura.status(product_id) == {"status": "IMPORTING", "productId": product_id, "error": None}
 
     async def sent():
         return len(await catalogue.api.events("product/scrape.requested")) == 20
 
-    assert await until(sent, 10)
+    assert await until(sent, 60)
     (event,) = [e for e in await catalogue.api.events("product/scrape.requested") if e["data"]["productId"] == product_id]
     assert event["data"] == {"productId": product_id, "sourceUrl": f"{catalogue.shop_url}/slow", "merchantId": "merchant_101"}
 
@@ -165,7 +162,7 @@ async def test_b3_b4_an_import_survives_kill_9(catalogue):
     catalogue.outside.shop.slow_seconds = 2
     noura = await catalogue.merchant()
     product_id = await noura.start_import("/slow")
-    assert await until(lambda: catalogue.outside.shop.requests["/slow"] == 1, 10)
+    assert await until(lambda: catalogue.outside.shop.requests["/slow"] == 1, 60)
     await catalogue.process.kill()
     await catalogue.process.start()
     await noura.becomes(product_id, "IMPORTED")
@@ -227,7 +224,7 @@ async def test_b2_a_genuine_webhook_is_stored_and_processed(catalogue):
         (row,) = catalogue.database.rows("SELECT status, attempts FROM webhook_history WHERE id = ?", history)
         return (row["status"], row["attempts"]) == ("processed", 1)
 
-    assert await until(done, 20)
+    assert await until(done, 60)
     (row,) = catalogue.database.rows("SELECT title, price FROM products WHERE salla_id = 7")
     assert row == {"title": "Oud", "price": "10"}
     noura = await catalogue.merchant()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from examples.storefront.webhook import sign
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -28,12 +28,7 @@ def blocks(title: str) -> str:
     return "\n\n".join(found)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-def wait_for(fact, what: str, seconds: float = 30):
+def wait_for(fact, what: str, seconds: float = 60):
     deadline = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"

@@ -87,7 +87,7 @@ async def test_d2_what_comes_after_the_read_is_counted_in_the_next_bucket_and_ne
     monkeypatch.setattr(functions, "read_mark", slow)
     await inbox.messages.receive("c1", "a@example.test", "first")
     flushing = asyncio.create_task(inbox.relay.flush())
-    await asyncio.wait_for(reading.wait(), 20)
+    await asyncio.wait_for(reading.wait(), 60)
     # the run has read its mark; another message arrives
     before = inbox.mark()
     await inbox.messages.receive("c1", "b@example.test", "second")

@@ -65,7 +65,7 @@ def test_mails_show_up_by_themselves_and_can_be_read(browser, served, width, sch
     assert page.get_by_text("Nothing yet").is_visible()
 
     receive(inbox, "a" * 180 + "@example.test", "Mug <script>document.title='owned'</script>")
-    page.get_by_role("heading", name="Inbox: 1 e-mail").wait_for(timeout=10_000)
+    page.get_by_role("heading", name="Inbox: 1 e-mail").wait_for(timeout=60_000)
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     page.get_by_role("link", name="Your order").click()
 

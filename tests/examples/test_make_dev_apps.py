@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running_shop import free_port
+from ports import free_port
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples"

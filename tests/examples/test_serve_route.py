@@ -14,7 +14,7 @@ import pytest
 from examples.demo.inbox import Inbox, smtp_server
 from examples.demo.processes import ROOT, AppProcess
 from examples.demo.waiting import until
-from running_shop import free_port
+from ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -68,7 +68,7 @@ async def test_it_is_synced_and_called(app, server, tmp_path, redis_url):
         )  # fmt: skip
         await process.start()
         try:
-            async with httpx.AsyncClient(timeout=30) as client:
+            async with httpx.AsyncClient(timeout=60) as client:
                 route = f"{process.url}/api/inngest"
                 assert (await client.get(route)).json()["function_count"] == count
                 synced = await client.put(route)
@@ -82,7 +82,7 @@ async def test_it_is_synced_and_called(app, server, tmp_path, redis_url):
                     runs[:] = found
                     return [run["status"] for run in found] == ["Completed"]
 
-                assert await until(completed, 30), (runs, (tmp_path / "server.log").read_text()[-2000:])
+                assert await until(completed, 60), (runs, (tmp_path / "server.log").read_text()[-2000:])
         finally:
             await process.stop()
     assert len(inbox.mails) == (1 if app == "storefront" else 0)

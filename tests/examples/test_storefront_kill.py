@@ -69,7 +69,7 @@ async def test_the_mail_is_sent_again_with_the_same_message_id(tmp_path, after_a
         order = await shop.traffic.place_order(ADA)
         inbox.victim = shop.storefront.pid
         paid = await shop.traffic.pay(order)
-        await asyncio.wait_for(inbox.killed.wait(), 20)
+        await asyncio.wait_for(inbox.killed.wait(), 60)
         await shop.storefront.kill()
         (row,) = shop.database.email_log(order.id)
         assert (row["status"], row["attempt"]) == (None, 1)
@@ -92,7 +92,7 @@ async def test_over_resend_the_idempotency_key_makes_it_one_mail(tmp_path):
             local.kill_after_taking = shop.storefront.pid
             order = await shop.traffic.place_order(ADA)
             paid = await shop.traffic.pay(order)
-            assert await until(lambda: local.kill_after_taking is None, 20)
+            assert await until(lambda: local.kill_after_taking is None, 60)
             await shop.storefront.kill()
             await shop.storefront.start()
             assert (await shop.ended(paid.event_id))["run"]["status"] == "Completed"
@@ -111,14 +111,14 @@ async def test_nothing_is_lost_by_kills_at_random_moments(tmp_path):
                 assert (await shop.traffic.pay(order)).status == 200
                 answered.append(order)
             # each round at another point of the work
-            await until(lambda before=before, some=round_ * 3: len(shop.inbox.mails) >= before + some, 20)
+            await until(lambda before=before, some=round_ * 3: len(shop.inbox.mails) >= before + some, 60)
             await shop.storefront.kill()
             await shop.storefront.start()
 
         async def all_ended():
             return not await shop.api.runs(status="Queued,Running,Waiting")
 
-        assert await until(all_ended, 30)
+        assert await until(all_ended, 60)
         orders = shop.database.orders()
         for order in answered:
             assert orders[order.id]["status"] == "fulfilled"
@@ -133,7 +133,7 @@ async def test_sigterm_waits_for_what_is_running_and_later_goes_on(shop):
     shop.inbox.rejected[ADA] = "451 later"
     order = await shop.traffic.place_order(ADA)
     paid = await shop.traffic.pay(order)
-    assert await until(lambda: shop.inbox.refused == [ADA], 20)
+    assert await until(lambda: shop.inbox.refused == [ADA], 60)
     await shop.storefront.stop()
     shop.inbox.rejected.clear()
     await shop.storefront.start()

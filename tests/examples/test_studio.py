@@ -24,10 +24,11 @@ from examples.demo.receiver import Receiver
 from examples.demo.serving import served
 from examples.studio.client import app
 from examples.studio.events import EmailSend, ExportPdf, HelloWorld, StrategyGenerate, WebhookDeliver
+from examples.studio.exporting import Exporter
 from examples.studio.functions import deliver_webhook, export_pdf, generate_strategy, hello_world, send_email
 from holdfast import EventInvalidError
 from holdfast.testing import Harness
-from running_shop import free_port
+from ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 ADA = "ada@example.test"
@@ -62,7 +63,7 @@ async def studio(tmp_path, monkeypatch) -> AsyncIterator[Studio]:
         }  # fmt: skip
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        async with Harness(app, start=datetime.now(UTC), patience=30) as h:
+        async with Harness(app, start=datetime.now(UTC), patience=60) as h:
             yield Studio(h, outside, inbox, receiver, f"{hooks}/hooks", tmp_path / "exports")
 
 
@@ -210,6 +211,15 @@ async def test_c2_pdf_a_directory_that_can_not_be_written_to_is_tried_again(stud
     studio.exports.unlink()
     assert (await studio.h.finish(run)).status == "COMPLETED"
     assert os.listdir(studio.exports) == [f"{run.id}.pdf"]
+
+
+async def test_c2_pdf_what_a_process_left_that_died_while_it_wrote_is_removed(studio):
+    studio.exports.mkdir()
+    exporter = Exporter(studio.exports)
+    for name in ("run-1.4711.draft", "run-2.4711.draft"):
+        (studio.exports / name).write_bytes(b"%PDF-1.3 half")
+    exporter.export(DOCUMENT, "run-1")
+    assert sorted(os.listdir(studio.exports)) == ["run-1.pdf", "run-2.4711.draft"]
 
 
 @pytest.mark.parametrize("data", [{"title": "x", "sections": []}, {"title": " ", "sections": [{"heading": "x"}]}, {"title": "x", "sections": [{"text": "x"}]}])

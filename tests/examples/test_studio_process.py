@@ -17,7 +17,7 @@ from examples.demo.processes import AppProcess
 from examples.demo.receiver import Receiver
 from examples.demo.serving import served
 from examples.demo.waiting import until
-from running_shop import free_port
+from ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -35,7 +35,7 @@ class RunningStudio:
         assert answer.status_code == 202, answer.text
         return answer.json()["jobId"]
 
-    async def ended(self, job_id: str, seconds: float = 30) -> dict[str, Any]:
+    async def ended(self, job_id: str, seconds: float = 60) -> dict[str, Any]:
         seen: dict[str, Any] = {}
 
         async def over() -> bool:
@@ -67,8 +67,8 @@ async def studio(tmp_path) -> AsyncIterator[RunningStudio]:
         await made.process.start()
         stack.push_async_callback(made.process.stop)
         headers = {"Authorization": "Bearer canary-api"}
-        made.client = await stack.enter_async_context(httpx.AsyncClient(base_url=made.process.url, timeout=20, headers=headers))
-        made.server = await stack.enter_async_context(httpx.AsyncClient(base_url=made.process.dashboard_url, timeout=20))
+        made.client = await stack.enter_async_context(httpx.AsyncClient(base_url=made.process.url, timeout=60, headers=headers))
+        made.server = await stack.enter_async_context(httpx.AsyncClient(base_url=made.process.dashboard_url, timeout=60))
         yield made
 
 
@@ -103,7 +103,7 @@ async def test_c1_c2_all_jobs_over_http_and_no_key_anywhere(studio, tmp_path):
 async def test_c2_a_delivery_survives_kill_9_and_is_recognisable(studio):
     studio.receiver.seconds = 5
     job = await studio.begin("/api/deliveries", {"url": studio.hooks, "event": "x", "payload": {"n": 1}})
-    assert await until(lambda: len(studio.receiver.arrived) == 1, 20)
+    assert await until(lambda: len(studio.receiver.arrived) == 1, 60)
     await studio.process.kill()
     studio.receiver.seconds = 0
     await studio.process.start()

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import time
 from typing import Any
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Client:
@@ -43,7 +35,7 @@ class Client:
         """Send an event."""
         return self.request("POST", "/e/key", {"name": name, "data": data, "id": event_id}, headers)
 
-    def until(self, what: str, answered: Any, seconds: float = 20) -> Any:
+    def until(self, what: str, answered: Any, seconds: float = 60) -> Any:
         """Ask until the answer is a true one."""
         deadline = time.monotonic() + seconds
         while True:

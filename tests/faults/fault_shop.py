@@ -6,7 +6,8 @@ from typing import Any
 
 import fault_disk
 from fault_disk import Counters
-from fault_http import Client, free_port
+from fault_http import Client
+from ports import free_port
 
 
 class Shop:
@@ -35,7 +36,7 @@ class Shop:
     def start(self) -> None:
         """Start it, and wait until it serves."""
         self.launch()
-        assert self.child.expect("serving", 20) == self.port, self.case.words
+        assert self.child.expect("serving", 60) == self.port, self.case.words
 
     def order(self, n: int, name: str = "shop/order") -> tuple[int, object]:
         """Send one; what is acknowledged goes to the ledger."""
@@ -53,7 +54,7 @@ class Shop:
     def stop(self) -> int:
         """Let it stop at once, whatever there is to do; its exit status."""
         self.finish.write_text("at once")
-        status = self.child.wait(40)
+        status = self.child.wait(90)
         self.finish.unlink()
         return status
 
@@ -67,5 +68,5 @@ class Shop:
     def end(self) -> None:
         """Let it finish all work; then every promise must hold."""
         self.finish.write_text("")
-        assert self.child.wait(40) == 0, self.case.words
+        assert self.child.wait(90) == 0, self.case.words
         assert self.case.broken() == [], self.case.words

@@ -27,7 +27,7 @@ def test_full_while_events_come_in(shop, room, linger_ms):
     assert here.http.request("GET", "/health")[0] == 200
     # and once there is room again, so does all the rest, without a restart
     counters["space"] = -1
-    here.http.until("the next order to be accepted", lambda: here.order(100)[0] == 200, 5)
+    here.http.until("the next order to be accepted", lambda: here.order(100)[0] == 200, 60)
     here.end()
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_http import Client, free_port
+from fault_http import Client
+from ports import free_port
 from holdfast import App, Context, Event, RunCancelledError
 from holdfast.base.ids import ulid_bytes
 from holdfast.compose import build_engine
@@ -163,7 +164,7 @@ async def test_a_result_after_cancellation_is_refused(tmp_path):
         assert await handle.cancel() is True
         go_on.set()
         with pytest.raises(RunCancelledError):
-            await handle.result(timeout=5)
+            await handle.result(timeout=60)
         await engine.idle()
     assert rows(database, "SELECT status FROM runs") == [(4,)]
     assert rows(database, "SELECT key FROM steps") == []
@@ -257,4 +258,4 @@ async def test_an_event_in_the_same_group_as_the_wait_for_it(tmp_path, event_fir
 
     async with build_engine([app], f"sqlite:///{tmp_path / 'a.db'}") as engine:
         handle = await app.start(ask, Paid())
-        assert await handle.result(timeout=10) == 7
+        assert await handle.result(timeout=60) == 7

@@ -81,7 +81,7 @@ def kill_and_restart(shop, seed: int, kills: int) -> Counter[str]:
     shop.config |= {"phase": None}
     shop.start()
     customer.stopping.set()
-    customer.join(30)
+    customer.join(60)
     assert not customer.is_alive(), "the last event was never acknowledged"
     assert customer.retried > 0
     return hit

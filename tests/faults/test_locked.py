@@ -52,7 +52,7 @@ async def test_a_lock_delays_runs_and_refuses_senders(tmp_path):
             with pytest.raises(StoreBusyError):
                 await app.send(Go())
             other.execute("ROLLBACK")
-            assert await handle.result(timeout=5) == "done"
+            assert await handle.result(timeout=60) == "done"
             assert engine.status()["problem"] is None
             await app.send(Go())
             await engine.idle()

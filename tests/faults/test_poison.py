@@ -149,8 +149,8 @@ async def test_what_cannot_be_recorded_is_a_dead_letter(tmp_path, what, where):
         handle = await app.start(app.functions["bad"], Go())
         others = [await app.start(fine, Fine(n=n)) for n in range(20)]
         with pytest.raises(RunFailedError) as failure:
-            await handle.result(timeout=30)
-        assert [await other.result(timeout=10) for other in others] == list(range(20))
+            await handle.result(timeout=60)
+        assert [await other.result(timeout=60) for other in others] == list(range(20))
         await engine.idle()
     assert failure.value.name == error, failure.value
     assert len(failure.value.message) < 20_000
@@ -188,10 +188,10 @@ async def test_a_sync_body_that_never_ends_is_timed_out_and_others_go_on(tmp_pat
     try:
         async with build_engine([app], f"sqlite:///{tmp_path / 'a.db'}") as engine:
             handles = [await app.start(bad, Go()), await app.start(bad_sync, Go())]
-            assert await (await app.start(fine, Fine(n=4))).result(timeout=10) == 4
+            assert await (await app.start(fine, Fine(n=4))).result(timeout=60) == 4
             for handle in handles:
                 with pytest.raises(RunFailedError, match="StepTimeoutError"):
-                    await handle.result(timeout=30)
+                    await handle.result(timeout=60)
             await engine.idle()
             assert len(entered) == 4, "two tries each"
     finally:
@@ -214,6 +214,6 @@ async def test_a_body_that_blocks_the_loop_is_named_in_the_log(tmp_path, caplog)
 
     async with build_engine([app], f"sqlite:///{tmp_path / 'a.db'}"):
         handle = await app.start(bad, Go())
-        assert await handle.result(timeout=20) == "after all"
+        assert await handle.result(timeout=60) == "after all"
     assert "blocks_the_loop_here" in caplog.text
     assert "blocked" in caplog.text

@@ -19,7 +19,7 @@ ROWS = (
     {"compose", "embedded"},
     {"server"},
     {"dashboard"},
-    {"engine", "sinks"},
+    {"engine", "sinks", "neighbours"},
     {"sdk", "wire"},
     {"store"},
     {"core"},

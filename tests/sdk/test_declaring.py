@@ -72,7 +72,7 @@ def test_a_policy_as_retries_sets_number_and_delays(app):
     async def two(ctx: Context[Paid]) -> None: ...
 
     assert (one.options.retries, one.options.backoff) == (2, RetryPresets.scraper)
-    assert (two.options.retries, two.options.backoff) == (2, Backoff.constant("1s"))
+    assert (two.options.retries, two.options.backoff) == (2, Backoff.constant("1s").replace(transient_only=True))
 
 
 def test_the_apps_defaults_hold_where_a_function_says_nothing():

@@ -1,4 +1,4 @@
-"""Typed events: names, wire spelling, what fits, and what the sentences say that refuse the rest."""
+"""P1: typed events: names, wire spelling, what fits, and what the sentences say that refuse the rest."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_bytes_that_are_no_text_are_refused():
 def test_each_field_that_does_not_fit_is_in_the_sentence():
     with pytest.raises(ValidationError) as caught:
         Confirmation.model_validate({"orderId": 5, "shipTo": {"street": "x"}, "no": -1, "nope": "y" * 200})
-    sentence = explain(caught.value, "email/purchase-confirmation")
+    sentence = explain(caught.value, "email/purchase-confirmation", Confirmation)
     assert sentence.startswith("event 'email/purchase-confirmation' does not fit its schema: ")
     for part in (
         "orderId: input should be a valid string (got 5)", "customerEmail: field required", "shipTo.streetName: field required",

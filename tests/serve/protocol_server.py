@@ -158,6 +158,8 @@ class ProtocolServer:
             assert path == f"/v1/checkpoint/{body['run_id']}/async"
             self.runs[body["run_id"]].checkpoint(body["steps"])
             return 200, {"data": {}}
+        if path.endswith("/metadata"):
+            return 404, {"error": "page not found", "status": 404}
         if path == "/v1/signals":
             return 404, {"error": "No signal found", "status": 404}
         if self.refuse_sends:

@@ -148,6 +148,7 @@ async def test_a_long_call_is_followed_by_another(protocol, served):
     assert notes == ["a", "b"]
 
 
+@pytest.mark.protocol("checkpoint.attempts")
 async def test_attempts_are_counted_anew_after_a_recorded_step(protocol, served):
     app, tries = App("k"), []
 

@@ -1,4 +1,4 @@
-"""Each framework's adapter behind that framework's real server: introspection, sync, calls, refusals, sizes."""
+"""P2: each framework's adapter behind that framework's real server: introspection, sync, calls, refusals, sizes."""
 
 from __future__ import annotations
 

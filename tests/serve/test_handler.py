@@ -1,4 +1,4 @@
-"""The serve route itself: who may ask, what is answered, and that nothing malformed gets past with anything but JSON."""
+"""P2: the serve route itself: who may ask, what is answered, and that nothing malformed gets past with anything but JSON."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ async def test_an_app_without_functions_is_still_there():
     assert (headers["x-inngest-framework"], headers["x-inngest-req-version"], headers["x-inngest-expected-server-kind"]) == ("fastapi", "2", "dev")
 
 
+@pytest.mark.protocol("register.own")
 async def test_strangers_are_told_the_least_and_the_server_all():
     to = handler(signing_key=KEY, signing_key_fallback=OTHER, event_key="secret-event-key", base_url="https://jobs.example/", env="staging")
     status, body, headers = await ask(to, "GET")
@@ -130,6 +131,7 @@ async def test_without_a_good_signature_nothing_runs(given, reason, query):
     assert not ran
 
 
+@pytest.mark.protocol("register.own")
 async def test_the_trust_probe():
     to = handler(signing_key=KEY)
     assert (await ask(to, "POST", b"", {"probe": "trust"}, x_inngest_signature=signature(b"")))[0] == 200
@@ -202,6 +204,7 @@ def test_the_address_of_the_app(options, address):
 # -- sync ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.protocol("register.own")
 async def test_an_out_of_band_sync(protocol):
     app = an_app()
 
@@ -301,6 +304,7 @@ async def test_a_stranger_can_not_make_the_app_register_another_address(protocol
     assert (status, server.registered[0]["url"]) == (200, "https://in.example/api/inngest")
 
 
+@pytest.mark.protocol("register.own")
 async def test_an_in_band_sync():
     to = handler(signing_key=KEY, app_version="7", env="e")
     body = b'{"url":"https://seen.example/api/inngest"}'

@@ -121,6 +121,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.protocol("register.own")
 @pytest.mark.parametrize(("kind", "index", "call"), CASES, ids=lambda value: "" if isinstance(value, dict) else str(value))
 async def test_the_same_answer(kind: str, index: int, call: dict[str, Any]) -> None:
     handler = ServeHandler(golden_app(), ServeSettings.of({}, dev=True), "fastapi")
@@ -133,6 +134,7 @@ async def test_the_same_answer(kind: str, index: int, call: dict[str, Any]) -> N
     assert answer.headers["x-inngest-req-version"] == official["headers"]["x-inngest-req-version"]
 
 
+@pytest.mark.protocol("register.own")
 async def test_the_same_registration() -> None:
     handler = ServeHandler(golden_app(), ServeSettings.of({}, dev=True), "fast_api")
     answer = await handler.handle(Request("PUT", "http://127.0.0.1:8000/api/inngest", {}, {"x-inngest-sync-kind": "in_band"}, b""))
@@ -146,6 +148,7 @@ async def test_the_same_registration() -> None:
     assert (steps["name"], steps["triggers"]) == (official["name"], official["triggers"])
 
 
+@pytest.mark.protocol("register.own")
 async def test_the_same_introspection() -> None:
     handler = ServeHandler(golden_app(), ServeSettings.of({}, dev=True), "fast_api")
     answer = await handler.handle(Request("GET", "http://x/api/inngest", {}, {}, b""))

@@ -1,4 +1,4 @@
-"""The same functions give the same result in process and over HTTP: values, errors, what they did and what they sent."""
+"""P10: the same functions give the same result in process and over HTTP: values, errors, what they did and what they sent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 from parity_functions import CASES, Case
 
 from holdfast import App
+from holdfast.base.ids import ulid_bytes
+from holdfast.cli.worker_calls import Inline
+from holdfast.core.rows import RunRow
 from holdfast.server.serve import serving
 from holdfast.server.settings import ServerSettings
 from holdfast.testing import Harness
@@ -94,3 +97,28 @@ async def test_over_http_by_holdfasts_own_server(case: Case, served_by) -> None:
         error = None if run.error is None else (run.error.name, run.error.message)
         posted = [{"name": e.name, "data": e.data} for e in await h.events() if e.id != sent.id and not e.name.startswith("inngest/")]
         check(case, notes, run.status, run.output, error, [e for e in posted if e not in case.replies])
+
+
+class Employed(Inline):
+    take_new = True
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_by_a_worker(case: Case) -> None:
+    """As `--workers` has it: the node's own functions, executed by calls. Where the executor's process is makes no difference."""
+    app, notes = App("par"), []
+    fn = case.define(app, notes)
+    async with Harness(app, start=datetime(2030, 1, 1, tzinfo=UTC)) as h:
+        workers = h.engine.driver.workers = Employed([app], h.engine)
+        h.engine.intake.remote.update(one.id for one in h.engine.functions.values())
+        run = await h.start(fn, EVENT)
+        if case.replies:
+            await h.settle(within=BEFORE_REPLIES.get(case.name, 0))
+        await tell(h, app, case)
+        run = await h.finish(run)
+        assert (await h.engine.store.read([(RunRow, ulid_bytes(run.id))])).get(RunRow, ulid_bytes(run.id)).remote is not None
+        error = None if run.error is None else (run.error.name, run.error.message)
+        sent = [{"name": e.name, "data": e.data} for e in await h.events() if e.source_run == run.id and not e.name.startswith("inngest/")]
+        await workers.close()
+        posted = [{"name": e.name, "data": e.data} for e in await h.events() if not e.name.startswith(("inngest/", "par/go"))]
+        check(case, notes, run.status, run.output, error, sent or [e for e in posted if e not in case.replies])

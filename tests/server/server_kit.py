@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from holdfast.compose import build_engine
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.server.serve import Serving, serving
 from holdfast.server.settings import ServerSettings
+from starlette.routing import BaseRoute, Mount, Route
 
 EVENT_KEY = "event-canary-0f6e2d1c9b"
 OTHER_EVENT_KEY = "event-canary-second-77"
@@ -123,9 +125,12 @@ Start = Callable[..., AbstractAsyncContextManager[Running]]
 async def running(store: Path, headers: dict[str, str] | None, **settings: Any) -> AsyncIterator[Running]:
     """A real engine over a real database, served on a real port."""
     clock = MovableClock()
-    options = EngineOptions(retry_interval_ms=settings.pop("retry_interval_ms", None))
-    async with build_engine([make_app()], f"sqlite:///{store}", clock=clock, options=options) as engine:
-        async with serving(engine, ServerSettings(**{"port": 0, **settings})) as where:
+    apps = settings.pop("apps", None) or [make_app()]
+    interval = settings.pop("retry_interval_ms", None)
+    given = ServerSettings(**{"port": 0, **settings})
+    options = EngineOptions(retry_interval_ms=interval, private_networks=given.private_networks)
+    async with build_engine(apps, f"sqlite:///{store}", clock=clock, options=options) as engine:
+        async with serving(engine, given) as where:
             base = f"http://127.0.0.1:{where.port}{settings.get('prefix', '')}"
             async with httpx.AsyncClient(base_url=base, headers=headers, trust_env=False, timeout=20) as http:
                 yield Running(engine, where, http, clock)
@@ -133,3 +138,15 @@ async def running(store: Path, headers: dict[str, str] | None, **settings: Any) 
 
 def bearer(key: str = SIGNING_KEY) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
+
+
+def every_route(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Method and path of every route of a router, with the names of its parameters in braces."""
+    for route in routes:
+        if isinstance(route, Mount):
+            yield "GET", f"{prefix}{route.path}/anything"
+            yield from every_route(list(route.routes or []), prefix + route.path)
+        else:
+            assert isinstance(route, Route), f"a kind of route that this test does not know: {route}"
+            for method in sorted((route.methods or {"GET", "POST"}) - {"HEAD"}):
+                yield method, prefix + re.sub(r":\w+\}", "}", route.path)

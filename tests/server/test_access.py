@@ -1,10 +1,9 @@
-"""Who may come in: every route of the router, keys, logins, sites of others, and secrets that must not show."""
+"""P5: who may come in: every route of the router, keys, logins, sites of others, and secrets that must not show."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 from hashlib import sha256
 
 import httpx
@@ -19,8 +18,8 @@ from server_kit import (
     Running,
     Start,
     bearer,
+    every_route,
 )
-from starlette.routing import BaseRoute, Mount, Route
 
 from holdfast.server.sessions import COOKIE
 
@@ -31,15 +30,8 @@ PUBLIC = {("GET", "/health"), ("GET", "/login"), ("POST", "/login"), ("GET", "/l
 HTML = {"accept": "text/html,application/xhtml+xml"}
 
 
-def every_route(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for route in routes:
-        if isinstance(route, Mount):
-            yield "GET", f"{prefix}{route.path}/anything"
-            yield from every_route(list(route.routes or []), prefix + route.path)
-        else:
-            assert isinstance(route, Route), f"a kind of route that this test does not know: {route}"
-            for method in sorted((route.methods or {"GET", "POST"}) - {"HEAD"}):
-                yield method, prefix + re.sub(r"\{\w+(:\w+)?\}", "01ARZ3NDEKTSV4RRFFQ69G5FAV", route.path)
+def some_path(path: str) -> str:
+    return re.sub(r"\{\w+\}", "01ARZ3NDEKTSV4RRFFQ69G5FAV", path)
 
 
 async def log_in(server: Running, credential: str = SIGNING_KEY, **fields: str) -> httpx.Response:
@@ -53,9 +45,10 @@ async def token(server: Running) -> str:
 
 
 class TestEveryRoute:
+    @pytest.mark.protocol("auth.closed")
     async def test_without_credentials(self, start: Start):
         async with start(**PRODUCTION) as server:
-            routes = list(every_route(server.serving.app.routes))
+            routes = [(method, some_path(path)) for method, path in every_route(server.serving.app.routes)]
             assert len(routes) > 40
             for method, path in routes:
                 response = await server.http.request(method, path)
@@ -63,6 +56,8 @@ class TestEveryRoute:
                 if (method, path) in PUBLIC:
                     assert response.status_code < 500, (method, path)
                     assert "Authentication failed" not in response.text, (method, path)
+                elif path.endswith("/output"):
+                    assert (response.status_code, response.json()["code"]) == (401, "token_refused"), (method, path)
                 elif path.startswith("/e/"):
                     assert (
                         response.status_code in {401, 204}
@@ -77,6 +72,7 @@ class TestEveryRoute:
                     else:
                         assert page.status_code == 401, (method, path)
 
+    @pytest.mark.protocol("auth.closed")
     async def test_paths_that_are_no_route_are_closed_as_well(self, start: Start):
         async with start(**PRODUCTION) as server:
             for path in (
@@ -106,6 +102,7 @@ class TestEveryRoute:
 
 
 class TestSigningKeys:
+    @pytest.mark.protocol("auth.key")
     @pytest.mark.parametrize("key", [SIGNING_KEY, FALLBACK_KEY], ids=["current", "fallback"])
     async def test_every_form_is_accepted(self, start: Start, key):
         plain = key.rpartition("-")[2]
@@ -118,6 +115,7 @@ class TestSigningKeys:
                 await server.http.get("/v1/runs", headers={"authorization": f"bearer   {plain}"})
             ).status_code == 200
 
+    @pytest.mark.protocol("auth.key")
     async def test_nothing_else_is(self, start: Start):
         async with start(**PRODUCTION) as server:
             for authorization in [
@@ -311,6 +309,26 @@ class TestForgery:
                 response = await server.http.request(method, path, headers=headers)
                 assert (response.status_code, response.json()["code"]) == (403, "origin_refused"), path
             assert (await server.engine.reader.run_view(run_id)).status != "CANCELLED"
+
+    @pytest.mark.slow
+    async def test_every_route_that_changes_something_wants_the_token_and_no_other_site(self, start: Start):
+        for settings in (PRODUCTION, {}):
+            async with start(**settings, test_mode=True) as server:
+                if settings:
+                    await log_in(server)
+                routes = [one for one in every_route(server.serving.app.routes) if one[0] not in {"GET", "OPTIONS"}]
+                assert len(routes) > 45
+                for method, path in routes:
+                    if path in {"/e/{key}", "/login"}:  # a key of its own, and what makes the session
+                        continue
+                    foreign = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+                    refused = await server.http.request(method, some_path(path), headers=foreign)
+                    assert (refused.status_code, refused.json()["code"]) == (403, "origin_refused"), (method, path)
+                    assert "access-control-allow-origin" not in refused.headers
+                    if settings:
+                        for headers in ({}, {"x-csrf-token": "forged"}):
+                            refused = await server.http.request(method, some_path(path), headers=headers)
+                            assert refused.status_code == 403, (method, path, refused.text)
 
     async def test_its_own_pages_do(self, start: Start):
         async with start() as server:

@@ -35,6 +35,7 @@ def failing(server: Running, error: Exception) -> None:
     server.engine.send = refuse
 
 
+@pytest.mark.protocol("events.send")
 async def test_one_event(start: Start):
     async with start() as server:
         response = await server.http.post("/e/any-key", json=EVENT)
@@ -45,6 +46,7 @@ async def test_one_event(start: Start):
         assert (event.name, json.loads(event.data)) == ("shop/thing", {"n": 1})
 
 
+@pytest.mark.protocol("events.send")
 async def test_many_events_in_order(start: Start):
     async with start() as server:
         response = await server.http.post("/e/k", json=[{"name": f"shop/{n}"} for n in range(50)])
@@ -53,6 +55,7 @@ async def test_many_events_in_order(start: Start):
         assert [(await server.engine.reader.event(one)).name for one in ids] == [f"shop/{n}" for n in range(50)]
 
 
+@pytest.mark.protocol("events.send")
 async def test_what_was_acknowledged_is_in_the_file(start: Start, tmp_path):
     async with start() as server:
         ids = (await server.http.post("/e/k", json=[EVENT, EVENT])).json()["ids"]
@@ -62,6 +65,7 @@ async def test_what_was_acknowledged_is_in_the_file(start: Start, tmp_path):
     assert {ulid_bytes(one) for one in ids} <= found
 
 
+@pytest.mark.protocol("events.partial")
 async def test_the_events_before_a_bad_one_are_accepted(start: Start):
     async with start() as server:
         response = await server.http.post(
@@ -78,6 +82,7 @@ async def test_the_events_before_a_bad_one_are_accepted(start: Start):
         assert await stored(server) == ["one", "two"]
 
 
+@pytest.mark.protocol("events.empty")
 @pytest.mark.parametrize(("body", "status"), [(b"[]", 200), (b"{}", 400), (b"nonsense", 400), (b'[{"name":""}]', 400)])
 async def test_no_ids_are_one_empty_id(start: Start, body, status):
     async with start() as server:
@@ -95,6 +100,7 @@ async def test_data_that_does_not_fit_the_schema_names_the_field(start: Start):
         assert "event 'shop/order.paid' does not fit its schema: amount:" in response.json()["error"]
 
 
+@pytest.mark.protocol("run.context")
 async def test_the_function_receives_what_was_sent(start: Start):
     async with start() as server:
         run_id = await server.run_of(await server.send("shop/order.paid", order_id="o1", amount=5))
@@ -139,6 +145,7 @@ async def test_a_body_past_the_cap_is_refused_before_it_is_parsed(start: Start):
         assert await stored(server) == ["a"]
 
 
+@pytest.mark.protocol("events.limits")
 async def test_the_largest_event_is_accepted(start: Start):
     async with start() as server:
         body = b'{"name":"a","data":{"x":"' + b"y" * (3 * 1024 * 1024 - 28) + b'"}}'
@@ -148,6 +155,7 @@ async def test_the_largest_event_is_accepted(start: Start):
         assert "Event is over the max size" in response.json()["error"]
 
 
+@pytest.mark.protocol("events.limits")
 async def test_five_thousand_events_and_one_more(start: Start):
     async with start() as server:
         assert len((await server.http.post("/e/k", json=[{"name": "a"}] * 5000)).json()["ids"]) == 5000
@@ -156,6 +164,7 @@ async def test_five_thousand_events_and_one_more(start: Start):
         assert response.json()["error"] == "Cannot have more than 5000 events in a batch"
 
 
+@pytest.mark.protocol("events.seed")
 async def test_a_seed_makes_a_retry_give_the_same_ids(start: Start):
     seed = {"x-inngest-event-id-seed": "1700000000000," + b64encode(b"0123456789").decode()}
     async with start() as server:
@@ -164,8 +173,14 @@ async def test_a_seed_makes_a_retry_give_the_same_ids(start: Start):
         assert first == again
         assert len(set(first)) == 2
         assert ulid_ms(ulid_bytes(first[0])) == 1_700_000_000_000
+        listed = (await server.http.get("/v1/events", params={"name": EVENT["name"]})).json()["data"]
+        assert sorted(one["internal_id"] for one in listed) == sorted(first + again), "as often as they came in"
+        other = (await server.http.post("/e/k", json=EVENT)).json()["ids"]
+        listed = (await server.http.get("/v1/events", params={"name": EVENT["name"]})).json()["data"]
+        assert [one["internal_id"] for one in listed].count(other[0]) == 1
 
 
+@pytest.mark.protocol("events.id")
 async def test_an_id_starts_a_function_once(start: Start):
     async with start() as server:
         event = {"name": "shop/order.paid", "id": "payment-1", "data": {"order_id": "o1", "amount": 5}}
@@ -226,6 +241,7 @@ async def test_bytes_in_flight_are_bounded_over_all_requests(start: Start):
 
 
 class TestKeys:
+    @pytest.mark.protocol("auth.event-key")
     async def test_production_takes_its_keys_only(self, start: Start):
         async with start(**PRODUCTION) as server:
             for key in (EVENT_KEY, OTHER_EVENT_KEY):
@@ -240,7 +256,7 @@ class TestKeys:
         async with start(**PRODUCTION) as server:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"POST /e/wrong HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n[")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 answer = await reader.read()
             assert answer.startswith(b"HTTP/1.1 401")
             assert answer.endswith(b'"error":"Event key not found"}')
@@ -253,6 +269,7 @@ class TestKeys:
 
 
 class TestBrowsers:
+    @pytest.mark.protocol("auth.cors")
     async def test_development_accepts_pages_of_this_machine(self, start: Start):
         async with start() as server:
             for origin in ["http://localhost:3000", "http://127.0.0.1:5173", "http://shop.localhost"]:
@@ -282,6 +299,7 @@ class TestBrowsers:
                     assert "access-control-allow-origin" not in response.headers
                 assert await stored(server) == []
 
+    @pytest.mark.protocol("auth.cors")
     async def test_production_accepts_configured_origins_only(self, start: Start):
         async with start(**PRODUCTION, cors_origins=("https://shop.example",)) as server:
             good = await server.http.post(f"/e/{EVENT_KEY}", json=EVENT, headers={"origin": "https://shop.example"})

@@ -59,6 +59,7 @@ def test_the_whole_envelope_comes_through():
     assert (event.name, event.id, event.ts, event.v, event.user) == ("a", "i1", 1_700_000_000_000, "2", b'{"id": 1}')
 
 
+@pytest.mark.protocol("events.checks")
 @pytest.mark.parametrize(
     "body",
     [
@@ -72,6 +73,7 @@ def test_what_is_left_out_is_empty(body):
     assert (event.data, event.id, event.ts, event.user, event.meta) == (b"{}", None, None, None, None)
 
 
+@pytest.mark.protocol("events.checks")
 @pytest.mark.parametrize(
     ("body", "error"),
     [
@@ -133,6 +135,7 @@ def test_what_is_wrong_is_said(body, error):
     assert error in parsed.error
 
 
+@pytest.mark.protocol("events.checks")
 @pytest.mark.parametrize("ts", [MIN_EVENT_TS, MAX_EVENT_TS - 1])
 def test_timestamps_at_the_bounds(ts):
     assert parse({"name": "a", "ts": ts}).events[0].ts == ts

@@ -76,6 +76,7 @@ async def runs(server: Running, **given: Any) -> tuple[list[str], dict[str, Any]
     return [edge["node"]["id"] for edge in found["edges"]], found
 
 
+@pytest.mark.protocol("gql.python")
 class TestPython:
     async def test_steps_by_name_with_their_outputs(self, start: Start):
         async with start() as server:
@@ -106,6 +107,7 @@ class TestPython:
             assert json.loads(data["run"]["output"])["message"] == "no luck"
 
 
+@pytest.mark.protocol("gql.go")
 class TestGo:
     async def test_functions(self, start: Start):
         async with start() as server:
@@ -215,6 +217,7 @@ class TestGo:
             assert {edge["node"]["name"] for edge in everything} >= {"inngest/function.failed", "shop/doomed"}
 
 
+@pytest.mark.protocol("gql.search")
 class TestRuns:
     async def test_expressions_over_events_outputs_and_errors(self, start: Start):
         scripts = {
@@ -291,6 +294,7 @@ class TestRuns:
             assert "is no cursor" in response.json()["errors"][0]["message"]
 
 
+@pytest.mark.protocol("gql.typescript")
 class TestTypeScript:
     async def test_the_preview_of_a_run(self, start: Start):
         async with start() as server:
@@ -309,7 +313,7 @@ class TestTypeScript:
             example = (await gql(server, TS_EXAMPLE, runID=run_id))["run"]["trace"]["childrenSpans"]
             assert [span["stepType"] for span in example] == ["RUN", "FINALIZATION"]
             event = (await gql(server, TS_EVENT, id=event_id))["eventV2"]
-            assert (event["idempotencyKey"], event["name"]) == (None, "shop/order.paid")
+            assert (event["idempotencyKey"], event["name"]) == (event_id, "shop/order.paid")
             stream = (await gql(server, TS_STREAM))["stream"]
             assert stream == [{"id": event_id, "trigger": "shop/order.paid", "runs": [{"id": run_id, "function": {"name": "fulfil"}}]}]
             events = (await gql(server, TS_EVENTS, query={}))["events"]
@@ -427,6 +431,7 @@ class TestRemote:
                 assert (run["isBatch"], run["batchCreatedAt"] is not None) == (True, True)
 
 
+@pytest.mark.protocol("gql.changes")
 class TestMutations:
     async def test_applications_come_and_go(self, start: Start):
         async with start() as server:
@@ -495,6 +500,7 @@ class TestMutations:
                 assert (await gql(server, PY_RUN, run_id=again))["run"] == {"output": "2", "status": "COMPLETED"}
 
 
+@pytest.mark.protocol("gql.transport")
 class TestTransport:
     @pytest.mark.parametrize("body", ["", "x", "[]", "{}", '{"query":1}'])
     async def test_no_question(self, start: Start, body):

@@ -53,14 +53,14 @@ class Line:
 
     async def answer(self) -> tuple[int, bytes]:
         """Status and body of the next answer."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             head = await self.reader.readuntil(b"\r\n\r\n")
             length = int(re.search(rb"content-length: (\d+)", head)[1])
             return int(head.split()[1]), await self.reader.readexactly(length)
 
     async def closed(self) -> bool:
         """Whether the server closes the connection."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             try:
                 return await self.reader.read(1) == b""
             except ConnectionError:
@@ -68,7 +68,7 @@ class Line:
 
     async def ended(self) -> bool:
         """Whether the server closes the connection, after whatever it says."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionError):
                 await self.reader.read()
         return True
@@ -146,7 +146,7 @@ async def test_a_length_that_is_too_short_cuts_the_body(start: Start):
         async with Line.to(server) as line:
             await line.send(post(length=10), EVENT)
             # what follows the ten bytes is no request; uvicorn may say so before the event API says what is wrong with them
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 assert (await line.reader.read(12)) == b"HTTP/1.1 400"
         await nothing_is_kept(server)
 
@@ -156,7 +156,7 @@ async def test_a_length_that_is_no_number_is_refused(start: Start):
         for length in [b"-1", b"abc", b"1e3", b"99999999999999999999999999", b"5, 6", b""]:
             async with Line.to(server) as line:
                 await line.send(post(b"Content-Length: " + length + b"\r\n"), EVENT)
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(60):
                     answer = await line.reader.read(12)
                 assert answer == b"HTTP/1.1 400" or (length == b"" and answer)
             await nothing_is_kept(server)
@@ -187,7 +187,7 @@ async def test_length_and_chunks_at_once_are_refused(start: Start):
     async with start() as server:
         async with Line.to(server) as line:
             await line.send(post(b"Transfer-Encoding: chunked\r\n", length=5), b"0\r\n\r\n")
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 assert (await line.reader.read(12)) == b"HTTP/1.1 400"
         await nothing_is_kept(server)
 
@@ -198,7 +198,7 @@ async def test_a_client_that_goes_while_it_waits_does_not_lose_its_event(start: 
             await line.send(post(length=len(EVENT)) + EVENT)
             line.writer.transport.abort()
             found = []
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 with server.engine.notices.subscribe() as notices:
                     while not found:
                         found, _ = await server.engine.reader.events(limit=10)
@@ -239,7 +239,7 @@ async def test_what_is_not_http_is_refused(start: Start):
     async with start() as server:
         async with Line.to(server) as line:
             await line.send(b"\x16\x03\x01\x02\x00 this looks like TLS\r\n\r\n")
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 assert (await line.reader.read(12)) == b"HTTP/1.1 400"
         await nothing_is_kept(server)
 
@@ -251,7 +251,7 @@ async def test_websockets_are_refused(start: Start):
                 b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
                 b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
             )
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 answer = await line.reader.readline()
             assert b"101" not in answer
 
@@ -298,7 +298,7 @@ class TestHeads:
             async with Line.to(server) as line:
                 with contextlib.suppress(ConnectionError):
                     await line.send(begin, *[begin[-6:] * 5000] * 10)
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(60):
                     with contextlib.suppress(ConnectionError):
                         answer = await line.reader.read()
                         assert not answer or b" 431 " in answer.partition(b"\r\n")[0]

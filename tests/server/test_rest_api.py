@@ -9,6 +9,7 @@ from datetime import datetime
 import jsonschema
 import pytest
 from openapi_spec_validator import validate
+from scripted_sdk import scripted_sdk
 from server_kit import EVENT_KEY, PRODUCTION, Running, Start, bearer
 from starlette.routing import Route
 
@@ -32,6 +33,7 @@ async def failed_run(server: Running, message: str = "it is broken") -> str:
 
 
 class TestEvents:
+    @pytest.mark.protocol("v1.events")
     async def test_the_protocols_row(self, start: Start):
         async with start() as server:
             sent = {
@@ -54,6 +56,7 @@ class TestEvents:
             assert datetime.fromisoformat(body["metadata"]["fetched_at"]).tzinfo is not None
             assert body["metadata"]["cached_until"] is None
 
+    @pytest.mark.protocol("v1.events")
     async def test_the_list_is_newest_first_in_pages(self, start: Start):
         async with start() as server:
             ids = (await server.http.post("/e/k", json=[{"name": f"shop/{n % 2}"} for n in range(60)])).json()["ids"]
@@ -72,6 +75,7 @@ class TestEvents:
             assert {row["name"] for row in odd["data"]} == {"shop/1"}
             assert len(odd["data"]) == 30
 
+    @pytest.mark.protocol("v1.events")
     async def test_by_the_time_of_receipt(self, start: Start):
         async with start() as server:
             await server.http.post("/e/k", json={"name": "early"})
@@ -87,6 +91,7 @@ class TestEvents:
             moment = datetime.fromtimestamp(between / 1000).astimezone().isoformat()
             assert [row["name"] for row in (await get(server, "/v1/events", received_after=moment))["data"]] == ["late"]
 
+    @pytest.mark.protocol("v1.events")
     async def test_the_runs_of_an_event(self, start: Start):
         async with start() as server:
             event_id = await server.send("shop/order.paid", order_id="o1", amount=1)
@@ -95,6 +100,7 @@ class TestEvents:
 
 
 class TestRuns:
+    @pytest.mark.protocol("v1.runs", "run.states")
     async def test_the_protocols_fields_and_ours(self, start: Start):
         async with start() as server:
             event_id = await server.send("shop/order.paid", order_id="o1", amount=1)
@@ -111,6 +117,7 @@ class TestRuns:
             assert run["duration_ms"] == round((ended - started).total_seconds() * 1000)
             assert (run["steps"], run["attempt"], run["error"]) == (1, 0, None)
 
+    @pytest.mark.protocol("v1.runs")
     async def test_a_failed_run_has_its_error_as_output(self, start: Start):
         async with start() as server:
             run = (await get(server, f"/v1/runs/{await failed_run(server)}"))["data"]
@@ -171,7 +178,7 @@ class TestRuns:
     async def test_what_a_run_waits_for_can_be_read(self, start: Start):
         async with start() as server:
             run_id = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (run := (await get(server, f"/v1/runs/{run_id}/steps"))["data"])["run"]["status"] != "Waiting":
                     await asyncio.sleep(0)
             (step,) = run["steps"]
@@ -184,9 +191,11 @@ class TestRuns:
             async with server.http.stream("GET", f"/v1/runs/{run_id}/stream") as response:
                 assert response.headers["content-type"].startswith("text/event-stream")
                 assert response.headers["x-accel-buffering"] == "no"
-                async with asyncio.timeout(20):
+                name = ""
+                async with asyncio.timeout(60):
                     async for line in response.aiter_lines():
-                        if line.startswith("data: "):
+                        name = line[7:] if line.startswith("event: ") else name
+                        if line.startswith("data: ") and name == "run":
                             seen.append(json.loads(line[6:])["status"])
                             if len(seen) == 1:
                                 await server.send("shop/order.paid", order_id="o1", amount=1)
@@ -200,7 +209,67 @@ class TestRuns:
             assert text.count("event: run\n") == 1
 
 
+class TestProgress:
+    """P8: what a run says of itself, over HTTP."""
+
+    async def test_a_reader_who_comes_back_is_told_of_the_steps_it_has_missed(self, start: Start):
+        async with start() as server:
+            run_id = await server.run_of(await server.send("shop/order.paid", order_id="o1", amount=1))
+            await server.ended(run_id)
+            headers = {"last-event-id": "0"}
+            text = (await server.http.get(f"/v1/runs/{run_id}/stream", headers=headers)).text
+            step, run = (part for part in text.split("\n\n") if part.startswith("event: "))
+            assert step.startswith("event: step\nid: 1\ndata: ")
+            assert json.loads(step.partition("data: ")[2])["id"] == "charge"
+            assert run.startswith("event: run\nid: 1\ndata: ")
+            again = (await server.http.get(f"/v1/runs/{run_id}/stream?after=1")).text
+            assert "event: step" not in again
+
+    async def test_reported_progress_is_kept_and_followed(self, start: Start):
+        async with start() as server:
+            run_id = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
+            path = f"/v1/runs/{run_id}/metadata"
+            body = {"metadata": [
+                {"kind": "userland.progress", "op": "set", "values": {"fraction": 0.4, "text": "images"}},
+                {"kind": "inngest.score", "values": {"good": {"value": 1}}},
+            ]}
+            async with server.http.stream("GET", f"/v1/runs/{run_id}/stream") as response:
+                async with asyncio.timeout(30):
+                    async for line in response.aiter_lines():
+                        if line == "event: run":
+                            answer = await server.http.post(path, json=body)
+                        if '"text":"images"' in line:
+                            break
+            assert answer.json()["data"] == {"kept": ["userland.progress"], "ignored": ["inngest.score"]}
+            run = (await get(server, f"/v1/runs/{run_id}"))["data"]
+            assert (run["progress"]["fraction"], run["progress"]["text"]) == (0.4, "images")
+            (listed,) = (await get(server, "/v1/runs"))["data"]
+            assert listed["progress"] == run["progress"]
+
+    async def test_what_is_refused(self, start: Start):
+        async with start() as server:
+            run_id = await server.run_of(await server.send("shop/order.paid", order_id="o1", amount=1))
+            await server.ended(run_id)
+
+            async def post(run: str, body: Any) -> tuple[int, str]:
+                answer = await server.http.post(f"/v1/runs/{run}/metadata", json=body)
+                return answer.status_code, answer.json()["error"]
+
+            said = {"metadata": [{"kind": "userland.progress", "values": {"fraction": 0.5}}]}
+            status, error = await post(run_id, said)
+            assert (status, "has ended" in error) == (409, True)
+            status, error = await post(NOBODY, said)
+            assert (status, "there is no run" in error) == (404, True)
+            status, error = await post(run_id, {"metadata": [{"kind": "userland.progress", "values": {"fraction": 7}}]})
+            assert (status, "a number from 0 to 1" in error) == (400, True)
+            status, error = await post(run_id, {"metadata": 1})
+            assert status == 400
+            huge = {"metadata": [{"kind": "x", "values": {"y": "z" * 70_000}}]}
+            assert (await post(run_id, huge))[0] == 413
+
+
 class TestChanges:
+    @pytest.mark.protocol("v1.runs", "run.cancel")
     async def test_cancelling(self, start: Start):
         async with start() as server:
             one = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
@@ -269,6 +338,7 @@ class TestChanges:
             assert len((await get(server, "/v1/dead-letters", state="all"))["data"]) == 2
             assert (await get(server, f"/v1/runs/{one}"))["data"]["status"] == "Failed"
 
+    @pytest.mark.protocol("events.invoke")
     async def test_invoking(self, start: Start):
         async with start() as server:
             response = await server.http.post("/invoke/shop-fulfil", json={"data": {"order_id": "o7", "amount": 1}})
@@ -326,6 +396,7 @@ class TestChanges:
 
 
 class TestErrors:
+    @pytest.mark.protocol("auth.errors")
     async def test_they_are_json_with_a_sentence(self, start: Start):
         async with start() as server:
             for method, path, status, code in [
@@ -384,6 +455,7 @@ class TestErrors:
 
 
 class TestServer:
+    @pytest.mark.protocol("events.health")
     async def test_health(self, start: Start):
         async with start() as server:
             response = await server.http.get("/health")
@@ -394,6 +466,7 @@ class TestServer:
             assert (await server.http.get("/health")).status_code == 503
             server.engine.draining = False
 
+    @pytest.mark.protocol("register.sync")
     async def test_dev(self, start: Start):
         async with start() as server:
             body = await get(server, "/dev")
@@ -414,11 +487,23 @@ class TestServer:
                 "shop-doomed",
                 "shop-new-year",
             }
+            paid = next(function for function in body["functions"] if function["slug"] == "shop-fulfil")
+            assert paid["triggers"] == [{"event": "shop/order.paid"}]
+
+    @pytest.mark.protocol("register.sync")
+    async def test_dev_says_where_functions_are_called(self, start: Start):
+        async with start() as server:
+            with scripted_sdk("remote", {"work": lambda call, step: None}) as sdk:
+                assert (await server.http.post("/fn/register", json=sdk.document())).status_code == 200
+                found = next(one for one in (await get(server, "/dev"))["functions"] if one["slug"] == "remote-work")
+                assert found["triggers"] == [{"event": "remote/work"}]
+                assert found["steps"] == [{"id": "step", "name": "step", "uri": f"{sdk.url}?fnId=remote-work&stepId=step"}]
 
     async def test_there_is_no_dev_in_production(self, start: Start):
         async with start(bearer(), **PRODUCTION) as server:
             assert (await server.http.get("/dev")).status_code == 404
 
+    @pytest.mark.protocol("auth.kind")
     @pytest.mark.parametrize(("settings", "kind"), [({}, "dev"), (PRODUCTION, "cloud")])
     async def test_every_answer_says_its_kind(self, start: Start, settings, kind):
         async with start(**settings) as server:
@@ -431,6 +516,7 @@ class TestServer:
             ):
                 assert (await server.http.request(method, path)).headers["x-inngest-server-kind"] == kind
 
+    @pytest.mark.protocol("v1.functions")
     async def test_functions_of_an_app(self, start: Start):
         async with start() as server:
             everything = (await get(server, "/v1/functions"))["data"]
@@ -438,6 +524,7 @@ class TestServer:
             fulfil = next(function for function in everything if function["slug"] == "shop-fulfil")
             assert fulfil["config"]["triggers"] == [{"event": "shop/order.paid"}]
 
+    @pytest.mark.protocol("v1.metrics")
     async def test_metrics(self, start: Start):
         async with start() as server:
             await server.send("shop/order.paid", order_id="o1", amount=1)
@@ -447,6 +534,13 @@ class TestServer:
             assert 'holdfast_http_requests_total{method="POST",route="/e/{key}",status="400"} 1.0' in text
             assert 'holdfast_http_request_seconds_count{route="/e/{key}"} 2.0' in text
             assert "holdfast_events_received_total 1.0" in text
+
+    @pytest.mark.protocol("v1.metrics", "v1.telemetry")
+    async def test_what_sdks_find_in_the_cloud(self, start: Start):
+        async with start() as server:
+            assert "holdfast_events_received_total" in (await server.http.get("/v1/prom/any")).text
+            for path in ("/v0/telemetry", "/v1/traces/userland", "/dev/traces"):
+                assert (await server.http.post(path, content=b"\x0a\x00", headers={"content-type": "application/x-protobuf"})).status_code == 200
 
     async def test_unknown_paths_and_methods_make_no_new_labels(self, start: Start):
         async with start() as server:
@@ -537,11 +631,13 @@ class TestReference:
             open_calls = {
                 path for path, item in document["paths"].items() for call in item.values() if not call["security"]
             }
-            assert open_calls == {"/health", "/e/{key}"}
+            outputs = {f"/v1/{kind}/{{run_id}}/output" for kind in ("checkpoint", "http/runs")}
+            assert open_calls == {"/health", "/e/{key}", *outputs}, "outputs have tokens of their own"
             assert EVENT_KEY not in (await server.http.get("/docs")).text
 
 
 class TestJobs:
+    @pytest.mark.protocol("v1.runs")
     async def test_what_is_to_be_done_for_a_run(self, start: Start):
         async with start() as server:
             waiting = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
@@ -554,6 +650,7 @@ class TestJobs:
             assert (await server.http.get(f"/v1/runs/{done}/jobs")).json()["data"] == []
             assert (await server.http.get("/v1/runs/01ARZ3NDEKTSV4RRFFQ69G5FAV/jobs")).status_code == 404
 
+    @pytest.mark.protocol("v1.runs")
     @pytest.mark.parametrize(("prefix", "status"), [("/v1", 200), ("/v0", 204)])
     async def test_cancelling_by_either_address(self, start: Start, prefix, status):
         async with start() as server:

@@ -40,7 +40,7 @@ async def failed(server: Running, message: str, count: int = 1) -> list[str]:
 async def over(server: Running, bulk_id: str) -> Any:
     with server.engine.notices.subscribe() as notices:
         while (bulk := await get(server, f"/v1/bulk/{bulk_id}"))["state"] == "running":
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await anext(aiter(notices))
     return bulk
 
@@ -118,6 +118,7 @@ async def test_a_key_is_needed(start: Start):
 
 
 class TestCancellations:
+    @pytest.mark.protocol("v1.cancellations", "run.cancel")
     async def test_the_protocols_form(self, start: Start):
         async with start() as server:
             await waiting(server, 2)
@@ -136,6 +137,7 @@ class TestCancellations:
             statuses = sorted(run["status"] for run in await get(server, "/v1/runs"))
             assert statuses == ["Cancelled", "Waiting"]
 
+    @pytest.mark.protocol("v1.cancellations")
     async def test_a_function_by_its_uuid_and_runs_before_a_moment(self, start: Start):
         async with start() as server:
             await waiting(server, 1)

@@ -1,4 +1,4 @@
-"""REST for flow control: how it stands, pausing, limits, flushing, and why events started nothing."""
+"""P7: REST for flow control: how it stands, pausing, limits, flushing, and why events started nothing."""
 
 from __future__ import annotations
 

@@ -57,14 +57,16 @@ async def waiting_run(app, engine, signal: str) -> str:
 
 
 class TestSignals:
+    @pytest.mark.protocol("v1.signals")
     async def test_the_run_that_waits_is_resumed_and_answered(self, server):
         app, engine, http, _ = server
         run_id = await waiting_run(app, engine, "approve")
         answer = await http.post("/v1/signals", json={"signal": "approve", "data": {"n": 1}})
         assert (answer.status_code, answer.json()["data"]) == (200, {"run_id": run_id})
-        assert await app.handle(run_id).result(timeout=5) == {"n": 1}
+        assert await app.handle(run_id).result(timeout=60) == {"n": 1}
         assert [(e.action, e.target, e.detail) for e in await engine.reader.audit()] == [("signal.send", "approve", run_id)]
 
+    @pytest.mark.protocol("v1.signals")
     async def test_nobody_waits(self, server):
         _, _, http, _ = server
         answer = await http.post("/v1/signals", json={"signal": "approve", "data": {}})
@@ -84,7 +86,7 @@ class TestSignals:
         sender = HttpSender(base, "dev")
         assert await sender.send_signal("remote", b'"yes"') == run_id
         assert await sender.send_signal("remote", b'"yes"') is None
-        assert await app.handle(run_id).result(timeout=5) == "yes"
+        assert await app.handle(run_id).result(timeout=60) == "yes"
 
     async def test_in_production_the_signing_key_is_needed(self, start: Start, monkeypatch):
         async with start(headers=None, **PRODUCTION) as server:
@@ -120,7 +122,7 @@ class TestCrons:
         app, _, http, _ = server
         answer = await http.post("/v1/crons/run", json={"function": function})
         assert answer.status_code == 200
-        assert await app.handle(answer.json()["data"]["run_id"]).result(timeout=5) == "*/5 * * * *"
+        assert await app.handle(answer.json()["data"]["run_id"]).result(timeout=60) == "*/5 * * * *"
 
     async def test_of_several_one_has_to_be_named(self, server):
         _, _, http, _ = server

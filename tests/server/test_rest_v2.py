@@ -13,6 +13,7 @@ ORDER = {"order_id": "o1", "amount": 5}
 
 
 class TestInvoke:
+    @pytest.mark.protocol("v2.invoke")
     async def test_a_key_starts_one_run(self, start: Start):
         async with start() as server:
             first = await server.http.post(INVOKE, json={"data": ORDER, "idempotency_key": "k"})
@@ -32,6 +33,7 @@ class TestInvoke:
             )
             assert elsewhere.status_code == 200
 
+    @pytest.mark.protocol("v2.invoke")
     @pytest.mark.parametrize(
         ("path", "body", "status", "code"),
         [
@@ -57,6 +59,7 @@ class TestInvoke:
             assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "run_refused")
 
 
+    @pytest.mark.protocol("v2.invoke")
     @pytest.mark.parametrize(
         ("rule", "statuses", "code"),
         [
@@ -81,6 +84,7 @@ class TestInvoke:
 
 
 class TestReading:
+    @pytest.mark.protocol("v2.read", "v2.change")
     async def test_runs_traces_and_events(self, start: Start):
         async with start() as server:
             sent = await server.http.post("/api/v2/events", json={"name": "shop/order.paid", "data": ORDER})
@@ -103,6 +107,7 @@ class TestReading:
             assert len(of_function) == 2
             assert (await server.http.get("/api/v2/apps/shop/functions/doomed/runs")).json()["data"] == []
 
+    @pytest.mark.protocol("v2.change")
     async def test_cancelling(self, start: Start):
         async with start() as server:
             run_id = await server.run_of(await server.send("shop/order.shipped", order_id="o1"))
@@ -113,6 +118,7 @@ class TestReading:
                 answer = await server.http.request(method, f"/api/v2/runs/{UNKNOWN}{path}")
                 assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "run_not_found"), path
 
+    @pytest.mark.protocol("v2.read")
     async def test_apps_and_functions(self, start: Start):
         async with start() as server:
             (app,) = (await server.http.get("/api/v2/apps")).json()["data"]
@@ -124,6 +130,7 @@ class TestReading:
             one = (await server.http.get("/api/v2/apps/shop/functions/fulfil")).json()["data"]
             assert one["slug"] == "shop-fulfil"
 
+    @pytest.mark.protocol("v2.absent")
     async def test_what_is_not_here(self, start: Start):
         async with start() as server:
             assert (await server.http.get("/api/v2/health")).json()["data"] == {"status": "ok"}
@@ -131,6 +138,7 @@ class TestReading:
                 answer = await server.http.get(f"/api/v2/{what}")
                 assert (answer.status_code, answer.json()["errors"][0]["code"]) == (501, "not_implemented"), what
 
+    @pytest.mark.protocol("v2.read")
     async def test_keys_are_never_shown_whole(self, start: Start):
         async with start(bearer(), **PRODUCTION) as server:
             for path, key in (("/keys/events", EVENT_KEY), ("/keys/signing", SIGNING_KEY)):

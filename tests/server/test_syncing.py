@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import aiohttp
 import pytest
 
 from holdfast import App
@@ -54,11 +53,12 @@ def answering() -> Iterator[Callable[[dict[str, Answer]], str]]:
 
 
 async def asked(tmp_path, url: str) -> str | None:
-    async with build_engine([App("hub")], f"sqlite:///{tmp_path}/x.db") as engine, aiohttp.ClientSession() as session:
-        finding = await Asker(engine, ServerSettings(port=0)).ask(session, url)
+    async with build_engine([App("hub")], f"sqlite:///{tmp_path}/x.db") as engine:
+        finding = await Asker(engine, ServerSettings(port=0)).ask(url)
         return None if finding.level is Level.FINE else finding.sentence
 
 
+@pytest.mark.protocol("register.ask")
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -76,6 +76,7 @@ async def test_a_sync_that_fails_says_which_failure_it_was(tmp_path, answering, 
     assert all(part in problem for part in said), problem
 
 
+@pytest.mark.protocol("register.ask")
 async def test_a_sync_that_goes_well_also_by_a_redirect_that_keeps_the_method(tmp_path, answering):
     good: Answer = (200, SDK, b'{"ok":true}')
     base = answering({"/api/inngest": (308, {"location": "/api/inngest/"}, b""), "/api/inngest/": good})
@@ -84,6 +85,7 @@ async def test_a_sync_that_goes_well_also_by_a_redirect_that_keeps_the_method(tm
     assert "redirects" in str(await asked(tmp_path, endless + "/api/inngest"))
 
 
+@pytest.mark.protocol("register.ask")
 async def test_nobody_there(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

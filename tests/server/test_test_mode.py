@@ -16,6 +16,7 @@ ROUTES = [
 ]  # fmt: skip
 
 
+@pytest.mark.protocol("test.mode")
 async def test_it_is_off_unless_asked_for(start: Start):
     async with start() as server:
         for method, path in ROUTES:
@@ -29,6 +30,7 @@ def test_the_environment_turns_it_on(given, on):
     assert ServerSettings.from_environment({"TEST_MODE": given}).test_mode is on
 
 
+@pytest.mark.protocol("test.mode")
 async def test_counting_cancelling_pausing_and_resetting(start: Start):
     async with start(test_mode=True) as server:
         assert (await server.http.get("/test")).status_code == 200
@@ -49,6 +51,7 @@ async def test_counting_cancelling_pausing_and_resetting(start: Start):
         assert await server.run_of(event)
 
 
+@pytest.mark.protocol("test.mode")
 @pytest.mark.parametrize(("fn", "status"), [("x", 400), ("", 400), (name_uuid("none"), 404)])
 async def test_functions_that_are_not_there(start: Start, fn, status):
     async with start(test_mode=True) as server:

@@ -130,6 +130,7 @@ LEGACY = {
 }
 
 
+@pytest.mark.protocol("trace.tree")
 @pytest.mark.parametrize("case", LEGACY)
 def test_the_legacy_tree(case):
     detail, expected = LEGACY[case]
@@ -143,6 +144,7 @@ def test_the_legacy_tree(case):
     assert {span.trace_id for span in spans} == {ulid_bytes(RUN_ID).hex()}
 
 
+@pytest.mark.protocol("trace.tree")
 def test_the_attempts_of_a_failing_function_hang_below_the_root():
     tree = legacy_tree(run(status="FAILED", failed=(RETRY, attempt(1, 100))))
     assert {one.parent_span_id for one in tree.children_spans[0].children_spans} == {tree.span_id}
@@ -166,6 +168,7 @@ PREVIEW = {
 }  # fmt: skip
 
 
+@pytest.mark.protocol("trace.preview")
 @pytest.mark.parametrize("case", PREVIEW)
 def test_the_preview_tree(case):
     detail, expected = PREVIEW[case]
@@ -174,6 +177,7 @@ def test_the_preview_tree(case):
     assert [(one.name, one.status, one.attempts, one.step_type) for one in tree.children_spans] == expected
 
 
+@pytest.mark.protocol("run.states")
 @pytest.mark.parametrize(
     ("status", "expected", "has_output"),
     [
@@ -188,6 +192,7 @@ def test_the_root_agrees_with_its_run(status, expected, has_output):
         assert (tree.output_id is not None) is has_output
 
 
+@pytest.mark.protocol("trace.steps")
 class TestStepInfo:
     def test_sleep(self):
         asleep = step("s", 10, kind="sleep", asked=b'{"until":%d}' % (START + 500))
@@ -252,6 +257,7 @@ class TestStepInfo:
         assert (span.step_op, span.step_info.type) == ("RUN", None)
 
 
+@pytest.mark.protocol("trace.outputs")
 class TestOutputs:
     DETAIL = run(
         step("good", 10, 20, data=b'{"a":1}'),

@@ -24,7 +24,7 @@ def function_threads() -> set[threading.Thread]:
 
 
 async def until(fact):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not fact():
             await asyncio.sleep(0.005)
 

@@ -1,4 +1,4 @@
-"""What mypy and pyright say about code that uses holdfast: which lines are errors, and what every type is."""
+"""P1: what mypy and pyright say about code that uses holdfast: which lines are errors, and what every type is."""
 
 from __future__ import annotations
 

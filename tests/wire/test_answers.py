@@ -45,6 +45,7 @@ def test_a_single_opcode_needs_no_array() -> None:
     assert read(206, '{"op":"Sleep","id":"x","name":"1h","opts":null,"data":null,"error":null}').operations[0].op is Op.SLEEP
 
 
+@pytest.mark.protocol("values.opcodes")
 def test_an_unknown_opcode_fails_the_whole_answer_and_may_be_retried() -> None:
     found = read(206, '[{"op":"StepRun","id":"a"},{"op":"StepNotFound","id":"b"}]')
     assert (found.outcome, found.no_retry) == (Outcome.FAILED, False)
@@ -53,11 +54,13 @@ def test_an_unknown_opcode_fails_the_whole_answer_and_may_be_retried() -> None:
         decode_opcodes(b'[{"op":"StepNotFound"}]')
 
 
+@pytest.mark.protocol("call.finished")
 @pytest.mark.parametrize(("body", "result"), [("null", b"null"), ("", b"null"), ('"x"', b'"x"'), ("plain text", b'"plain text"')])
 def test_finished(body: str, result: bytes) -> None:
     assert read(200, body).result == result
 
 
+@pytest.mark.protocol("call.failed")
 def test_failures_of_a_function() -> None:
     found = read(500, '{"name":"ValueError","message":"no","stack":"s","code":"unknown"}', retry_after="90")
     assert (found.error.name, found.error.message, found.error.stack, found.no_retry, found.retry_after) == ("ValueError", "no", "s", False, 90_000)
@@ -67,6 +70,7 @@ def test_failures_of_a_function() -> None:
     assert read(500, '["a"]').error.message == '["a"]'
 
 
+@pytest.mark.protocol("call.failed")
 @pytest.mark.parametrize(
     ("sdk", "status", "final"),
     [("inngest-js:v1.10.0", 400, True), ("inngest-js:v1.10.1", 400, False), ("inngest-js:v2.4.0", 404, True), ("inngest-js:v3.0.0", 400, False), ("inngest-js:v1.9.0", 500, False), ("inngest-py:v0.5.19", 400, False), ("js", 400, False)],
@@ -75,6 +79,7 @@ def test_a_4xx_is_retried_but_for_old_javascript(sdk: str, status: int, final: b
     assert read(status, "{}", x_inngest_sdk=sdk).no_retry is final
 
 
+@pytest.mark.protocol("call.strange")
 def test_what_is_no_sdk() -> None:
     found = answers.read(502, {}, b"<html>", 0)
     assert json.loads(found.output) == {"error": {
@@ -86,6 +91,7 @@ def test_what_is_no_sdk() -> None:
     assert (found.outcome, found.no_retry) == (Outcome.FAILED, False)
 
 
+@pytest.mark.protocol("call.too-large")
 def test_too_large() -> None:
     found = read(200, b'"' + b"x" * (8 * 1024 * 1024) + b'"')
     assert json.loads(found.output)["error"] == {
@@ -94,6 +100,7 @@ def test_too_large() -> None:
     }
 
 
+@pytest.mark.protocol("call.finished")
 def test_streamed() -> None:
     assert read(201, '   \n {"status":200,"headers":{},"body":"{\\"a\\":1}"}').result == b'{"a":1}'
     assert read(201, '{"status":200,"headers":{},"body":{"a":1}}').result == b'{"a":1}'

@@ -53,6 +53,32 @@ def test_it_says_the_same_and_is_its_own_canonical_form(value: object) -> None:
     assert canonicalise(raw) == raw
 
 
+@given(JSON, st.booleans())
+def test_the_quick_way_is_the_same_way(value: object, ascii_only: bool) -> None:
+    raw = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    try:
+        expected: object = canonical_json(decode(raw))
+    except WireError as error:
+        expected = type(error)
+    try:
+        assert canonicalise(raw) == expected
+    except WireError as error:
+        assert type(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ('{"b":1.0,"a":-0.0,"c":2.50}', '{"a":0,"b":1,"c":2.5}'), ('[0.0001,0.00001,1e15,1e16,1e21]', '[0.0001,0.00001,1000000000000000,10000000000000000,1e+21]'),
+        ('[9007199254740993,123456789012345]', '[9007199254740992,123456789012345]'),
+        ("9007199254740993", "9007199254740992"), ('{"a":-9007199254740993}', '{"a":-9007199254740992}'), ('"9007199254740993"', '"9007199254740993"'), ('{"\U0001f600":1,"\ufb33":2}', '{"\U0001f600":1,"\ufb33":2}'),
+        ('{"\\ud83d\\ude00":1,"\ufb33":2}', '{"\U0001f600":1,"\ufb33":2}'), ('{"a":1,"a":2}', '{"a":2}'), ('"\u2028\\u001f\\/"', '"\u2028\\u001f/"'), (" null ", "null"),
+    ],
+)  # fmt: skip
+def test_where_the_quick_way_ends(raw: str, expected: str) -> None:
+    assert canonicalise(raw.encode()) == expected.encode()
+
+
 def deep(levels: int) -> list:
     value: list = []
     for _ in range(levels):

@@ -20,6 +20,7 @@ def found(**changes: Any) -> list[str]:
     return [problem.message for problem in problems(decode_function(json.dumps({**GOOD, **changes}).encode()))]
 
 
+@pytest.mark.protocol("register.config")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -37,6 +38,7 @@ def test_what_can_be_used(changes: dict[str, Any]) -> None:
     assert found(**changes) == []
 
 
+@pytest.mark.protocol("register.refused")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -81,6 +83,7 @@ def test_what_cannot(changes: dict[str, Any], message: str) -> None:
     assert any(one.startswith(message) for one in found(**changes)), found(**changes)
 
 
+@pytest.mark.protocol("register.config")
 @pytest.mark.parametrize(
     ("changes", "retries"),
     [({}, 4), ({"retries": 2}, 2), ({"retries": 99}, 20), ({"retries": 2, "steps": {"step": {**STEP, "retries": {"attempts": 0}}}}, 0)],
@@ -90,10 +93,12 @@ def test_retries(changes: dict[str, Any], retries: int) -> None:
     assert decode_function(json.dumps({**GOOD, **changes}).encode()).retry_count == retries
 
 
+@pytest.mark.protocol("register.config")
 def test_limits_have_one_normal_form() -> None:
     assert decode_function(json.dumps({**GOOD, "concurrency": 5}).encode()).limits.step == [LimitConfig(5)]
 
 
+@pytest.mark.protocol("register.refused")
 def test_a_registration_says_everything_that_is_wrong_with_it() -> None:
     body = {"appname": "a", "URL": "http://x", "deploy_type": "ping", "functions": [GOOD, {**GOOD, "id": "a-g", "name": None}, {**GOOD, "triggers": 5}]}
     request = decode_register(json.dumps(body).encode())
@@ -103,6 +108,7 @@ def test_a_registration_says_everything_that_is_wrong_with_it() -> None:
     assert len(raised.value.reasons) == 2
 
 
+@pytest.mark.protocol("register.refused")
 @pytest.mark.parametrize("body", ["{}", '{"appName":""}', '{"appName":null}'])
 def test_an_app_needs_an_id(body: str) -> None:
     with pytest.raises(WireError, match="App ID required"):
@@ -115,5 +121,6 @@ def test_no_registration_at_all(body: str) -> None:
         decode_register(body.encode())
 
 
+@pytest.mark.protocol("register.same")
 def test_no_functions_are_fine() -> None:
     assert functions_of(decode_register(b'{"appName":"a","functions":null}')) == []

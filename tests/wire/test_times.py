@@ -10,6 +10,7 @@ from holdfast.wire.times import go_span_ms, moment_ms, retry_after_ms, retry_aft
 NOW = 1_800_000_000_000
 
 
+@pytest.mark.protocol("values.spans")
 @pytest.mark.parametrize(("text", "ms"), [("1h30m", 5_400_000), ("2d", 172_800_000), ("1w", 604_800_000), ("1w2d3h4m5s6ms", 788_645_006), ("0s", 0), ("1.5h", 5_400_000)])
 def test_spans(text: str, ms: int) -> None:
     assert span_ms(text) == ms
@@ -24,6 +25,7 @@ def test_no_spans(text: str) -> None:
         moment_ms(text, NOW)
 
 
+@pytest.mark.protocol("values.spans")
 @pytest.mark.parametrize(("text", "ms"), [("10s", 10_000), ("1m30s", 90_000), ("1.5h", 5_400_000), (".5s", 500), ("1.s", 1000)])
 def test_gos_own_spans(text: str, ms: int) -> None:
     assert go_span_ms(text) == ms
@@ -35,11 +37,13 @@ def test_no_spans_of_gos(text: str) -> None:
         go_span_ms(text)
 
 
+@pytest.mark.protocol("values.spans")
 @pytest.mark.parametrize("text", ["2030-01-02T03:04:05.000Z", "2030-01-02T03:04:05+00:00", "2030-01-02T04:04:05+01:00"])
 def test_dates(text: str) -> None:
     assert moment_ms(text, NOW) == 1_893_553_445_000
 
 
+@pytest.mark.protocol("call.failed")
 @pytest.mark.parametrize(
     ("text", "ms"),
     [

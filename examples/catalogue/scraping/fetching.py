@@ -29,6 +29,9 @@ _META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", 
 class ShopUnavailableError(Exception):
     """The shop didn't give its page this time; trying again makes sense."""
 
+    status_code = 503
+    """What it counts as for a retry preset."""
+
 
 class PageError(NonRetriableError):
     """The shop gave an answer that trying again won't change."""

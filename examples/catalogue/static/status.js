@@ -1,4 +1,4 @@
-// Asks every two seconds where an import stands, and goes on when it has ended.
+// Asks every two seconds where an import stands, and goes on when it has ended. What is pushed meanwhile moves the bar.
 const box = document.getElementById("import");
 const hint = document.getElementById("hint");
 const EVERY = 2000;
@@ -35,7 +35,27 @@ async function look() {
   return setTimeout(look, EVERY);
 }
 
-if (box.dataset.status === "IMPORTING") setTimeout(look, EVERY);
+function follow() {
+  const bar = box.querySelector("progress");
+  const live = new EventSource(`/api/scrape-status/${box.dataset.product}/live`);
+  live.addEventListener("run", (event) => {
+    const run = JSON.parse(event.data);
+    if (run.progress?.fraction != null) {
+      bar.value = run.progress.fraction;
+      document.getElementById("doing").textContent = run.progress.text;
+    }
+    if (run.ended) live.close(); // what came of it, the next look says
+  });
+  live.addEventListener("error", () => {
+    if (live.readyState !== EventSource.CLOSED || box.dataset.status !== "IMPORTING") return;
+    setTimeout(follow, EVERY); // refused for now: the import has not begun
+  });
+}
+
+if (box.dataset.status === "IMPORTING") {
+  setTimeout(look, EVERY);
+  follow();
+}
 
 // A second click would be answered the same way; this only shows that the first one was heard.
 for (const form of document.querySelectorAll("form")) {

@@ -1,4 +1,4 @@
-"""The studio's durable side: client configuration, event types, function exports, route handlers."""
+"""C3: the studio's durable side: client configuration, event types, function exports, route handlers."""
 
 from __future__ import annotations
 

@@ -37,10 +37,28 @@ class UnknownEventError(EventInvalidError):
     code = "event_unknown"
 
 
+class AddressRefusedError(HoldfastError):
+    """An address that somebody named is not called: it is none of HTTP, or leads where only this server gets to."""
+
+    code = "address_refused"
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+        """What to do."""
+
+
 class NotRunningError(HoldfastError):
     """Something needs an engine or a server address and there is none."""
 
     code = "not_running"
+
+
+class OwnerLostError(NotRunningError):
+    """The process that owned the store is gone or does not answer, and no other took its place in time."""
+
+    code = "owner_lost"
 
 
 class OverloadedError(HoldfastError):
@@ -113,12 +131,17 @@ class RunFailedError(HoldfastError):
 
     code = "run_failed"
 
-    def __init__(self, run_id: str, name: str, message: str, stack: str | None = None) -> None:
-        super().__init__(f"run {run_id} failed: {name}: {message}")
+    def __init__(
+        self, run_id: str, name: str, message: str, stack: str | None = None, step: str | None = None
+    ) -> None:
+        at = f" at step {step!r}" if step else ""
+        super().__init__(f"run {run_id} failed{at}: {name}: {message}")
         self.run_id = run_id
         self.name = name
         self.message = message
         self.stack = stack
+        self.step = step
+        """The step that failed for good, if it was one; name, message and stack are its own error's."""
 
 
 class RunCancelledError(HoldfastError):

@@ -51,6 +51,7 @@ class PolicyChanges(TypedDict, total=False):
     jitter: Jitter
     spread: Duration
     table: Sequence[Duration]
+    transient_only: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,9 @@ class RetryPolicy:
     """With `additive` jitter: the most seconds that are added."""
     table: tuple[float, ...] = ()
     """Delays in seconds, used instead of `first_delay` and `multiplier`; the last one repeats."""
+    transient_only: bool = False
+    """As the `retries=` of a durable function or step: whether it tries again only what `call_with_retry` would (see
+    `retry_reason`) and a step that ran out of time, and fails at once with anything else, such as HTTP 404. The presets do."""
 
     def __post_init__(self) -> None:
         attempts, multiplier = self.attempts, self.multiplier
@@ -126,6 +130,8 @@ class RetryPolicy:
             out["cap"] = _text(self.cap)
         if self.spread:
             out["spread"] = _text(self.spread)
+        if self.transient_only:
+            out["transientOnly"] = True
         return out
 
     @classmethod
@@ -135,10 +141,11 @@ class RetryPolicy:
         Raises:
             ConfigurationError: it is not such a description.
         """
-        unknown = described.keys() - {"jitter", "table", "firstDelay", "multiplier", "cap", "spread"}
+        unknown = described.keys() - {"jitter", "table", "firstDelay", "multiplier", "cap", "spread", "transientOnly"}
         if unknown:
             raise ConfigurationError(f"{min(unknown)!r} is not a field of a backoff")
-        fields = {"first_delay" if name == "firstDelay" else name: value for name, value in described.items()}
+        names = {"firstDelay": "first_delay", "transientOnly": "transient_only"}
+        fields = {names.get(name, name): value for name, value in described.items()}
         return cls(**{"attempts": attempts, "cap": None, **fields})
 
     def _base_ms(self, failed_attempt: int) -> int:
@@ -163,13 +170,17 @@ def _text(seconds: float) -> str:
 
 
 class RetryPresets:
-    """Policies for the usual kinds of remote calls. Change any field with `.replace(...)`."""
+    """Policies for the usual kinds of remote calls, which try again what is transient. Change any field with `.replace(...)`.
 
-    salla_api: Final = RetryPolicy(attempts=5, first_delay=1.0, multiplier=2.0, cap=30.0)
+    They go to `call_with_retry`, and as `retries=` to a durable function or, best, to the step that makes the call:
+    `ctx.step.options(retries=RetryPresets.ai_api).run("write", ask_model)`.
+    """
+
+    salla_api: Final = RetryPolicy(attempts=5, first_delay=1.0, multiplier=2.0, cap=30.0, transient_only=True)
     """A merchant API; the default of `call_with_retry`."""
-    scraper: Final = RetryPolicy(attempts=3, first_delay=5.0, multiplier=2.0, cap=60.0)
+    scraper: Final = RetryPolicy(attempts=3, first_delay=5.0, multiplier=2.0, cap=60.0, transient_only=True)
     """Somebody else's web site."""
-    ai_api: Final = RetryPolicy(attempts=3, first_delay=0.5, multiplier=2.0, cap=10.0)
+    ai_api: Final = RetryPolicy(attempts=3, first_delay=0.5, multiplier=2.0, cap=10.0, transient_only=True)
     """A model behind an HTTP API."""
 
 
@@ -299,6 +310,32 @@ async def _call_async(
         await sleep(wait)
 
 
+def transient_delay(
+    error: Exception, policy: RetryPolicy, failed_attempt: int, now: int, rng: Rng = _RNG
+) -> tuple[str, int] | None:
+    """Why an error is tried again, and after how many milliseconds; None if it is not transient, or asks to wait too long.
+
+    Args:
+        error: What the attempt raised.
+        policy: The delays, which a Retry-After lengthens, and its cap, beyond which one ends trying.
+        failed_attempt: The attempt, counted from 0.
+        now: Milliseconds since 1970.
+        rng: Where jitter comes from.
+    """
+    reason, source = judge(error)
+    if reason is None:
+        return None
+    delay = policy.delay_ms(failed_attempt, rng)
+    asked = retry_after_ms(error, now)
+    if asked is None and source is not error:
+        asked = retry_after_ms(source, now)
+    if asked is not None:
+        if asked > (MAX_RETRY_AFTER_MS if policy.cap is None else round(policy.cap * 1000)):
+            return None
+        delay = max(delay, asked)
+    return reason, delay
+
+
 class _Attempts:
     """One call's count of failed attempts."""
 
@@ -313,20 +350,14 @@ class _Attempts:
 
     def wait_after(self, error: Exception) -> float | None:
         """Seconds to wait before the next attempt, or None if there is to be none."""
-        reason, source = judge(error)
         failed = self._failed
         self._failed += 1
-        if reason is None or self._failed >= self._policy.attempts:
+        if self._failed >= self._policy.attempts:
             return None
-        delay = self._policy.delay_ms(failed, self._rng)
-        now = self._now()
-        asked = retry_after_ms(error, now)
-        if asked is None and source is not error:
-            asked = retry_after_ms(source, now)
-        if asked is not None:
-            if asked > (MAX_RETRY_AFTER_MS if self._policy.cap is None else round(self._policy.cap * 1000)):
-                return None
-            delay = max(delay, asked)
+        again = transient_delay(error, self._policy, failed, self._now(), self._rng)
+        if again is None:
+            return None
+        reason, delay = again
         self._log(reason, delay)
         return delay / 1000
 

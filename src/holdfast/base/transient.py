@@ -11,7 +11,14 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from holdfast.base.clock import to_ms
-from holdfast.base.errors import HoldfastError, NonRetriableError, OverloadedError, RetryAfterError, StepError
+from holdfast.base.errors import (
+    HoldfastError,
+    NonRetriableError,
+    OverloadedError,
+    RetryAfterError,
+    StepError,
+    StepTimeoutError,
+)
 from holdfast.base.limits import MAX_WAIT_MS
 
 RETRIED_STATUSES: Final = frozenset({429, 500, 502, 503, 504})
@@ -102,6 +109,8 @@ def _own_verdict(error: BaseException) -> str | None:
         return "overloaded"
     if isinstance(error, RetryAfterError):
         return "asked to be tried again"
+    if isinstance(error, StepTimeoutError):
+        return _TIMED_OUT
     if isinstance(error, NonRetriableError | StepError | HoldfastError) or not isinstance(error, Exception):
         return _NO
     status = _status(error)

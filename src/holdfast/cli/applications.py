@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from holdfast.cli.inngest_options import Addresses, discovery_is_off
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,9 +28,9 @@ def application_options(*, poll_interval: float, discovery: bool) -> Callable[[F
                 "--sdk-url",
                 "urls",
                 multiple=True,
+                type=Addresses(),
                 envvar="INNGEST_SDK_URL",
                 show_envvar=True,
-                metavar="URL",
                 help="The serve route of an application, such as http://localhost:3000/api/inngest. May be repeated.",
             ),
             click.option(
@@ -65,6 +68,19 @@ def application_options(*, poll_interval: float, discovery: bool) -> Callable[[F
     return decorate
 
 
+def workers_option(fn: F) -> F:
+    """`--workers`."""
+    return click.option(
+        "--workers",
+        type=click.IntRange(0, 256),
+        default=0,
+        envvar="HOLDFAST_WORKERS",
+        show_envvar=True,
+        metavar="N",
+        help="Processes that execute functions, for more than one core; without, the server's own process does.",
+    )(fn)
+
+
 def application_settings(
     urls: tuple[str, ...], poll_interval: float, no_poll: bool, retry_interval: float | None, discovery: bool = False
 ) -> dict[str, Any]:
@@ -73,6 +89,9 @@ def application_settings(
     Raises:
         click.BadParameter: an address is not one of HTTP.
     """
+    source = click.get_current_context().get_parameter_source("discovery")
+    if source is not ParameterSource.COMMANDLINE and discovery_is_off():
+        discovery = False
     for url in urls:
         if not url.startswith(("http://", "https://")):
             raise click.BadParameter(f"{url!r} is no address; write it as http://localhost:3000/api/inngest", param_hint="-u")

@@ -34,6 +34,8 @@ def greeting(settings: ProcessSettings, url: str, loaded: Loaded) -> RenderableT
     )
     places.add_row(Text("API docs", style="dim"), Text(f"{url}/docs"))
     places.add_row(Text("Store", style="dim"), Text(without_secrets(settings.store)))
+    if settings.workers and loaded.apps:
+        places.add_row(Text("Workers", style="dim"), Text(plural(settings.workers, "process", "processes")))
     parts: list[RenderableType] = [
         Text.assemble(("holdfast", "bold"), f" {__version__}, {_MODES[settings.mode]}"),
         Text(""),

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from holdfast.base.errors import HoldfastError
+from holdfast.base.masks import hide_credentials
 from holdfast.base.version import __version__
 
 COMMANDS = {
@@ -27,6 +28,7 @@ COMMANDS = {
     "pause": ("holdfast.cli.pause", "Start no more runs of a function."),
     "resume": ("holdfast.cli.resume", "End a pause."),
     "flush": ("holdfast.cli.flush", "Start debounces and batches without waiting."),
+    "audit": ("holdfast.cli.audit", "List what was changed, by whom and from where."),
     "keys": ("holdfast.cli.keys", "Make the keys that production needs."),
     "migrate": ("holdfast.cli.migrate", "Move to another database."),
     "backup": ("holdfast.cli.backup", "Back a store up, also while it is used."),
@@ -82,7 +84,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except HoldfastError as error:
-            raise Problem(str(error)) from error
+            raise Problem(hide_credentials(str(error))) from error
         except BrokenPipeError:
             # whoever read our output has seen enough (`holdfast runs | head`); point the descriptor elsewhere so
             # that the flush at exit doesn't complain

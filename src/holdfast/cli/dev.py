@@ -8,8 +8,9 @@ import webbrowser
 
 import click
 
-from holdfast.cli.applications import application_options, application_settings
+from holdfast.cli.applications import application_options, application_settings, workers_option
 from holdfast.cli.console import say
+from holdfast.cli.inngest_options import inngest_options, store_of
 from holdfast.cli.listening import listen
 from holdfast.cli.log_output import LEVELS
 from holdfast.cli.process import ServerProcess, run_process
@@ -20,9 +21,16 @@ from holdfast.cli.supervisor import Supervisor
 
 @click.command("dev")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@inngest_options
+@click.option("--host", envvar="INNGEST_HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0 takes a free one."
+    "-p",
+    "--port",
+    type=click.IntRange(0, 65535),
+    envvar="INNGEST_PORT",
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="0 takes a free one.",
 )
 @click.option(
     "--store",
@@ -43,8 +51,11 @@ from holdfast.cli.supervisor import Supervisor
     metavar="SECONDS",
     help="How long running steps may take to finish when it stops.",
 )
+@workers_option
 @application_options(poll_interval=5.0, discovery=True)
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@click.option(
+    "-l", "--log-level", type=click.Choice(LEVELS), envvar="INNGEST_LOG_LEVEL", default="info", show_default=True
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -55,12 +66,16 @@ def command(
     reload: bool,
     browser: bool,
     drain: float,
+    workers: int,
     urls: tuple[str, ...],
     poll_interval: float,
     no_poll: bool,
     retry_interval: float | None,
     discovery: bool,
     log_level: str,
+    queue_workers: int | None,
+    sqlite_dir: str | None,
+    postgres_uri: str | None,
 ) -> None:
     """Run an app with its dashboard, reloading as you edit.
 
@@ -93,9 +108,11 @@ def command(
         targets=targets,
         host=host,
         port=port,
-        store=store_url(store),
+        store=store_url(store_of(store, sqlite_dir, postgres_uri)),
+        capacity=queue_workers,
         reload=reload,
         drain_seconds=drain,
+        workers=workers,
         log_level=log_level,
         browser=browser,
         **application_settings(urls, poll_interval, no_poll, retry_interval, discovery),

@@ -8,6 +8,7 @@ import sys
 from typing import Literal
 
 from holdfast.base.clock import iso
+from holdfast.base.masks import hide_credentials
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -38,7 +39,7 @@ class PlainFormatter(logging.Formatter):
         line = f"{_moment(record)[11:23]} {level} {source}: {record.getMessage()}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
-        return line
+        return hide_credentials(line)
 
 
 class JsonFormatter(logging.Formatter):
@@ -54,7 +55,8 @@ class JsonFormatter(logging.Formatter):
         fields |= {name: getattr(record, name) for name in _RUN_FIELDS if hasattr(record, name)}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str)
+        shown = {name: hide_credentials(value) if isinstance(value, str) else value for name, value in fields.items()}
+        return json.dumps(shown, default=str)
 
 
 def configure_logging(level: str, form: Literal["plain", "json"]) -> None:

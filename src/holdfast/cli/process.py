@@ -13,15 +13,19 @@ from pathlib import Path
 from holdfast.base.errors import ConfigurationError, HoldfastError
 from holdfast.cli.banner import greeting, problem_text, reloaded
 from holdfast.cli.console import err, out, say
+from holdfast.cli.engines import engine_options, loop_factory
 from holdfast.cli.loading import Loaded, explain, find_target, load, source_directories
 from holdfast.cli.log_output import configure_logging
 from holdfast.cli.settings import ProcessSettings
-from holdfast.compose import build_engine
+from holdfast.cli.worker_calls import Inline
+from holdfast.cli.workers import WorkerPool
+from holdfast.compose import build_engine, received
 from holdfast.dashboard.humanize import plural
-from holdfast.engine.engine import Engine, EngineOptions
+from holdfast.engine.engine import Engine
 from holdfast.server.serve import serving
 from holdfast.server.settings import ServerSettings
 from holdfast.server.syncing import Syncing
+from holdfast.store.urls import is_postgres
 
 Tell = Callable[[Sequence[str], str | None], None]
 """Told the directories of the sources once they are loaded, and again, with the server's address, once it answers."""
@@ -128,14 +132,23 @@ class ServerProcess:
         return [] if found is None else [found]
 
     async def _enter_engine(self, stack: AsyncExitStack, loaded: Loaded) -> Engine:
-        interval = self._settings.retry_interval
-        options = EngineOptions(
-            drain_seconds=self._settings.drain_seconds,
-            retry_interval_ms=None if interval is None else round(interval * 1000),
-        )
+        options = engine_options(self._settings)
+        options.private_networks = self._server.private_networks.naming(*self._settings.urls)
+        spread = self._settings.workers > 0 and bool(loaded.apps)
+        if spread and is_postgres(self._settings.store):
+            options.capacity = 0  # its workers are nodes of their own; this one accepts, and answers for runs
         try:
-            engine = build_engine(loaded.apps, self._settings.store, options=options, app_errors=loaded.problems)
-            return await stack.enter_async_context(engine)
+            engine = build_engine(
+                loaded.apps, self._settings.store, options=options, app_errors=loaded.problems, shared=True
+            )
+            pool = await self._employ(stack, engine, loaded) if spread else None
+            if pool is None:
+                engine.driver.workers = inline = Inline(loaded.apps, engine)
+                stack.push_async_callback(inline.close)
+            await stack.enter_async_context(received(engine, server=True))
+            if pool is not None:
+                await pool.start(engine)
+            return engine
         except HoldfastError as error:
             # before a first greeting, a store of somebody else's is a mistake of the command line, not of the source
             if loaded.apps and (self._greeted or isinstance(error, ConfigurationError)):
@@ -143,6 +156,20 @@ class ServerProcess:
             raise
         except Exception as error:
             raise BrokenAppError(str(explain("the app", error, "can't start"))) from error
+
+    async def _employ(self, stack: AsyncExitStack, engine: Engine, loaded: Loaded) -> WorkerPool:
+        keys = {
+            name: value
+            for name, value in {
+                "INNGEST_SIGNING_KEY": self._server.signing_key,
+                "INNGEST_EVENT_KEY": next(iter(self._server.event_keys), None),
+            }.items()
+            if value is not None
+        }
+        pool = await stack.enter_async_context(WorkerPool(self._settings.workers, self._settings, keys))
+        if not is_postgres(self._settings.store):
+            engine.driver.workers = pool
+        return pool
 
     def _greet(self, loaded: Loaded, url: str) -> None:
         if not self._greeted:
@@ -171,7 +198,7 @@ def run_process(server: ServerProcess, lifeline: int | None = None) -> None:
         lifeline: When a supervisor started this process: a pipe whose end means that the supervisor is gone. The
             supervisor sends SIGTERM and decides about force; SIGINT from the terminal is its business alone.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_main(server, lifeline))
 
 
@@ -202,14 +229,6 @@ def _supervisor_gone(loop: asyncio.AbstractEventLoop, lifeline: int, server: Ser
 
 def _nobody(directories: Sequence[str], url: str | None) -> None:
     """Nobody waits to hear."""
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return None
-    return uvloop.new_event_loop
 
 
 def _keep_out_of_version_control(store: str) -> None:

@@ -11,7 +11,10 @@ _PRODUCTION_ONLY = ("INNGEST_EVENT_KEY", "INNGEST_SIGNING_KEY", "INNGEST_SIGNING
 
 
 def server_settings(
-    process: ProcessSettings, event_keys: tuple[str, ...] | None = None, signing_key: str | None = None
+    process: ProcessSettings,
+    event_keys: tuple[str, ...] | None = None,
+    signing_key: str | None = None,
+    allow_private_networks: str | None = None,
 ) -> ServerSettings:
     """Settings from the environment and what the command line gave in their place.
 
@@ -31,4 +34,5 @@ def server_settings(
         port=process.port,
         event_keys=event_keys or None,
         signing_key=signing_key or None,
+        allow_private_networks=allow_private_networks,
     )

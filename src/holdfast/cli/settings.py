@@ -35,6 +35,10 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to look for such applications on this machine."""
     retry_interval: float | None = None
     """Seconds between the attempts of their functions, instead of their backoff."""
+    capacity: int | None = None
+    """How many runs are executed at once."""
+    workers: int = 0
+    """Processes that execute functions beside this one; 0 has this one execute them."""
     browser: bool = False
     """Open the dashboard once the server answers."""
 

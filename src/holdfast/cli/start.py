@@ -6,7 +6,8 @@ from typing import Literal
 
 import click
 
-from holdfast.cli.applications import application_options, application_settings
+from holdfast.cli.applications import application_options, application_settings, workers_option
+from holdfast.cli.inngest_options import inngest_options, store_of
 from holdfast.cli.listening import listen
 from holdfast.cli.log_output import LEVELS
 from holdfast.cli.process import ServerProcess, run_process
@@ -16,9 +17,16 @@ from holdfast.cli.settings import DEFAULT_PORT, DEFAULT_STORE, ProcessSettings, 
 
 @click.command("start")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
-@click.option("--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - production, with keys
+@inngest_options
+@click.option("--host", envvar="INNGEST_HOST", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - production, with keys
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0 takes a free one."
+    "-p",
+    "--port",
+    type=click.IntRange(0, 65535),
+    envvar="INNGEST_PORT",
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="0 takes a free one.",
 )
 @click.option(
     "--store",
@@ -45,8 +53,19 @@ from holdfast.cli.settings import DEFAULT_PORT, DEFAULT_STORE, ProcessSettings, 
     metavar="SECONDS",
     help="How long running steps may take to finish when it stops.",
 )
+@workers_option
 @application_options(poll_interval=0.0, discovery=False)
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@click.option(
+    "--allow-private-networks",
+    envvar="HOLDFAST_ALLOW_PRIVATE_NETWORKS",
+    show_envvar=True,
+    metavar="LIST",
+    help="Where on private networks applications may be called: `all`, or networks and host names such as "
+    "10.0.0.0/8,app,*.internal. Addresses given with -u are allowed.",
+)
+@click.option(
+    "-l", "--log-level", type=click.Choice(LEVELS), envvar="INNGEST_LOG_LEVEL", default="info", show_default=True
+)
 @click.option("--log-format", type=click.Choice(["plain", "json"]), default="plain", show_default=True)
 def command(
     targets: tuple[str, ...],
@@ -56,11 +75,16 @@ def command(
     event_keys: tuple[str, ...],
     signing_key: str | None,
     drain: float,
+    workers: int,
     urls: tuple[str, ...],
     poll_interval: float,
     no_poll: bool,
     retry_interval: float | None,
+    allow_private_networks: str | None,
     log_level: str,
+    queue_workers: int | None,
+    sqlite_dir: str | None,
+    postgres_uri: str | None,
     log_format: Literal["plain", "json"],
 ) -> None:
     """Run the server in production, with keys.
@@ -82,12 +106,14 @@ def command(
         targets=targets,
         host=host,
         port=port,
-        store=store_url(store),
+        store=store_url(store_of(store, sqlite_dir, postgres_uri)),
+        capacity=queue_workers,
         drain_seconds=drain,
+        workers=workers,
         log_level=log_level,
         log_format=log_format,
         **application_settings(urls, poll_interval, no_poll, retry_interval),
     )
-    server = server_settings(settings, event_keys, signing_key)
+    server = server_settings(settings, event_keys, signing_key, allow_private_networks)
     with listen(host, port) as sock:
         run_process(ServerProcess(settings, server, sock))

@@ -208,7 +208,7 @@ class Supervisor:
         pause = 0.0 if asked else min(_LONGEST_PAUSE, 0.5 * 2 ** max(0, self._crashes - 1))
         self._start_at = monotonic() + pause
         if not asked:
-            say(f"The server process {_ended(code)}. It starts again in {pause:g} s; its runs go on there.", "red")
+            say(f"The server process {how_ended(code)}. It starts again in {pause:g} s; its runs go on there.", "red")
         return None
 
     def _end_child(self, grace: float) -> None:
@@ -282,7 +282,8 @@ def _directories(targets: Sequence[str]) -> list[Path]:
     return [Path.cwd(), *{Path(name).resolve().parent for name in names}]
 
 
-def _ended(code: int) -> str:
+def how_ended(code: int) -> str:
+    """What an exit status says, to follow the name of the process."""
     if code >= 0:
         return f"ended with status {code}"
     try:

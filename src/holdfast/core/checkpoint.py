@@ -21,7 +21,7 @@ class Checkpoint(Plan[Accepted]):
 
     Args:
         lease: The lease of the item the call is for.
-        operations: Steps that are done with.
+        operations: Steps that are done with, or that the call has begun to execute.
     """
 
     __slots__ = ("lease", "operations")
@@ -46,6 +46,10 @@ class Checkpoint(Plan[Accepted]):
             known = tx.get(StepRow, (run.id, one.key))
             if known is not None and known.state != StepState.PENDING:
                 continue  # reported twice: the first report counts
+            if not one.settled:
+                if known is None:
+                    tx.put(one.step)  # it is being executed, which is all there is to say of it
+                continue
             run = replace(run, steps=run.steps + 1)
             tx.put(run)
             tx.put(replace(one.step, seq=run.steps))

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from holdfast.base.errors import ConfigurationError
+from holdfast.core.expression_cost import MAX_COST, cost_of, loop_depth
 
 MAX_EXPRESSION_LENGTH = 4096
 _STRING = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
@@ -49,7 +50,7 @@ _HAS = re.compile(r"\bhas\s*\(\s*(?:event|async|output|error)[\w.]*\s*\)")
 class Expression:
     """A compiled expression."""
 
-    __slots__ = ("_paths", "_program", "source")
+    __slots__ = ("_depth", "_paths", "_plain", "_program", "source")
 
     def __init__(self, source: str) -> None:
         if len(source) > MAX_EXPRESSION_LENGTH:
@@ -62,15 +63,22 @@ class Expression:
             self._program = cel.compile(source)
         except Exception as error:
             raise ConfigurationError(f"{source!r} is not a valid expression: {error}") from error
-        bare = _HAS.sub("", _STRING.sub('""', source))
+        self._plain = _STRING.sub('""', source)
+        self._depth = loop_depth(self._plain)
+        bare = _HAS.sub("", self._plain)
         self._paths = tuple({(root, tuple(rest[1:].split("."))) for root, rest in _PATH.findall(bare)})
 
     def evaluate(self, **variables: dict[str, Any]) -> Any:
         """The value over these variables.
 
         Raises:
-            ValueError: it can't be evaluated over them: types that don't compare, unknown functions.
+            ValueError: it can't be evaluated over them: types that don't compare, unknown functions, loops that take too long.
         """
+        if self._depth and (cost := cost_of(self._plain, self._depth, variables.values())) > MAX_COST:
+            raise ValueError(
+                f"{self.source!r} would take up to {cost:,} passes over this event, {MAX_COST:,} are allowed: "
+                "loop over a shorter list, or do it in the function"
+            )
         context: dict[str, Any] = dict(variables)
         for root, path in self._paths:
             if root in context:
@@ -126,6 +134,12 @@ def _with_null(value: Any, path: tuple[str, ...]) -> Any:
     if head in value and filled is inner:
         return value
     return {**value, head: filled}
+
+
+def compiler_said(error: ConfigurationError) -> str:
+    """What the compiler says of an expression that isn't valid, in the form in which the protocol's tools know it."""
+    text = str(error.__cause__ or error)
+    return text[max(0, text.find("ERROR: ")) :].replace("\n| ", "\n | ")
 
 
 @lru_cache(maxsize=4096)

@@ -34,6 +34,10 @@ class Progress(msgspec.Struct, omit_defaults=True):
     """The others, as they were begun together: the end of the last of a group is told."""
     owed: int = 0
     """Discoveries that were called for while one was under way."""
+    attached: bool = False
+    """Whether the request that began the run of a durable endpoint is still being answered, and executes it."""
+    secret: str = ""
+    """Of a durable endpoint's run: what tokens for its output are signed with."""
 
 
 NEW_REMOTE = msgspec.json.encode(Progress()).decode()

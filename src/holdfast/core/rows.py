@@ -440,6 +440,17 @@ class NoteRow(Row):
     text: str
 
 
+class ProgressRow(Row):
+    """How far a run has said it is: the latest."""
+
+    TABLE: ClassVar[str] = "progress"
+    run_id: bytes
+    at: int
+    fraction: float | None
+    """From 0 to 1, where it is known."""
+    text: str
+
+
 class AlertRow(Row):
     """An alert that is on."""
 
@@ -463,6 +474,8 @@ class AuditRow(Row):
     action: str
     target: str
     detail: str = ""
+    origin: str = ""
+    """The address it came from, and by which way."""
 
 
 class BulkState(IntEnum):
@@ -521,6 +534,7 @@ KEYS: dict[type[Row], Callable[[Any], Any]] = {
     CronFireRow: lambda r: (r.function_id, r.schedule, r.occurrence),
     LogRow: lambda r: (r.run_id, r.seq),
     NoteRow: lambda r: (r.run_id, r.seq),
+    ProgressRow: lambda r: r.run_id,
     AuditRow: lambda r: r.id,
     BulkRow: lambda r: r.id,
     LeaseCountRow: lambda r: r.gate,

@@ -79,7 +79,7 @@ def check(model: type[Event], name: str, raw: bytes) -> None:
     try:
         decode_data(model, raw)
     except ValidationError as error:
-        raise EventInvalidError(explain(error, name)) from error
+        raise EventInvalidError(explain(error, name, model)) from error
 
 
 def model_of(apps: Mapping[str, App], name: str) -> type[Event] | None:

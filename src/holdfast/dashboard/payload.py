@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import msgspec
 from markupsafe import Markup, escape
@@ -15,9 +14,6 @@ FOLD_LINES = 24
 MAX_CHARS = 200_000
 """Longer payloads are cut on the page; the raw document has all of it."""
 _MAX_COLOURED = 60_000
-
-Mask = Callable[[bytes], bytes]
-"""Replaces the marked fields of a JSON document before it reaches a page."""
 
 _TOKEN = re.compile(
     r'(?P<key>"(?:[^"\\]|\\.)*")(?=\s*:)|(?P<str>"(?:[^"\\]|\\.)*")|(?P<num>-?\d[\d.eE+-]*)|(?P<lit>\b(?:true|false|null)\b)'
@@ -37,17 +33,16 @@ class Payload(msgspec.Struct, frozen=True):
     """The beginning on one line, for lists."""
 
 
-def show(raw: bytes | None, mask: Mask | None = None) -> Payload | None:
+def show(raw: bytes | None) -> Payload | None:
     """Prepare a document; None for None."""
     if raw is None:
         return None
-    masked = mask(raw) if mask is not None else raw
-    text = pretty(masked)
+    text = pretty(raw)
     cut = len(text) > MAX_CHARS
     text = text[:MAX_CHARS]
     html = colour(text) if len(text) <= _MAX_COLOURED else escape(text)
     lines = text.count("\n") + 1
-    return Payload(html, humanize.size(len(raw)), lines, lines > FOLD_LINES or len(text) > 4000, cut, inline(masked))
+    return Payload(html, humanize.size(len(raw)), lines, lines > FOLD_LINES or len(text) > 4000, cut, inline(raw))
 
 
 def pretty(raw: bytes) -> str:

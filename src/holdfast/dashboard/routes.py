@@ -30,16 +30,16 @@ from holdfast.dashboard.pages import (
     runs,
     send,
 )
-from holdfast.dashboard.payload import Mask
 from holdfast.dashboard.site import Change, Handler, Site, changing, reading
 from holdfast.dashboard.stream import stream
 from holdfast.engine.engine import Engine
+from holdfast.store.reads import Reader
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def routes(
-    engine: Engine, guard: Guard, *, mask: Mask | None = None, asker: Asker | None = None
+    engine: Engine, guard: Guard, *, reader: Reader | None = None, asker: Asker | None = None
 ) -> list[BaseRoute]:
     """The dashboard of an engine.
 
@@ -47,9 +47,9 @@ def routes(
         engine: Whose runs are shown.
         guard: Sessions and rights. Who is let in at all is decided before these routes are reached; only `/static` is public.
         asker: Asks applications to register; without it, pages offer no syncing.
-        mask: Called with each JSON document before it is shown, to blank out what viewers must not see.
+        reader: Reads what is shown, with marked fields masked (`holdfast.engine.shown`); made for the engine unless given.
     """
-    site = Site(engine, guard, mask, asker)
+    site = Site(engine, guard, reader, asker)
 
     def get(path: str, handler: Handler) -> Route:
         return Route(path, reading(site, handler), methods=["GET"])

@@ -23,7 +23,10 @@ from holdfast.dashboard.drafts import example
 from holdfast.dashboard.forms import Form, read_form
 from holdfast.dashboard.guard import CSRF_FIELD, Guard
 from holdfast.dashboard.icons import LOGO, icon
+from holdfast.dashboard.origin import origin_of
 from holdfast.engine.engine import Engine
+from holdfast.engine.shown import shown
+from holdfast.store.reads import Reader
 
 FRAGMENT_HEADER = "x-fragment"
 SAID_COOKIE = "holdfast_said"
@@ -42,22 +45,25 @@ class Site:
     """The dashboard of one engine."""
 
     def __init__(
-        self, engine: Engine, guard: Guard, mask: payload.Mask | None = None, asker: Asker | None = None
+        self, engine: Engine, guard: Guard, reader: Reader | None = None, asker: Asker | None = None
     ) -> None:
         self.engine = engine
-        self.reader = engine.reader
+        self.reader = reader or shown(engine)
         self.guard = guard
-        self.mask = mask
         self.asker = asker
         self.version = assets.version()
         self._templates = _environment()
+
+    async def audit(self, request: Request, action: str, target: str, detail: str = "") -> None:
+        """Record that this request changed something."""
+        await self.engine.audit(self.guard.actor(request), action, target, detail, origin_of(request, "dashboard"))
 
     def now(self) -> int:
         return self.engine.clock.now()
 
     def show(self, raw: bytes | None) -> payload.Payload | None:
-        """A JSON document for a page, with marked fields masked."""
-        return payload.show(raw, self.mask)
+        """A JSON document for a page."""
+        return payload.show(raw)
 
     @staticmethod
     def url(request: Request, path: str, **params: object) -> str:

@@ -18,7 +18,7 @@ INTERVAL = 0.25
 """Seconds between two messages at least."""
 PING = 15.0
 """Seconds of silence after which a comment keeps proxies from closing the connection."""
-KINDS = ("bulk", "dead", "event", "function", "run")
+KINDS = ("bulk", "dead", "event", "function", "progress", "run")
 _MAX_IDS = 100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,16 +10,20 @@ from typing import Any
 
 import msgspec
 
+from holdfast.base.errors import ConfigurationError
 from holdfast.base.findings import Finding, Level
 from holdfast.base.ids import name_uuid
 from holdfast.core.flow_config import FlowReader
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
-from holdfast.engine.remote_functions import RemoteFunction
+from holdfast.engine.remote_functions import RemoteFunction, endpoint_document
 from holdfast.store.sqlite.registry import AppRecord, Registration
+from holdfast.wire.endpoints import EndpointRequest
 from holdfast.wire.registering import RegisterAnswer, RegisterRequest, encode_register, functions_of
 
 _log = logging.getLogger("holdfast")
+MAX_ENDPOINTS = 1000
+"""Durable endpoints of one application: a client that makes up paths makes up endpoints."""
 
 
 class Applications:
@@ -31,6 +36,7 @@ class Applications:
         self.by_slug: dict[str, RemoteFunction] = {}
         self.apps: dict[str, AppRecord] = {}
         """What is known of each application, by its id."""
+        self._registering = asyncio.Lock()
         self.findings: dict[str, Finding] = {}
         """What was wrong with addresses that were asked to register and did not, by address."""
 
@@ -73,8 +79,12 @@ class Applications:
 
         Raises:
             InvalidFunctionsError: a function can't be used; nothing was changed.
+            AddressRefusedError: it may not be called where it says it is; nothing was changed.
         """
         configs = functions_of(request)
+        if request.deploy_type != "connect":
+            for url in dict.fromkeys([request.url, *(config.url for config in configs)]):
+                self._host.outbound.check(url)
         raws = [msgspec.json.decode(bytes(raw)) for raw in request.functions or []]
         checksum = _checksum(request)
         known = self.apps.get(request.app_name)
@@ -115,6 +125,29 @@ class Applications:
         _log.info("app %s has registered %d functions (%s, %s)", record.name, len(documents), record.sdk, record.url)
         if host.notices.wanted:
             host.notices.publish(Notice("function", record.name))
+
+    async def endpoint(self, request: EndpointRequest, *, retries: int, sdk: str) -> RemoteFunction:
+        """The function of a durable endpoint, registered when it is first heard of or has changed.
+
+        Raises:
+            ConfigurationError: its application has as many endpoints as one may have.
+        """
+        document = endpoint_document(request, retries, sdk)
+        async with self._registering:
+            fn = self.by_slug.get(document["id"])
+            if fn is not None and fn.document == document:
+                return fn
+            own = {one.slug: one.document for one in self.functions.values() if one.app == request.domain}
+            if document["id"] not in own and len(own) >= MAX_ENDPOINTS:
+                raise ConfigurationError(
+                    f"{request.domain} has {len(own)} durable endpoints already, and no more are taken; "
+                    "give endpoints whose path varies a functionId"
+                )
+            record = AppRecord(
+                request.domain, request.domain, sdk, "endpoint", None, "endpoints", "ping", None, self._host.clock.now()
+            )
+            await self._store(record, [*(own | {document["id"]: document}).values()])
+        return self.by_slug[document["id"]]
 
     async def asked(self, url: str, finding: Finding) -> None:
         """An address was asked to register, and this came of it."""

@@ -16,6 +16,9 @@ from holdfast.engine.operations import RAW
 from holdfast.engine.remote_run import RemoteRun
 from holdfast.wire import headers as h
 from holdfast.wire.calls import DISCOVERY, CallContext, CallEvent, CallRequest, Stack, encode_call
+from holdfast.wire.canonical import canonicalise
+from holdfast.wire.endpoints import body_bytes, decode_request
+from holdfast.wire.errors import WireError
 from holdfast.wire.signatures import sign
 
 MAX_STATE_BYTES = 4 * 1024 * 1024 - 1024
@@ -109,18 +112,54 @@ def request_id(remote: RemoteRun) -> str:
 
 def call_headers(host: Host, remote: RemoteRun, body: bytes, *, signing_key: str | None, kind: str) -> dict[str, str]:
     """The headers of a call."""
+    headers = {"Content-Type": "application/json", **_about(remote, kind), h.STEP_ID: remote.target}
+    if signing_key:
+        headers[h.SIGNATURE] = sign(body, signing_key, host.clock.now())
+    return headers
+
+
+def endpoint_call(
+    host: Host, remote: RemoteRun, *, signing_key: str | None, kind: str
+) -> tuple[str, str, bytes, dict[str, str]]:
+    """A call to a durable endpoint: the request that began the run once more (protocol section 1.6).
+
+    Returns:
+        Method, address, body and headers.
+    """
+    assert remote.event is not None
+    asked = decode_request(remote.event.data)
+    body = body_bytes(asked.body, encoded=bool(remote.fn.document["driver"].get("base64")))
+    headers = _about(remote, kind)
+    if asked.content_type:
+        headers["Content-Type"] = asked.content_type
+    if remote.target != DISCOVERY:
+        headers[h.STEP_ID] = remote.target
+    if progress_of(remote.run).planning:
+        headers[h.FORCE_STEP_PLAN] = "true"
+    # SDKs tell our calls from those of others by its being there, signed or not
+    headers[h.SIGNATURE] = sign(_signed_part(asked.method, body), signing_key, host.clock.now()) if signing_key else ""
+    return asked.method, asked.url, body, headers
+
+
+def _signed_part(method: str, body: bytes) -> bytes:
+    """What SDKs check the signature of: the body in canonical form, of methods that have one."""
+    if method not in {"POST", "PUT"}:
+        return b""
+    try:
+        return canonicalise(body)
+    except WireError:
+        return body
+
+
+def _about(remote: RemoteRun, kind: str) -> dict[str, str]:
+    """What every call says in its headers."""
     item = remote.leased.item
-    headers = {
-        "Content-Type": "application/json",
+    return {
         h.ACCOUNT_ID: ACCOUNT_ID,
         h.RUN_ID: ulid_text(remote.run.id),
         h.REQUEST_ID: request_id(remote),
         h.GENERATION_ID: str(item.epoch),
         h.JOB_ID: item.id.hex(),
         h.REQUEST_VERSION: str(progress_of(remote.run).version),
-        h.STEP_ID: remote.target,
         h.SERVER_KIND: kind,
     }
-    if signing_key:
-        headers[h.SIGNATURE] = sign(body, signing_key, host.clock.now())
-    return headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast.base.ids import ulid_text
 from holdfast.core.checkpoint import Checkpoint
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Refused, StepsOf
@@ -9,22 +10,25 @@ from holdfast.core.remote import Operation
 from holdfast.core.rows import EventRow, ItemRow, ItemState, RunRow
 from holdfast.engine.host import Host
 from holdfast.engine.http_driver import HttpDriver
+from holdfast.engine.notices import Notice
 from holdfast.engine.operations import Translator
 from holdfast.engine.remote_limits import check_limits
 from holdfast.wire.checkpoints import AsyncCheckpoint
 from holdfast.wire.errors import WireError
-from holdfast.wire.opcodes import EXECUTED, Opcode
+from holdfast.wire.opcodes import EXECUTED, Op, Opcode
 
 
 async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: AsyncCheckpoint) -> bool:
     """Record the steps; False when the call they came from is no longer the one that counts.
+
+    A planned step among them is one that the call has begun to execute, and reports because it takes long.
 
     Raises:
         WireError: a step can't be understood.
         RunFailure: the run may not have so many steps, or so much state.
     """
     for step in request.steps:
-        if step.op not in EXECUTED:
+        if step.op not in EXECUTED and step.op is not Op.STEP_PLANNED:
             raise WireError(f"{step.op} {step.title!r} can't be checkpointed; report it with the answer to the call")
     try:
         item_id = bytes.fromhex(request.qi_id)
@@ -36,7 +40,7 @@ async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: Asy
         return False
     if request.generation_id and request.generation_id != item.epoch:
         return False
-    fn = host.applications.functions.get(run.function_id)
+    fn = driver.function(run.function_id)
     event = (await host.store.read([(EventRow, run.event_id)])).get(EventRow, run.event_id)
     if fn is None or event is None:
         return False
@@ -53,6 +57,8 @@ async def checkpoint(host: Host, driver: HttpDriver, run_id: bytes, request: Asy
     if isinstance(answer, Refused):
         return False
     driver.recorded(item_id, [one.step for one in operations])
+    if ulid_text(run_id) in host.notices.followed:
+        host.notices.publish(Notice("progress", ulid_text(run_id), fn.id))
     return True
 
 

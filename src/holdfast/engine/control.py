@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from holdfast.core.restart import Discard, Write
 from holdfast.core.rows import AuditRow, EventRow, RunRow, RunStatus, StepRow
 from holdfast.engine.children import cancel_run
 from holdfast.engine.crons import tick
+from holdfast.engine.following import follow
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.engine.restarts import restart_plan
@@ -129,7 +131,9 @@ class RunControl:
         if run.status == RunStatus.SKIPPED:
             raise RunCancelledError(f"run {ulid_text(raw)} was skipped: {run.reason}")
         error = msgspec.json.decode(end.error) if end is not None and end.error else {}
-        raise RunFailedError(ulid_text(raw), error.get("name", "Error"), error.get("message", ""), error.get("stack"))
+        raise RunFailedError(
+            ulid_text(raw), error.get("name", "Error"), error.get("message", ""), error.get("stack"), error.get("step")
+        )
 
     async def run_info(self, run_id: str) -> RunInfo:
         """See `Control.run_info`."""
@@ -138,13 +142,25 @@ class RunControl:
             raise RunNotFoundError(f"there is no run {run_id}; it may have been removed by retention")
         return _info(view)
 
+    async def watch_run(self, run_id: str) -> AsyncIterator[RunInfo]:
+        """See `Control.watch_run`."""
+        async with aclosing(follow(self._host, run_id)) as changes:
+            async for change in changes:
+                if change is not None:
+                    yield _info(change.run)
+
     async def list_runs(
-        self, *, status: str | None = None, function: str | None = None, limit: int = 100
+        self,
+        *,
+        status: str | None = None,
+        function: str | None = None,
+        event_id: str | None = None,
+        limit: int = 100,
     ) -> AsyncIterator[RunInfo]:
         """See `Control.list_runs`."""
         cursor: str | None = None
         left = limit
-        where = RunFilter(status=(status,) if status else (), function=function)
+        where = RunFilter(status=(status,) if status else (), function=function, event_id=event_id)
         while left > 0:
             views, cursor = await self._host.reader.runs(where, limit=min(left, 100), cursor=cursor)
             for view in views:
@@ -220,12 +236,21 @@ class RunControl:
             raise RunRefusedError(slug, accepted.refused[0], ulid_text(accepted.runs[0]) if accepted.runs else None)
         return ulid_text(accepted.runs[0])
 
-    async def audit(self, actor: str, action: str, target: str, detail: str = "") -> None:
-        """Append to the audit log."""
+    async def audit(self, actor: str, action: str, target: str, detail: str = "", origin: str = "") -> None:
+        """Append to the audit log.
+
+        Args:
+            actor: Who changed something.
+            action: What was done, as `run.cancel`.
+            target: To what.
+            detail: What else there is to say.
+            origin: The address it came from, and by which way.
+        """
         now = self._host.clock.now()
-        await self._host.submit(
-            Write([AuditRow(self._host.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000])])
+        row = AuditRow(
+            self._host.ids.new(now), now, actor[:200], action[:100], target[:300], detail[:1000], origin[:100]
         )
+        await self._host.submit(Write([row]))
 
 
 def _run_key(run_id: str) -> bytes:
@@ -248,4 +273,6 @@ def _info(view: Any) -> RunInfo:
         view.attempt,
         view.error,
         view.reason,
+        view.progress,
+        view.steps,
     )

@@ -40,6 +40,7 @@ from holdfast.engine.cluster import Cluster
 from holdfast.engine.control import RunControl
 from holdfast.engine.crons import Crons
 from holdfast.engine.dispatch import Dispatch
+from holdfast.engine.endpoints import Endpoints
 from holdfast.engine.flow_control import FlowControl
 from holdfast.engine.functions import Registered
 from holdfast.engine.host import Run
@@ -51,6 +52,7 @@ from holdfast.engine.live import LiveRun
 from holdfast.engine.metrics import Metrics
 from holdfast.engine.mirroring import Mirror
 from holdfast.engine.notices import Notice, Notices
+from holdfast.engine.outbound import EVERYTHING, Outbound, PrivateNetworks
 from holdfast.engine.tasks import TaskFactory
 from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
@@ -96,6 +98,8 @@ class EngineOptions:
     """Whether what a step's body was called with is kept when it fails, to be looked at and edited; at most 64 KiB."""
     retry_interval_ms: int | None = None
     """A constant delay between the attempts of functions that are called over HTTP, instead of their backoff."""
+    private_networks: PrivateNetworks | None = None
+    """What of private networks may be called for applications: everything unless given. In production the server's settings say."""
     alert_every_ms: int = 1000
     """How often functions that have thresholds are looked at, while something moves."""
     max_unsent: int = 20_000
@@ -157,10 +161,13 @@ class Engine:
         self.result = self.control.result
         self.run_info = self.control.run_info
         self.list_runs = self.control.list_runs
+        self.watch_run = self.control.watch_run
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
         self.applications = Applications(self)
+        self.outbound = Outbound(self.options.private_networks or EVERYTHING)
         self.driver = HttpDriver(self)
+        self.endpoints = Endpoints(self, self.applications, self.driver)
         self.step_limits: dict[int, int] = {}
         """Steps that a run of a function may have, where that was changed."""
         self.state_limits: dict[int, int] = {}
@@ -178,6 +185,7 @@ class Engine:
         self.cancel_bulk = self.bulks.cancel
         self._unsent = 0
         self._lifespans: list[Any] = []
+        self._shared: list[tuple[App, Any]] = []
         self._interpreter = Interpreter()
         self._pruning: asyncio.Task[None] | None = None
 
@@ -261,6 +269,8 @@ class Engine:
                     self.intake.router.add(trigger.event, function_id, version, trigger.expression)
             if fn.flow is not None:
                 self.intake.control(fn.flow, fn.model_of)
+        if self.driver.workers is not None and self.driver.workers.take_new:
+            self.intake.remote.update(self._by_id)
         if self.app_errors:
             self._route_absent()
         self._slugs = self.store.slugs()
@@ -318,9 +328,13 @@ class Engine:
         manager = app.lifespan(app)
         value = await manager.__aenter__()
         self._lifespans.append(manager)
+        app._share(value)
+        self._shared.append((app, value))
         return value
 
     async def _leave(self) -> None:
+        for app, value in self._shared:
+            app._unshare(value)
         for manager in reversed(self._lifespans):
             await manager.__aexit__(None, None, None)
 
@@ -356,6 +370,7 @@ class Engine:
         await self.reader.close()
         await self.store.close()
         await self._leave()
+        self.notices.tell_all()
         self.control.close(NotRunningError("the engine stopped; the run goes on when it is started again"))
 
     async def _drained(self, seconds: float) -> None:
@@ -373,6 +388,7 @@ class Engine:
             await asyncio.gather(*(live.hand_back(self.clock.now()) for live in late), return_exceptions=True)
             for live in late:
                 live.abandon()
+            await self.driver.stop(0)
         await self.store.group.drain()
 
     async def __aenter__(self) -> Self:

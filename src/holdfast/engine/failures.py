@@ -25,6 +25,8 @@ from holdfast.base.errors import (
     qualified_name,
 )
 from holdfast.base.limits import MAX_RETRY_AFTER_MS, MIN_RETRY_AFTER_MS
+from holdfast.base.masks import hide, hide_credentials
+from holdfast.base.retry import RetryPolicy, transient_delay
 
 _KINDS = {qualified_name(cls): cls for cls in (InvokeTimeoutError, InvokeCancelledError, SignalConflictError)}
 MAX_MESSAGE = 10_000
@@ -33,8 +35,13 @@ _PLUMBING = (str(Path(__file__).parents[1]), str(Path(concurrent.futures.__file_
 _NUMBERS = re.compile(r"\d+|0x[0-9a-f]+|'[^']*'|\"[^\"]*\"", re.IGNORECASE)
 
 
-def record(error: BaseException) -> bytes:
-    """JSON {name, message, stack, chain} of an error; of a StepError, that of the step with the step's id."""
+def record(error: BaseException, hidden: frozenset[str] = frozenset()) -> bytes:
+    """JSON {name, message, stack, chain} of an error; of a StepError, that of the step with the step's id.
+
+    Args:
+        error: The error.
+        hidden: Marked values of the run, which its record is not to show.
+    """
     chain = [qualified_name(cls) for cls in type(error).__mro__ if cls not in {object, BaseException}]
     body: dict[str, Any] = {
         "name": type(error).__name__,
@@ -50,6 +57,8 @@ def record(error: BaseException) -> bytes:
             "stack": error.stack or body["stack"],
             "step": error.step_id,
         }
+    if hidden:
+        body |= {"message": hide(body["message"], hidden), "stack": hide(body["stack"], hidden)}
     return msgspec.json.encode(body)
 
 
@@ -60,7 +69,7 @@ def message_of(error: BaseException) -> str:
         text.encode()
     except Exception as broken:  # a message that can't be made is reported as such
         text = f"<the message of this {type(error).__name__} could not be made: {type(broken).__name__}>"
-    return _cut(text, MAX_MESSAGE)
+    return hide_credentials(_cut(text, MAX_MESSAGE))
 
 
 def stack_of(error: BaseException) -> str:
@@ -73,6 +82,7 @@ def stack_of(error: BaseException) -> str:
         text.encode()
     except Exception:  # the same broken __str__ as in message_of
         text = f"{type(error).__name__}: {message_of(error)}"
+    text = hide_credentials(text)
     return text if len(text) <= MAX_STACK else text[: MAX_STACK // 2] + "\n...\n" + text[-MAX_STACK // 2 :]
 
 
@@ -114,6 +124,29 @@ def step_error(key: str, raw: bytes) -> StepError:
 def is_final(error: BaseException) -> bool:
     """Whether retrying can't help: said so, or a step's retries are used up, or the code itself is wrong."""
     return isinstance(error, NonRetriableError | StepError | StepUsageError)
+
+
+def next_delay_ms(error: BaseException, policy: RetryPolicy, attempt: int, now: int) -> int | None:
+    """After how long a failed attempt is followed by another; None when it is the last, however many are left.
+
+    A RetryAfterError has its own way. Otherwise the policy decides, and one that is for transient errors lets no other
+    be tried again.
+
+    Args:
+        error: What it raised.
+        policy: The delays, and what is tried again.
+        attempt: The attempt, from 0.
+        now: Milliseconds since 1970.
+    """
+    if is_final(error):
+        return None
+    asked = retry_after_ms(error, now)
+    if asked is not None:
+        return asked
+    if not policy.transient_only:
+        return policy.delay_ms(attempt)
+    again = transient_delay(error, policy, attempt, now) if isinstance(error, Exception) else None
+    return None if again is None else again[1]
 
 
 def retry_after_ms(error: BaseException, now: int) -> int | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
 import msgspec
 
 from holdfast.base.codec import decode_json
+from holdfast.base.errors import AddressRefusedError
 from holdfast.core.remote import Answered, Operation
 from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState
 from holdfast.engine.host import Host
 from holdfast.engine.remote_run import RemoteRun
 
 _SECONDS = 600.0
+_MAX_REDIRECTS = 10
 _MAX_BYTES = 4 * 1024 * 1024
 _NAMES = {StepKind.FETCH: "GatewayError", StepKind.AI: "AIGatewayError"}
 
@@ -23,16 +25,16 @@ class RequestFailed(Exception):  # noqa: N818 - what is told to the function, no
     """The request could not be made, or its answer is of no use."""
 
 
-async def perform(host: Host, session: aiohttp.ClientSession, remote: RemoteRun, step: StepRow) -> Answered:
+async def perform(host: Host, remote: RemoteRun, step: StepRow) -> Answered:
     """Make a step's request; what is to be recorded of it."""
     began = host.clock.now()
     options: dict[str, Any] = decode_json(step.data or b"{}")
     attempt = remote.leased.item.attempt
     try:
-        async with asyncio.timeout(_SECONDS), _requested(session, options, StepKind(step.kind)) as response:
+        async with _requested(host, options, StepKind(step.kind)) as response:
             content = await _read(response)
             data = _result(response, content, StepKind(step.kind), options)
-    except (RequestFailed, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+    except (RequestFailed, AddressRefusedError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         return _failed(host, remote, step, error, attempt, began)
     now = host.clock.now()
     done = msgspec.structs.replace(
@@ -41,18 +43,25 @@ async def perform(host: Host, session: aiohttp.ClientSession, remote: RemoteRun,
     return Answered(remote.lease, [Operation(done)])
 
 
-def _requested(session: aiohttp.ClientSession, options: dict[str, Any], kind: StepKind) -> Any:
+def _requested(
+    host: Host, options: dict[str, Any], kind: StepKind
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
     url = options.get("url")
-    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+    if not isinstance(url, str):
         raise RequestFailed(f"a request needs an http or https address, not {url!r:.100}")
-    headers = {str(name): str(value) for name, value in (options.get("headers") or {}).items()}
+    # written as programs expect that look at case; to all others it is the same
+    headers = {str(name).title(): str(value) for name, value in (options.get("headers") or {}).items()}
     body = options.get("body")
     if kind == StepKind.AI:
         headers, url = _authorised(headers, url, options)
         headers.setdefault("Content-Type", "application/json")
-        return session.post(url, data=msgspec.json.encode(body), headers=headers)
+        return host.outbound.request(
+            "POST", url, data=msgspec.json.encode(body), headers=headers, seconds=_SECONDS, redirects=_MAX_REDIRECTS
+        )
     content = body if isinstance(body, str) or body is None else msgspec.json.encode(body)
-    return session.request(options.get("method") or "POST", url, data=content, headers=headers)
+    return host.outbound.request(
+        str(options.get("method") or "POST"), url, data=content, headers=headers, seconds=_SECONDS, redirects=_MAX_REDIRECTS
+    )
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -68,7 +77,7 @@ def _authorised(headers: dict[str, str], url: str, options: dict[str, Any]) -> t
     key = options.get("auth_key") or ""
     match options.get("format"):
         case "anthropic":
-            headers = {"x-api-key": key, "anthropic-version": "2023-06-01", **headers}
+            headers = {"X-Api-Key": key, "Anthropic-Version": "2023-06-01", **headers}
         case "gemini":
             url += ("&" if "?" in url else "?") + f"key={key}"
         case "bedrock":

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urljoin
 
 import aiohttp
 import msgspec
 
-from holdfast.base.errors import HoldfastError
+from holdfast.base.errors import AddressRefusedError, HoldfastError
 from holdfast.base.ids import ulid_text
 from holdfast.core.checkpoint import Checkpoint
 from holdfast.core.ending import End, Ending
+from holdfast.core.endpoints import Attached
 from holdfast.core.ingest import Accepted
 from holdfast.core.plan import EventsOfBatch, Plan, Refused, StepsOf
 from holdfast.core.queue import Leased
@@ -22,23 +22,23 @@ from holdfast.core.remote import Answered, Operation, RetryCall
 from holdfast.core.rows import AttemptRow, EventRow, RunStatus, StepKind, StepRow, StepState
 from holdfast.core.signals import CONFLICT
 from holdfast.engine import failures, gateway
-from holdfast.engine.calling import call_body, call_headers
+from holdfast.engine.calling import call_body, call_headers, endpoint_call
 from holdfast.engine.host import Host
 from holdfast.engine.notices import Notice
 from holdfast.engine.operations import RunFailure, Translator, error_json
+from holdfast.engine.outbound import REDIRECTS
 from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.engine.remote_limits import check_limits, check_progress
 from holdfast.engine.remote_run import RemoteRun
+from holdfast.engine.workers import Workers, call_worker, worker_function
 from holdfast.wire.answers import MAX_ANSWER_BYTES, Answer, Outcome, read
 from holdfast.wire.calls import DISCOVERY
 from holdfast.wire.errors import WireError
-from holdfast.wire.opcodes import EXECUTED, Op, Opcode, StepFailure
+from holdfast.wire.opcodes import EXECUTED, SETTLED, Op, Opcode, StepFailure
 
 _log = logging.getLogger("holdfast")
 _MAX_REDIRECTS = 60
 _CALL_SECONDS = 7200.0
-_CONNECT_SECONDS = 10.0
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Unreachable(Exception):  # noqa: N818 - what is told of an application, not an error of this program
@@ -60,7 +60,21 @@ class HttpDriver:
         self.kind = kind
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: dict[bytes, RemoteRun] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self.workers: Workers | None = None
+        """Processes of this host that execute the functions of this node's own apps."""
+        self._own: dict[int, RemoteFunction] = {}
+
+    def function(self, function_id: int) -> RemoteFunction | None:
+        """A function that is executed by calling an application, or one of this node's own that a worker executes."""
+        return self._host.applications.functions.get(function_id) or self._own_function(function_id)
+
+    def _own_function(self, function_id: int) -> RemoteFunction | None:
+        fn = self._host.function_by_id(function_id)
+        if fn is None or self.workers is None:
+            return None
+        if function_id not in self._own:
+            self._own[function_id] = worker_function(fn)
+        return self._own[function_id]
 
     @property
     def in_flight(self) -> int:
@@ -88,16 +102,16 @@ class HttpDriver:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._session is not None:
-            await self._session.close()
+        await self._host.outbound.close()
 
     # -- one lease -----------------------------------------------------------------------------------------------------
 
     async def _execute(self, leased: Leased) -> None:
         host = self._host
-        fn = host.applications.functions.get(leased.run.function_id)
+        fn = self.function(leased.run.function_id)
         if fn is None:
-            return  # it was archived meanwhile; its lease ends with this boot
+            self._nobody(leased)  # its lease ends with this boot
+            return
         try:
             remote = self._calls[leased.item.id] = await self._load(leased, fn)
             host.metrics.of(fn.id).started += leased.item.epoch == 1 and leased.item.id == leased.run.id
@@ -108,6 +122,15 @@ class HttpDriver:
             _log.warning("run %s could not be moved forward: %s", ulid_text(leased.run.id), error)
         finally:
             self._calls.pop(leased.item.id, None)
+
+    def _nobody(self, leased: Leased) -> None:
+        if self._host.function_by_id(leased.run.function_id) is not None:
+            _log.error(
+                "run %s of %s began in a worker process, or while its app was called over HTTP, and can't go on inside this one: "
+                "run `holdfast start` until it has ended, or cancel it",
+                ulid_text(leased.run.id),
+                self._host.slug_of(leased.run.function_id),
+            )
 
     def recorded(self, item_id: bytes, steps: Sequence[StepRow]) -> None:
         """Steps were recorded while a call goes on that they came from."""
@@ -136,13 +159,14 @@ class HttpDriver:
         if target != DISCOVERY:
             step = next((step for step in remote.steps if step.key == target), None)
             if step is not None and step.kind in {StepKind.FETCH, StepKind.AI}:
-                await self._submit(await gateway.perform(self._host, await self._http(), remote, step))
+                await self._submit(remote, await gateway.perform(self._host, remote, step))
                 return
         if remote.event is None:
             await self._fail(remote, StepFailure(message="the event of this run is no longer stored"), b"null")
             return
         try:
-            answer = await self._call(remote)
+            employed = self.workers if remote.fn.id in self._own else None
+            answer = await (self._call(remote) if employed is None else call_worker(self._host, employed, remote))
         except Unreachable as error:
             failure = StepFailure("Error", str(error))
             output = msgspec.json.encode({"error": {"error": str(error), "name": "Error", "message": str(error)}})
@@ -151,21 +175,32 @@ class HttpDriver:
 
     async def _call(self, remote: RemoteRun) -> Answer:
         remote.given = frozenset(step.key for step in remote.steps if step.state != StepState.PENDING)
-        body = call_body(remote)
-        headers = call_headers(self._host, remote, body, signing_key=self.signing_key, kind=self.kind)
-        status, got, content = await self._post(remote.fn.url_for(remote.target), body, headers)
+        key, kind = self.signing_key, self.kind
+        if remote.fn.endpoint:
+            method, url, body, headers = endpoint_call(self._host, remote, signing_key=key, kind=kind)
+        else:
+            method, url, body = "POST", remote.fn.url_for(remote.target), call_body(remote)
+            headers = call_headers(self._host, remote, body, signing_key=key, kind=kind)
+        try:
+            status, got, content = await self._request(method, url, body, headers)
+        except AddressRefusedError as error:
+            # whoever looks at the application sees it too, not only at its runs
+            await self._host.applications.failed(remote.fn.app, str(error))
+            raise Unreachable(f"Unable to reach SDK URL: {error}") from error
         return read(status, got, content, self._host.clock.now())
 
-    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[int, Mapping[str, str], bytes]:
-        session = await self._http()
+    async def _request(
+        self, method: str, url: str, body: bytes, headers: dict[str, str]
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        request = self._host.outbound.request(
+            method, url, data=body, headers=headers, seconds=_CALL_SECONDS, redirects=_MAX_REDIRECTS, same_request=True
+        )
         try:
-            for _ in range(_MAX_REDIRECTS):
-                async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-                    if response.status in _REDIRECTS and "location" in response.headers:
-                        url = urljoin(url, response.headers["location"])
-                        continue
-                    content = await _bounded(response)
-                    return response.status, {name.lower(): value for name, value in response.headers.items()}, content
+            async with request as response:
+                if response.status in REDIRECTS and "location" in response.headers:
+                    raise Unreachable(f"Unable to reach SDK URL: more than {_MAX_REDIRECTS} redirects")
+                content = await _bounded(response)
+                return response.status, {name.lower(): value for name, value in response.headers.items()}, content
         except aiohttp.ClientConnectorError as error:
             raise Unreachable(f"Unable to reach SDK URL: {error}") from error
         except ValueError as error:  # aiohttp's InvalidURL is one
@@ -174,18 +209,22 @@ class HttpDriver:
             raise Unreachable(
                 f"Your server reset the connection while we were reading the reply: {type(error).__name__}: {error}"
             ) from error
-        raise Unreachable(f"Unable to reach SDK URL: more than {_MAX_REDIRECTS} redirects")
-
-    async def _http(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-                timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=_CONNECT_SECONDS),
-                auto_decompress=True,
-            )
-        return self._session
 
     # -- what an answer means --------------------------------------------------------------------------------------------
+
+    async def report(self, remote: RemoteRun, answer: Answer, *, goes_on: bool) -> None:
+        """Record what the request to a durable endpoint has brought so far; it counts while the run is attached to it.
+
+        Args:
+            remote: The attached run.
+            answer: What was reported.
+            goes_on: Whether the request goes on after a step that has failed for good.
+        """
+        settled = SETTLED | {Op.STEP_FAILED} if goes_on else SETTLED
+        if answer.outcome is Outcome.OPERATIONS and all(one.op in settled for one in answer.operations):
+            await self._submit(remote, Checkpoint(remote.lease, self._operations(remote, answer, answer.operations)))
+        else:
+            await self._decide(remote, answer)
 
     async def _decide(self, remote: RemoteRun, answer: Answer) -> None:
         if answer.outcome is Outcome.FINISHED:
@@ -205,7 +244,7 @@ class HttpDriver:
                 await self._fail(remote, StepFailure(failure.name, failure.message), output)
                 return
             else:
-                if await self._submit(plan) == CONFLICT:
+                if await self._submit(remote, plan) == CONFLICT:
                     await self._fail(remote, StepFailure("Error", CONFLICT), msgspec.json.encode(CONFLICT))
                 return
         await self._failed(remote, answer)
@@ -214,7 +253,7 @@ class HttpDriver:
         """The function has returned; the steps that come with it were executed before."""
         last = [one for one in answer.operations if one.op in EXECUTED]
         if last:
-            await self._submit(Checkpoint(remote.lease, self._operations(remote, answer, last)))
+            await self._submit(remote, Checkpoint(remote.lease, self._operations(remote, answer, last)))
         await self._end(remote, Ending(RunStatus.COMPLETED, bytes(done.data) or b"null"))
 
     def _answered(self, remote: RemoteRun, answer: Answer) -> Plan[Any]:
@@ -242,19 +281,30 @@ class HttpDriver:
         failure = answer.error or StepFailure()
         attempt = remote.leased.item.attempt
         if answer.no_retry or failure.no_retry or attempt >= remote.fn.retries:
-            await self._fail(remote, failure, answer.output, attempt=attempt)
+            await self._fail(remote, failure, answer.output, attempt=attempt, status=answer.status)
             return
         now = host.clock.now()
         delay = host.retry_delay_ms(remote.fn.backoff, attempt) if answer.retry_after is None else answer.retry_after
         row = AttemptRow(remote.run.id, "", attempt, remote.began, now, now + delay, error_json(failure))
-        await self._submit(RetryCall(remote.lease, now + delay, row))
+        await self._submit(remote, RetryCall(remote.lease, now + delay, row))
         host.metrics.of(remote.fn.id).retried += 1
 
     async def _fail(
-        self, remote: RemoteRun, failure: StepFailure, output: bytes, *, attempt: int | None = None
+        self,
+        remote: RemoteRun,
+        failure: StepFailure,
+        output: bytes,
+        *,
+        attempt: int | None = None,
+        status: int | None = None,
     ) -> None:
         error = msgspec.json.decode(error_json(failure))
+        if status is not None:
+            error["error"] = f"invalid status code: {status}"
         error["output"] = msgspec.Raw(output)
+        step = failure.data.get("step") if isinstance(failure.data, dict) else None
+        if isinstance(step, str):  # as holdfast's own applications say which step ended the function
+            error["step"] = step
         raw = msgspec.json.encode(error)
         row = None
         if attempt is not None:
@@ -273,12 +323,15 @@ class HttpDriver:
             logs=[attempt] if attempt is not None else [],  # type: ignore[list-item]
             remote=True,
         )
-        plan.then = lambda accepted: host.remote_ended(run, ending, accepted)
-        await host.submit(plan)
+        await self._submit(remote, plan, then=lambda accepted: host.remote_ended(run, ending, accepted))
 
-    async def _submit(self, plan: Plan[Accepted]) -> str | None:
+    async def _submit(
+        self, remote: RemoteRun, plan: Plan[Accepted], then: Callable[[Any], None] | None = None
+    ) -> str | None:
         """Record; the reason if it was refused."""
-        plan.then = self._host.accepted
+        if remote.attached:
+            plan = Attached(remote.lease, plan)
+        plan.then = then or self._host.accepted
         answer = await self._host.submit(plan)
         return answer.reason if isinstance(answer, Refused) else None
 

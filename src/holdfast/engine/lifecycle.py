@@ -73,7 +73,7 @@ class Lifecycle:
 
 def _public(error: bytes) -> bytes:
     body = msgspec.json.decode(error)
-    return msgspec.json.encode({key: body[key] for key in ("name", "message", "stack") if key in body})
+    return msgspec.json.encode({key: body[key] for key in ("error", "name", "message", "stack", "step") if key in body})
 
 
 def _sessions(meta: bytes | None) -> bytes | None:

@@ -12,12 +12,14 @@ from zlib import crc32
 
 from holdfast.base.errors import HoldfastError, NonRetriableError, StepError, StepUsageError, Suspended
 from holdfast.base.ids import ulid_text
+from holdfast.base.masks import Masks, hide
 from holdfast.core.ending import End, Ending
 from holdfast.core.flow import GateKind
 from holdfast.core.machine import FailAttempt, Lease, Park
 from holdfast.core.overrides import input_of
 from holdfast.core.plan import STALE, Refused
 from holdfast.core.queue import Leased
+from holdfast.core.reporting import checked
 from holdfast.core.rows import AttemptRow, EventRow, NoteRow, RunStatus, StepKind, StepRow, StepState
 from holdfast.engine import failures
 from holdfast.engine.functions import Registered
@@ -25,6 +27,7 @@ from holdfast.engine.host import Host
 from holdfast.engine.logs import RunLogger
 from holdfast.engine.perform import perform
 from holdfast.engine.places import Places
+from holdfast.engine.reporting import Reporter
 from holdfast.engine.residence import Residence
 from holdfast.engine.tasks import current_run, current_step
 from holdfast.engine.threads import Bridge
@@ -41,6 +44,7 @@ class LiveRun(Residence):
 
     __slots__ = (
         "_logger",
+        "_reporter",
         "_used",
         "batch",
         "event_row",
@@ -75,6 +79,7 @@ class LiveRun(Residence):
         """Bodies cancelled because they took longer than this many ms."""
         self._used: dict[str, int] = {}
         self._logger: RunLogger | None = None
+        self._reporter: Reporter | None = None
 
     # -- what the context asks -----------------------------------------------------------------------------------------
 
@@ -104,6 +109,16 @@ class LiveRun(Residence):
             self._logger = RunLogger(self)
         return self._logger
 
+    def show_progress(self, fraction: float | None, text: str) -> None:
+        """See `RunScope.show_progress`."""
+        progress = checked(fraction, text, self.host.clock.now())
+        # what stands before recorded steps was said when they began; the body of a step is never executed by a replay
+        if self.abandoned or (self.recorded and current_step.get() is None):
+            return
+        if self._reporter is None:
+            self._reporter = Reporter(self)
+        self._reporter.report(progress)
+
     def report(self, level: int, what: str, error: BaseException) -> None:
         """Tell the program's log what became of an attempt; its page has the record."""
         _runs_log.log(
@@ -113,13 +128,20 @@ class LiveRun(Residence):
             self.run_id,
             what,
             type(error).__name__,
-            failures.message_of(error).partition("\n")[0][:300],
+            hide(failures.message_of(error), self.hidden).partition("\n")[0][:300],
             extra={"run_id": self.run_id, "function_id": self.function_slug, "attempt": self.run.attempt},
         )
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The marked values of its event, which no record of an error is to show."""
+        paths = self.fn.function.sensitive
+        return Masks(paths).hidden_in(self.event_row.data) if paths and self.event_row is not None else frozenset()
+
     def take_logs(self) -> list[Any]:
-        """Log lines not yet written, to go with the next commit."""
-        return self._logger.take() if self._logger is not None else []
+        """Log lines and progress not yet written, to go with the next commit."""
+        rows = self._logger.take() if self._logger is not None else []
+        return rows if self._reporter is None else rows + self._reporter.take()
 
     @property
     def replaying(self) -> bool:
@@ -212,7 +234,7 @@ class LiveRun(Residence):
             output, tag = self.fn.codec.encode(result, f"result of function {self.fn.function.id!r}")
             self.host.check_size(output, f"the return value of {self.fn.function.id!r}")
         except NonRetriableError as error:
-            return Ending(RunStatus.FAILED, error=failures.record(error))
+            return Ending(RunStatus.FAILED, error=failures.record(error, self.hidden))
         return Ending(RunStatus.COMPLETED, output, tag)
 
     async def _failed(self, error: BaseException) -> None:
@@ -231,19 +253,16 @@ class LiveRun(Residence):
     async def _attempt_failed(self, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             error = NonRetriableError(f"the function raised {type(error).__name__}")
-        recorded = failures.record(error)
+        recorded = failures.record(error, self.hidden)
         now = self.host.clock.now()
         attempt = self.run.attempt
         options = self.fn.function.options
-        final = failures.is_final(error) or attempt >= options.retries
-        delay = 0 if final else failures.retry_after_ms(error, now)
-        if delay is None:
-            delay = options.backoff.delay_ms(attempt)
+        delay = failures.next_delay_ms(error, options.backoff, attempt, now) if attempt < options.retries else None
         row = AttemptRow(
-            self.run.id, "", attempt, self.run.started_at or now, now, None if final else now + delay, recorded
+            self.run.id, "", attempt, self.run.started_at or now, now, None if delay is None else now + delay, recorded
         )
         await self._drop_tasks()
-        if final:
+        if delay is None:
             self.report(logging.ERROR, "failed for good", error)
             # a step's failure has its own attempts on record
             self._end(Ending(RunStatus.FAILED, error=recorded), None if isinstance(error, StepError) else row)
@@ -274,7 +293,7 @@ class LiveRun(Residence):
             f"the function did not let Suspended pass ({how}): it is thrown in when a run leaves memory, and code that catches "
             "BaseException, or raises or returns in a finally block, must let it through"
         )
-        self._end(Ending(RunStatus.FAILED, error=failures.record(error)))
+        self._end(Ending(RunStatus.FAILED, error=failures.record(error, self.hidden)))
 
     def _end(self, ending: Ending, attempt: AttemptRow | None = None) -> None:
         if ending.error is not None and not ending.fingerprint:

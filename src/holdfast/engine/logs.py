@@ -6,6 +6,7 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
+from holdfast.base.masks import hide
 from holdfast.core.rows import LogRow
 from holdfast.engine.host import Run
 from holdfast.engine.tasks import current_step
@@ -20,6 +21,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
     def __init__(self, live: Run) -> None:
         super().__init__(logging.getLogger(f"holdfast.run.{live.fn.function.id}"), {})
         self._live = live
+        self._hidden = live.hidden
         self._lines: list[LogRow] = []
         self._base = live.host.clock.now() << 20
         self._count = 0
@@ -28,11 +30,14 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         live = self._live
         if live.recorded:  # pending steps included: the code before them was logged when they began
             return
-        if len(self._lines) < _MAX_BUFFERED:
+        if len(self._lines) < _MAX_BUFFERED or self._hidden:
             try:
                 text = str(msg) % args if args else str(msg)
             except Exception as error:  # as logging itself does: a bad format is shown, not raised
                 text = f"{msg!s} {args!r} ({error})"
+            if self._hidden and (covered := hide(text, self._hidden)) != text:
+                msg, args, text = covered, (), covered
+        if len(self._lines) < _MAX_BUFFERED:
             self._count += 1
             text = text.encode(errors="replace").decode()[:_MAX_LINE]
             self._lines.append(

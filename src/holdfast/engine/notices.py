@@ -16,7 +16,7 @@ class Notice(msgspec.Struct, frozen=True):
     """Something changed."""
 
     kind: str
-    """run, event, dead, function or bulk."""
+    """run, event, dead, function, bulk or progress: what a run says, or that a step of a followed run is recorded."""
     id: str
     """The run's or event's id; empty for many at once."""
     function_id: int = 0
@@ -57,11 +57,25 @@ class Subscription:
         return notice
 
 
+class _OfRun(Subscription):
+    """One that hears of one run only, and of everything at once."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self._run_id = run_id
+
+    def put(self, notice: Notice) -> None:
+        if notice.id in {self._run_id, ""}:
+            super().put(notice)
+
+
 class Notices:
     """The hub of one node."""
 
     def __init__(self) -> None:
         self._subscriptions: set[Listener] = set()
+        self.followed: dict[str, int] = {}
+        """Runs that somebody follows one by one, and how many do: of these, each step is told as well."""
 
     @property
     def wanted(self) -> bool:
@@ -76,6 +90,24 @@ class Notices:
     def attach(self, listener: Listener) -> None:
         """Tell a listener, for as long as the node runs."""
         self._subscriptions.add(listener)
+
+    @contextmanager
+    def follow(self, run_id: str) -> Iterator[Subscription]:
+        """Listen to what becomes of one run, each of its steps included, for as long as the block lasts."""
+        subscription = _OfRun(run_id)
+        self._subscriptions.add(subscription)
+        self.followed[run_id] = self.followed.get(run_id, 0) + 1
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+            self.followed[run_id] -= 1
+            if not self.followed[run_id]:
+                del self.followed[run_id]
+
+    def tell_all(self) -> None:
+        """Everything may have changed, or ended."""
+        self.publish(Notice("run", ""))
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:

@@ -10,7 +10,8 @@ import msgspec
 from holdfast.base.errors import ConfigurationError
 from holdfast.base.ids import derived_id, ulid_text
 from holdfast.base.limits import MAX_INVOKE_MS, MAX_WAIT_MS
-from holdfast.core.expressions import compile_expression
+from holdfast.base.masks import hide_credentials
+from holdfast.core.expressions import compile_expression, compiler_said
 from holdfast.core.ingest import Incoming, event_json, wait_lookup
 from holdfast.core.matching import same_field
 from holdfast.core.remote import TIMED_KINDS, Operation
@@ -256,7 +257,8 @@ def error_json(failure: StepFailure) -> bytes:
         {
             name: value
             for name, value in {
-                "name": failure.name, "message": failure.message, "stack": failure.stack, "data": failure.data,
+                "name": failure.name, "message": hide_credentials(failure.message or ""),
+                "stack": hide_credentials(failure.stack) if failure.stack else failure.stack, "data": failure.data,
                 "noRetry": failure.no_retry or None, "cause": failure.cause, "code": failure.code,
                 "chain": list(failure.chain) or None,
             }.items()
@@ -278,7 +280,7 @@ def _check_expression(expression: str) -> None:
                     "error": f"InvalidExpression: {message}",
                     "name": "InvalidExpression",
                     "message": message,
-                    "stack": f"error compiling expression: {error}",
+                    "stack": f"error compiling expression: {compiler_said(error)}",
                 }
             },
         ) from error

@@ -27,6 +27,7 @@ from holdfast.core.rows import AttemptRow, StepKind, StepRow, StepState
 from holdfast.core.signals import Given, GiveSignal, RecordSignal
 from holdfast.engine import failures, waits
 from holdfast.engine.host import Run
+from holdfast.engine.notices import Notice
 from holdfast.engine.tasks import current_step
 from holdfast.engine.values import value_of
 from holdfast.sdk import inputs
@@ -93,7 +94,15 @@ async def perform(live: Run, call: StepCall[Any]) -> Any:
         if task is not None:
             live.leave_step(task)
     live.finish_call(call)
+    if live.host.notices.followed:
+        _tell_followers(live)
     return result
+
+
+def _tell_followers(live: Run) -> None:
+    """A step has its result: whoever follows the run may look."""
+    if live.run_id in live.host.notices.followed:
+        live.host.notices.publish(Notice("progress", live.run_id, live.fn.id))
 
 
 def _note_new(live: Run, call: StepCall[Any]) -> None:
@@ -243,21 +252,20 @@ async def _attempt_failed(
     """Record a failed attempt: with the next one due, or as the step's failure."""
     options = live.fn.function.options
     retries = options.retries if call.options.retries is None else call.options.retries
-    recorded = failures.record(error)
+    recorded = failures.record(error, live.hidden)
     run_id, key = live.run.id, call.key
     fresh = row is None
     given = inputs.recorded(call.args, call.kwargs) if live.host.keep_inputs else None
     first, kept = (started, None) if row is None else (row.started_at, row.data)
     logs: list[Any] = live.take_logs()
     answer: Any
-    if attempt >= retries or failures.is_final(error):
+    policy = call.options.policy(options.backoff)
+    delay = failures.next_delay_ms(error, policy, attempt, now) if attempt < retries else None
+    if delay is None:
         logs.append(AttemptRow(run_id, key, attempt, started, now, None, recorded, given))
         step = StepRow(run_id, key, 0, StepState.FAILED, StepKind.RUN, started, now, attempt, None, kept, recorded)
         answer = await live.host.submit(Record(live.lease, step, logs, fresh=fresh))
     else:
-        delay = failures.retry_after_ms(error, now)
-        if delay is None:
-            delay = (call.options.backoff or options.backoff).delay_ms(attempt)
         due = now + delay
         step = StepRow(run_id, key, 0, StepState.PENDING, StepKind.RUN, first, None, attempt + 1, due, kept)
         failed = AttemptRow(run_id, key, attempt, started, now, due, recorded, given)
@@ -280,7 +288,7 @@ async def _attempt_failed(
 async def _send(live: Run, call: SendCall, row: StepRow | None) -> list[str]:
     host = live.host
     now = host.clock.now()
-    outgoing = [live.fn.app.outgoing(event) for event in call.events]
+    outgoing = [live.fn.app.outgoing(event, call.event_id) for event in call.events]
     incoming = host.intake.prepare(outgoing, source=live.run.id)
     ids = [ulid_text(one.event.id) for one in incoming]
     step = StepRow(

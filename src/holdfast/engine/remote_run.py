@@ -24,6 +24,8 @@ class RemoteRun(msgspec.Struct):
     began: int
     given: frozenset[str] = frozenset()
     """The steps whose results the call has given."""
+    attached: bool = False
+    """Whether no call is reported on, but the request to a durable endpoint that began the run."""
 
     @property
     def lease(self) -> Lease:

@@ -8,6 +8,7 @@ from holdfast.base.codec import decode_json, encode_json
 from holdfast.base.errors import ConfigurationError, EventInvalidError, NonRetriableError, NotSerializableError
 from holdfast.base.ids import ulid_text
 from holdfast.base.limits import MAX_EVENT_BYTES
+from holdfast.base.masks import MASKED, holds_mask
 from holdfast.core.edits import FAILED_STEP, EditedRestart
 from holdfast.core.ingest import Match
 from holdfast.core.restart import Restart
@@ -17,6 +18,8 @@ from holdfast.engine.host import Host
 from holdfast.engine.remote_functions import RemoteFunction
 from holdfast.sdk import inputs
 from holdfast.sdk.sender import Edit
+
+_STILL_MASKED = f"a value is {MASKED}, as it was shown: write what it is to be, or leave the whole out to keep it"
 
 
 def restart_plan(
@@ -52,6 +55,8 @@ def restart_plan(
         if not redrive:
             raise ConfigurationError("an edited input belongs to a step: say which with from_step")
         from_step = FAILED_STEP
+    if holds_mask(edit.input):
+        raise EventInvalidError(_STILL_MASKED)
     given = None if edit.input is None else inputs.checked(edit.input)
     return EditedRestart(run.id, match, redrive=redrive, from_step=from_step, given=given, event=edited)
 
@@ -60,6 +65,8 @@ def _match_again(
     host: Host, run: RunRow, fn: Registered | RemoteFunction, event: EventRow, run_id: bytes, *, origin: int
 ) -> Match:
     match = host.intake.match(event, run_id, fn.id, fn.version, origin=origin, parent_id=run.id)
+    if isinstance(fn, Registered):
+        match.remote = run.remote is not None  # the steps that it takes over are recorded in one way or the other
     if match.admission is not None:
         match.admission.restarted = True
         match.admission.recorded = False
@@ -70,6 +77,8 @@ def _edited_event(host: Host, fn: Registered | RemoteFunction, old: EventRow, da
     """A new event with other data, which says what it was made from. It starts nothing but the one run."""
     if not isinstance(data, dict):
         raise EventInvalidError("the data of an event is an object")
+    if holds_mask(data):
+        raise EventInvalidError(_STILL_MASKED)
     try:
         raw = encode_json(data, f"event {old.name!r}")
     except NotSerializableError as error:

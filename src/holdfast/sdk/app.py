@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypeAlias, TypeVar, Unpack, cast, overload
+from typing import Any, TypeAlias, TypeVar, Unpack, cast, overload
 
-from holdfast.base.codec import ResultCodec, encode_json
-from holdfast.base.duration import Duration, duration_ms
+from holdfast.base.codec import encode_json
 from holdfast.base.errors import ConfigurationError, NotRunningError
 from holdfast.base.limits import DEFAULT_RETRIES
+from holdfast.base.masks import Masks
 from holdfast.base.retry import Backoff, RetryPolicy
 from holdfast.sdk.alerts import Alerts
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, event_name
@@ -26,7 +26,9 @@ from holdfast.sdk.functions import (
 )
 from holdfast.sdk.middleware import Middleware, overrides
 from holdfast.sdk.outgoing import Schemas, checked_id, checked_ts, nearest
-from holdfast.sdk.sender import Control, Outgoing, RunInfo, Sender, Sent
+from holdfast.sdk.runs import RunHandle, Runs
+from holdfast.sdk.sender import Control, Outgoing, Sender, Sent
+from holdfast.sdk.sensitive import sensitive_paths
 from holdfast.sdk.settings import FunctionSettings, function_options
 from holdfast.sdk.signals import signal_json
 from holdfast.sdk.status import StatusSink
@@ -45,42 +47,6 @@ EventLike: TypeAlias = Event | Mapping[str, Any]
 EventTrigger: TypeAlias = type[E] | On[E]
 
 
-class RunHandle(Generic[R]):
-    """A run that was started from Python."""
-
-    def __init__(self, app: App, run_id: str, result_type: Any) -> None:
-        self._app = app
-        self.id = run_id
-        self._result_type = result_type
-
-    async def result(self, timeout: Duration | None = None) -> R:
-        """The function's return value, once it has ended.
-
-        Args:
-            timeout: How long to wait; None waits as long as it takes.
-
-        Raises:
-            RunFailedError: the run failed.
-            RunCancelledError: it was cancelled.
-            TimeoutError: it has not ended yet; it goes on.
-        """
-        control = self._app._control()
-        raw = await control.result(self.id, None if timeout is None else duration_ms(timeout) / 1000)
-        value: R = self._app._decode_result(self._result_type, raw)
-        return value
-
-    async def info(self) -> RunInfo:
-        """Where the run stands."""
-        return await self._app._control().run_info(self.id)
-
-    async def cancel(self) -> bool:
-        """Cancel it; False when it had ended already."""
-        return await self._app._control().cancel(self.id)
-
-    def __repr__(self) -> str:
-        return f"<RunHandle {self.id}>"
-
-
 class App(FlowSwitching, Steering):
     """An application: a name, event schemas and durable functions.
 
@@ -94,13 +60,15 @@ class App(FlowSwitching, Steering):
         lifespan: An async context manager around the time the app runs; what it yields is `ctx.resources`.
         alerts: Default thresholds of its functions.
         sinks: Where the statuses of its runs are mirrored to, such as `holdfast.sinks.RedisStatus`.
+        sensitive: Fields that people are not to see, in payloads without a model: `card_number`, `card.number`. In models, mark
+            them with `Sensitive`.
     """
 
     def __init__(
         self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,
         backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
         middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None, alerts: Alerts | None = None,
-        sinks: Sequence[StatusSink] = (),
+        sinks: Sequence[StatusSink] = (), sensitive: Sequence[str] = (),
     ) -> None:
         if not id or not id.isascii() or not all(c.isalnum() or c in "._-" for c in id):
             raise ConfigurationError(f"app id {id!r} may have letters, digits, '.', '_' and '-' only")
@@ -115,7 +83,9 @@ class App(FlowSwitching, Steering):
         self.lifespan = lifespan
         self.alerts = alerts
         self.sinks = tuple(sinks)
+        self.sensitive = Masks(sensitive).paths
         self._senders: list[Sender] = []
+        self._resources: list[Any] = []
         self._send_wrappers = [m for m in self.middleware if overrides(m, "around_send")]
         try:
             function_options({}, self.retries, self.backoff, alerts=alerts)
@@ -132,9 +102,10 @@ class App(FlowSwitching, Steering):
         """Make an event class part of the app's schemas.
 
         Raises:
-            ConfigurationError: another class has the same event name.
+            ConfigurationError: another class has the same event name, or a field's type would lose its value.
         """
         name = event_name(model)
+        sensitive_paths(model)
         known = self.events.setdefault(name, model)
         if known is not model and (known.__module__, known.__qualname__) != (model.__module__, model.__qualname__):
             raise ConfigurationError(
@@ -214,7 +185,15 @@ class App(FlowSwitching, Steering):
                 raise ConfigurationError(
                     f"{function.where}: function id {name!r} is taken by {other.where}; give one of them its own id=..."
                 )
+        function.marked = self.sensitive
         self.functions[function.id] = function
+
+    @property
+    def sensitive_paths(self) -> frozenset[str]:
+        """All fields that people are not to see."""
+        models = [path for model in self.events.values() for path in sensitive_paths(model)]
+        functions = [path for function in self.functions.values() for path in function.sensitive]
+        return frozenset([*self.sensitive, *models, *functions])
 
     def _add_failure_handler(self, function_id: str, handler: FailureHandler, expression: str) -> None:
         trigger = Trigger("inngest/function.failed", expression, None, FunctionFailed)
@@ -345,12 +324,10 @@ class App(FlowSwitching, Steering):
         """A handle on a run that is already there."""
         return RunHandle(self, run_id, Any if function is None else function.result_type)
 
-    def runs(
-        self, *, status: str | None = None, function: Function[Any, Any] | str | None = None, limit: int = 100
-    ) -> AsyncIterator[RunInfo]:
-        """Runs, newest first: `async for run in app.runs(status="FAILED")`."""
-        slug = function.slug if isinstance(function, Function) else function
-        return self._control().list_runs(status=status, function=slug, limit=limit)
+    @property
+    def runs(self) -> Runs:
+        """The app's runs: `async for run in app.runs(status="FAILED")`, `app.runs.of_event(id)`, `app.runs.watch(run_id)`."""
+        return Runs(self)
 
     def _payload(self, function: Function[Any, Any], data: Mapping[str, Any], event_id: str | None) -> Outgoing:
         trigger = next((t for t in function.triggers if t.event and not t.event.endswith("*")), None)
@@ -358,6 +335,27 @@ class App(FlowSwitching, Steering):
             raw = encode_json(dict(data), f"payload of {function.id}")
             return Outgoing("inngest/function.invoked", raw, id=event_id)
         return self.outgoing({"name": trigger.event, "data": data}, event_id, None)
+
+    @property
+    def resources(self) -> Any:
+        """What the app's lifespan yielded here, as in `ctx.resources`: for request handlers beside the functions.
+
+        Raises:
+            NotRunningError: the app isn't running in this process.
+        """
+        if not self._resources:
+            raise NotRunningError(
+                f"app {self.id!r} has no resources here: they are there within `async with app.running():`"
+            )
+        return self._resources[-1]
+
+    def _share(self, resources: Any) -> None:
+        """From now on these are its resources; the latest are handed out."""
+        self._resources.append(resources)
+
+    def _unshare(self, resources: Any) -> None:
+        """These are closed, or about to be."""
+        self._resources = [one for one in self._resources if one is not resources]
 
     def bind(self, sender: Sender) -> None:
         """Send through this from now on; the latest wins."""
@@ -388,10 +386,6 @@ class App(FlowSwitching, Steering):
                 f"app {self.id!r} can only send from here; runs are read and started where it is running"
             )
         return cast("Control", sender)
-
-    @staticmethod
-    def _decode_result(result_type: Any, raw: bytes) -> Any:
-        return ResultCodec.of(result_type).decode(raw, None)
 
 
 async def _wrap_send(

@@ -20,12 +20,26 @@ T_co = TypeVar("T_co", covariant=True)
 class StepOptions:
     """What one step may have of its own. None means the function's."""
 
-    __slots__ = ("backoff", "retries", "timeout_ms")
+    __slots__ = ("backoff", "retries", "timeout_ms", "transient_only")
 
-    def __init__(self, retries: int | None, timeout_ms: int | None, backoff: RetryPolicy | None) -> None:
+    def __init__(
+        self,
+        retries: int | None,
+        timeout_ms: int | None,
+        backoff: RetryPolicy | None,
+        transient_only: bool | None = None,
+    ) -> None:
         self.retries = retries
         self.timeout_ms = timeout_ms
         self.backoff = backoff
+        """The delays; what they follow is `transient_only`'s to say."""
+        self.transient_only = transient_only
+
+    def policy(self, functions: RetryPolicy) -> RetryPolicy:
+        """The delays between this step's attempts, and what is tried again, given the function's own."""
+        only = functions.transient_only if self.transient_only is None else self.transient_only
+        policy = self.backoff or functions
+        return policy if policy.transient_only == only else policy.replace(transient_only=only)
 
 
 DEFAULTS: Final = StepOptions(None, None, None)
@@ -171,10 +185,14 @@ class InvokeCall(StepCall[T_co]):
 class SendCall(StepCall[list[str]]):
     """`step.send`."""
 
-    __slots__ = ("events",)
+    __slots__ = ("event_id", "events")
 
-    def __init__(self, driver: StepDriver, id: str, events: Sequence[Event | Mapping[str, Any]]) -> None:
+    def __init__(
+        self, driver: StepDriver, id: str, events: Sequence[Event | Mapping[str, Any]], event_id: str | None = None
+    ) -> None:
         self.events = events
+        self.event_id = event_id
+        """The sender's id of the one event there is, where it gives one."""
         super().__init__(driver, id, DEFAULTS)
 
 

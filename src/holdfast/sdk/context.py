@@ -26,6 +26,9 @@ class RunScope(StepDriver, Protocol):
     @property
     def resources(self) -> Any: ...
     def logger(self) -> logging.LoggerAdapter[logging.Logger]: ...
+    def show_progress(self, fraction: float | None, text: str) -> None:
+        """Keep how far the run is, unless it is being replayed; from any thread."""
+        ...
 
 
 class _ContextBase(Generic[E_co]):
@@ -62,6 +65,22 @@ class _ContextBase(Generic[E_co]):
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         """Logs with the run's id and keeps the lines on the run's page; silent while recorded steps are replayed."""
         return self._scope.logger()
+
+    def progress(self, fraction: float | None, text: str = "") -> None:
+        """Say how far the run is: `ctx.progress(0.4, "images")`, also from within the body of a step.
+
+        The latest counts. It is kept with the run's next record, or within a quarter of a second, so it may be said often;
+        it is shown on the run's page, in lists, in `RunInfo.progress` and to whoever watches the run. Silent while recorded
+        steps are replayed. Of a run that is completed, all is done.
+
+        Args:
+            fraction: From 0 to 1; None where it can't be known.
+            text: What it is at; at most 500 characters are kept.
+
+        Raises:
+            StepUsageError: the fraction is not between 0 and 1.
+        """
+        self._scope.show_progress(fraction, text)
 
 
 class Context(_ContextBase[E_co]):

@@ -17,6 +17,8 @@ from holdfast.base.codec import decode_json, encode_json
 from holdfast.base.errors import ConfigurationError, EventInvalidError, NotSerializableError
 from holdfast.base.ids import ulid_text
 from holdfast.base.limits import event_name_problem
+from holdfast.base.masks import MASKED, Masks
+from holdfast.sdk.sensitive import sensitive_paths
 
 D = TypeVar("D")
 E = TypeVar("E", bound="Event")
@@ -76,7 +78,7 @@ class FunctionFailed(Event, name="inngest/function.failed"):
     run_id: str
     app_id: str = ""
     error: dict[str, Any] = {}
-    """`name`, `message` and `stack`."""
+    """`name`, `message` and `stack`: of a step that failed for good, its own error, and `step` says which it was."""
     event: dict[str, Any] = {}
     events: list[dict[str, Any]] = []
     correlation_id: str | None = None
@@ -95,7 +97,7 @@ class FunctionFinished(Event, name="inngest/function.finished"):
     result: Any = None
     """What it returned."""
     error: dict[str, Any] | None = None
-    """`name`, `message` and `stack` if it failed."""
+    """`name`, `message` and `stack` if it failed, and `step` if that was by a step."""
     event: dict[str, Any] = {}
     events: list[dict[str, Any]] = []
     correlation_id: str | None = None
@@ -192,7 +194,7 @@ def _encode_changed(event: Event, cause: Exception) -> bytes:
         fitting = type(event).model_validate(event.model_dump(warnings="none"), by_name=True)
         return fitting.__pydantic_serializer__.to_json(fitting, by_alias=True, warnings="error")
     except ValidationError as error:
-        raise EventInvalidError(explain(error, name)) from error
+        raise EventInvalidError(explain(error, name, type(event))) from error
     except PydanticSerializationError as error:
         raise EventInvalidError(f"event {name!r} can't be written as JSON: {error}") from cause
 
@@ -220,13 +222,18 @@ def decode_data(model: type[E], data: bytes) -> E:
     return event
 
 
-def explain(error: ValidationError, name: str) -> str:
-    """One sentence per field that does not fit, naming the field."""
+def explain(error: ValidationError, name: str, model: type[Event]) -> str:
+    """One sentence per field that does not fit, naming the field; what marked ones were is not told."""
     parts = []
+    masks = Masks(sensitive_paths(model))
+    marked = {path.rpartition(".")[2] for path in masks.paths}
     for item in error.errors(include_url=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"]) or "data"
         given = item.get("input", PydanticUndefined)
-        got = "" if item["type"] in {"missing", "json_invalid"} else f" (got {_short(given)})"
+        around = tuple(part for part in item["loc"] if isinstance(part, str))
+        got = "" if item["type"] in {"missing", "json_invalid"} else f" (got {_short(masks.value(given, around))})"
+        if not marked.isdisjoint(map(str, item["loc"])):
+            got = f" (got {MASKED})" if got else ""
         parts.append(f"{where}: {item['msg'][:1].lower()}{item['msg'][1:]}{got}")
     return f"event {name!r} does not fit its schema: " + "; ".join(parts)
 

@@ -19,6 +19,7 @@ from holdfast.sdk.alerts import Alerts
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import Event, FunctionFailed
 from holdfast.sdk.middleware import Middleware
+from holdfast.sdk.sensitive import sensitive_paths
 from holdfast.sdk.target import Target
 from holdfast.sdk.triggers import Trigger
 
@@ -70,6 +71,8 @@ class Function(Target[E, R]):
         self.name = name or function_id
         self.is_async = inspect.iscoroutinefunction(fn)
         self.where = source_of(fn)
+        self.marked: tuple[str, ...] = ()
+        """Fields that its app has marked by name."""
         self.__name__ = getattr(fn, "__name__", function_id)
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
@@ -94,6 +97,18 @@ class Function(Target[E, R]):
     def __repr__(self) -> str:
         return f"<Function {self.slug}>"
 
+    @cached_property
+    def sensitive(self) -> tuple[str, ...]:
+        """The marked fields of its events and its result, and those its app has marked by name.
+
+        Raises:
+            ConfigurationError: a field's type would lose its value.
+        """
+        found = set(self.marked)
+        for annotation in [self.result_type, *(trigger.model for trigger in self.triggers if trigger.model is not None)]:
+            found.update(sensitive_paths(annotation))
+        return tuple(sorted(found))
+
     def config(self) -> dict[str, Any]:
         """The registration document (protocol section 3), with holdfast's additions beside it."""
         return {
@@ -105,6 +120,7 @@ class Function(Target[E, R]):
             "stepTimeout": duration_text(self.options.step_timeout_ms),
             **self.options.extra,
             **({} if self.options.alerts is None else {"alerts": self.options.alerts.config()}),
+            **({"sensitive": list(self.sensitive)} if self.sensitive else {}),
         }
 
 

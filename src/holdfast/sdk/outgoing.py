@@ -85,7 +85,7 @@ def encode_mapping(model: type[Event], data: Mapping[str, Any]) -> bytes:
     try:
         return encode_data(model.model_validate(data, by_alias=True, by_name=True))
     except ValidationError as error:
-        raise EventInvalidError(explain(error, event_name(model))) from error
+        raise EventInvalidError(explain(error, event_name(model), model)) from error
 
 
 def checked_id(event_id: object, name: str) -> str | None:

@@ -38,14 +38,17 @@ class Receiver:
         candidates = (
             [model] if model is not None else list(self.models.values()) if name == "inngest/function.invoked" else []
         )
-        failure: ValidationError | None = None
+        failure: tuple[ValidationError, type[Event]] | None = None
         for candidate in candidates:
             try:
                 return decode_data(candidate, data)
             except ValidationError as error:
-                failure = error
+                failure = error, candidate
         if failure is not None:
-            raise NonRetriableError(f"the stored event no longer fits its model: {explain(failure, name)}") from failure
+            # its cause would be in the record, with the values that do not fit
+            raise NonRetriableError(
+                f"the stored event no longer fits its model: {explain(failure[0], name, failure[1])}"
+            ) from None
         decoded = decode_json(data)
         if name == "inngest/function.invoked" and isinstance(decoded, dict):
             decoded.pop("_inngest", None)  # about the invocation, not part of what was passed
@@ -67,8 +70,8 @@ def read_awaited(body: bytes, model: type[Event] | None) -> ReceivedEvent[Any]:
             data = decode_data(model, raw)
         except ValidationError as error:
             raise NonRetriableError(
-                f"the awaited event does not fit its model: {explain(error, envelope.name)}"
-            ) from error
+                f"the awaited event does not fit its model: {explain(error, envelope.name, model)}"
+            ) from None
     return ReceivedEvent(envelope.id, envelope.name, envelope.ts, data)
 
 

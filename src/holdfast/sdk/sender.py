@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from holdfast.base.ids import ulid_text
+from holdfast.core.reporting import Progress
 
 
 class Outgoing(msgspec.Struct, gc=False):
@@ -55,6 +56,15 @@ class RunInfo(msgspec.Struct, frozen=True):
     error: str | None
     reason: str | None = None
     """Why it was cancelled or skipped, where a rule did it."""
+    progress: Progress | None = None
+    """How far it has said it is (`ctx.progress`), if it has."""
+    steps: int = 0
+    """Steps recorded so far."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows."""
+        return self.status in {"COMPLETED", "FAILED", "CANCELLED", "SKIPPED"}
 
     @property
     def duration(self) -> timedelta | None:
@@ -143,6 +153,10 @@ class Control(Sender, Protocol):
         ...
 
     async def run_info(self, run_id: str) -> RunInfo: ...
+    def watch_run(self, run_id: str) -> AsyncIterator[RunInfo]:
+        """Where a run stands, then again at each change, until it has ended."""
+        ...
+
     def list_runs(self, **where: Any) -> AsyncIterator[RunInfo]: ...
     async def cancel(self, run_id: str) -> bool: ...
     async def rerun(self, run_id: str, edit: Edit | None = None) -> str: ...

@@ -95,14 +95,17 @@ def function_options(
         name = min(unknown)
         raise ConfigurationError(f"unknown setting {name!r}{nearest(name, FunctionSettings.__annotations__)}")
     wanted = settings.get("retries", retries)
+    only = False  # as `backoff`, a policy is only delays
     if isinstance(wanted, RetryPolicy):
-        backoff = wanted
+        backoff, only = wanted, wanted.transient_only
         wanted = wanted.retries
     backoff = settings.get("backoff", backoff)
     if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted <= MAX_RETRIES:
         raise ConfigurationError(f"retries must be 0 to {MAX_RETRIES}, not {wanted!r}")
     if not isinstance(backoff, RetryPolicy):
         raise ConfigurationError(f"backoff must be a policy such as Backoff.exponential('1s'), not {backoff!r}")
+    if backoff.transient_only != only:
+        backoff = backoff.replace(transient_only=only)
     timeout = settings.get("step_timeout")
     if timeout is not None and not duration_ms(timeout):
         raise ConfigurationError("step_timeout must be longer than nothing")

@@ -30,6 +30,7 @@ from holdfast.sdk.calls import (
 )
 from holdfast.sdk.events import Event, ReceivedEvent, event_name, wire_path, wire_scalar
 from holdfast.sdk.matching import match_condition
+from holdfast.sdk.outgoing import checked_id
 from holdfast.sdk.signals import OnConflict, signal_json, signal_problem
 from holdfast.sdk.target import Target
 
@@ -144,16 +145,28 @@ class _StepBase:
             result=function.result_type, timeout=timeout_ms, cancel_with_parent=cancel_with_parent,
         )
 
-    def _send(self, id: str, events: Any) -> SendCall:
+    def _send(self, step: str, events: Any, event_id: str | None) -> SendCall:
         many = [events] if isinstance(events, Event | Mapping) else list(events)
-        return SendCall(self._driver, id, many)
+        if event_id is not None:
+            if len(many) != 1:
+                raise StepUsageError(
+                    f"step {step!r} sends {len(many)} events with one id; send each in a step of its own, or give plain "
+                    "events an 'id' each"
+                )
+            try:
+                event_id = checked_id(event_id, "the event")
+            except EventInvalidError as error:
+                raise StepUsageError(f"step {step!r}: {error}") from error
+        return SendCall(self._driver, step, many, event_id)
 
 
 def _options(
     base: StepOptions, retries: int | RetryPolicy | None, timeout: Duration | None, backoff: RetryPolicy | None
 ) -> StepOptions:
+    transient_only = base.transient_only
     if isinstance(retries, RetryPolicy):
         backoff = backoff or retries
+        transient_only = retries.transient_only
         retries = retries.retries
     if retries is not None and not 0 <= retries <= MAX_RETRIES:
         raise ConfigurationError(f"retries must be 0 to {MAX_RETRIES}, not {retries}")
@@ -161,6 +174,7 @@ def _options(
         base.retries if retries is None else retries,
         base.timeout_ms if timeout is None else duration_ms(timeout),
         base.backoff if backoff is None else backoff,
+        transient_only,
     )
 
 
@@ -192,7 +206,8 @@ class Step(_StepBase):
         """The same steps with options of their own: `ctx.step.options(retries=5).run("x", f)`.
 
         Args:
-            retries: Tries after the first, 0 to 20; or a policy such as `RetryPresets.scraper`, with its own backoff.
+            retries: Tries after the first, 0 to 20; or a policy such as `RetryPresets.scraper`, with its own backoff, which
+                tries only transient errors again.
             timeout: How long one attempt's body may take before it is cancelled and counted as failed.
             backoff: The delays between attempts.
         """
@@ -318,10 +333,18 @@ class Step(_StepBase):
         return self._invoke(id, function, payload, timeout, cancel_with_parent)
 
     def send(
-        self, id: str, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]], /
+        self, step: str, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]], /, *,
+        id: str | None = None,
     ) -> StepCall[list[str]]:
-        """Send events as a step: recorded, so never sent twice. Returns their ids."""
-        return self._send(id, events)
+        """Send events as a step: recorded, so never sent twice. Returns their ids.
+
+        Args:
+            step: Names the step.
+            events: One event or several.
+            id: Your id for the event, of one only: the same id within 24 hours starts each function once, whichever
+                run, or whoever else, sends it.
+        """
+        return self._send(step, events, id)
 
     @overload
     async def race(self, id: str, first: StepCall[T], second: StepCall[T2], /) -> T | T2: ...
@@ -419,7 +442,10 @@ class SyncStep(_StepBase):
         result: R = self._driver.perform_sync(call)
         return result
 
-    def send(self, id: str, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]], /) -> list[str]:
+    def send(
+        self, step: str, events: Event | Mapping[str, Any] | Iterable[Event | Mapping[str, Any]], /, *,
+        id: str | None = None,
+    ) -> list[str]:
         """See `Step.send`."""
-        result: list[str] = self._driver.perform_sync(self._send(id, events))
+        result: list[str] = self._driver.perform_sync(self._send(step, events, id))
         return result

@@ -44,7 +44,7 @@ class Body:
         self._outgoing: list[Outgoing] = []
         self._target: Callable[[], Any] | None = None
         if isinstance(call, SendCall):
-            self._outgoing = [fn.app.outgoing(event) for event in call.events]
+            self._outgoing = [fn.app.outgoing(event, call.event_id) for event in call.events]
         elif isinstance(call, RunCall) and memo is not None and memo.input is not None:
             self._target = partial(self._edited, call, memo)
 

@@ -19,6 +19,7 @@ import msgspec
 from holdfast.base.errors import NonRetriableError, StepUsageError, Suspended
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
 from holdfast.base.retry import RetryPolicy
+from holdfast.core.reporting import checked
 from holdfast.engine import failures
 from holdfast.engine.tasks import TaskFactory, current_run, current_step
 from holdfast.engine.threads import Bridge
@@ -32,6 +33,7 @@ from holdfast.serve.checkpoints import DISCOVER, Checkpoints, Verdict
 from holdfast.serve.logs import CallLogger
 from holdfast.serve.memos import memo_of, value_of
 from holdfast.serve.place import Place, Served
+from holdfast.serve.progress import ProgressPosts
 from holdfast.serve.turns import Found, Turns
 from holdfast.wire import answers
 from holdfast.wire.answers import Written
@@ -75,6 +77,7 @@ class FunctionCall(Turns):
         self._opcodes: list[Opcode] | None = None
         self._racing: set[asyncio.Future[Any]] = set()
         self._logger: CallLogger | None = None
+        self._progress: ProgressPosts | None = None
 
     # -- what the context asks -----------------------------------------------------------------------------------------
 
@@ -101,6 +104,15 @@ class FunctionCall(Turns):
             self._logger = CallLogger(self.fn.function.id, run, self._replaying)
         return self._logger
 
+    def show_progress(self, fraction: float | None, text: str) -> None:
+        """See `RunScope.show_progress`."""
+        progress = checked(fraction, text, self.place.clock.now())
+        if self.unwinding or (self._replaying() and current_step.get() is None):
+            return
+        if self._progress is None:
+            self._progress = ProgressPosts(self.place, self.run_id, self.loop)
+        self._progress.report(progress)
+
     def _replaying(self) -> bool:
         # a call for one planned step repeats what the planning call has logged
         return bool(self.unreached) or (self.target is not None and current_step.get() is None)
@@ -120,6 +132,8 @@ class FunctionCall(Turns):
         finally:
             self.unwinding = True
             await self._drop_tasks()
+        if self._progress is not None:
+            await self._progress.close()
         return answer if self.checkpoints is None else await self.checkpoints.close(answer, self._opcodes)
 
     async def _main(self) -> None:
@@ -220,18 +234,18 @@ class FunctionCall(Turns):
         )
 
     def _failed(self, error: BaseException) -> Written:
-        final = failures.is_final(error)
-        self._report_failure("the function", error, final=final)
-        after = None if final else self._retry_after(error, self.fn.function.options.backoff)
-        return answers.failed(reports.failure_of(error), no_retry=final, retry_after=after)
+        again, after = self._again(error, self.fn.function.options.backoff)
+        self._report_failure("the function", error, final=not again)
+        return answers.failed(reports.failure_of(error), no_retry=not again, retry_after=after)
 
     @property
     def _tries(self) -> int:
         """Failed tries, as the server counts them: anew once it has recorded a step."""
         return 0 if self.checkpoints is not None and self.checkpoints.recorded else self.attempt
 
-    def _retry_after(self, error: BaseException, policy: RetryPolicy) -> int | None:
-        return reports.retry_after(error, policy, self._tries, self.place.clock.now())
+    def _again(self, error: BaseException, policy: RetryPolicy) -> tuple[bool, int | None]:
+        """See `reports.again`."""
+        return reports.again(error, policy, self._tries, self.place.clock.now())
 
     def _report_failure(self, what: str, error: BaseException, *, final: bool) -> None:
         _log.log(
@@ -369,11 +383,12 @@ class FunctionCall(Turns):
         backoff = options.backoff
         if isinstance(call, RunCall):
             retries = retries if call.options.retries is None else call.options.retries
-            backoff = call.options.backoff or backoff
-        final = failures.is_final(error) or self._tries >= retries
+            backoff = call.options.policy(backoff)
+        again, after = self._again(error, backoff)
+        final = not again or self._tries >= retries
         self._report_failure(f"step {call.key!r}", error, final=final)
         opcode = reports.failed(call, error, final=final, race=self._is_racing(found))
-        self._end([opcode], retry_after=None if final else self._retry_after(error, backoff))
+        self._end([opcode], retry_after=None if final else after)
 
     def _is_racing(self, found: Found) -> bool:
         return found.task in self._racing

@@ -89,6 +89,8 @@ class Place:
         self.settings = settings
         self.client = client
         self.clock = clock
+        self.tells_progress = True
+        """False once its server has shown that it doesn't know what to do with it."""
         self.callables = Callables()
         self.threads = Threads(_STEP_THREADS, "holdfast-step")
         self.function_threads = Threads(_FUNCTION_THREADS, "holdfast-function")

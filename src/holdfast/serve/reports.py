@@ -136,9 +136,8 @@ def failure_of(error: BaseException) -> StepFailure:
     )
 
 
-def retry_after(error: BaseException, policy: RetryPolicy, attempt: int, now: int) -> int | None:
-    """How long to wait before the next attempt, in milliseconds; None for the protocol's own delays."""
-    asked = failures.retry_after_ms(error, now)
-    if asked is not None:
-        return asked
-    return None if policy.describe() == _PROTOCOLS_OWN else policy.delay_ms(attempt)
+def again(error: BaseException, policy: RetryPolicy, attempt: int, now: int) -> tuple[bool, int | None]:
+    """Whether an error is tried again, and after how many milliseconds: None for the protocol's own delays."""
+    delay = failures.next_delay_ms(error, policy, attempt, now)
+    own = failures.retry_after_ms(error, now) is None and policy.describe() == _PROTOCOLS_OWN
+    return delay is not None, None if own else delay

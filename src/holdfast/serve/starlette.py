@@ -13,7 +13,10 @@ from starlette.routing import Route
 from holdfast.sdk.app import App
 from holdfast.serve.handler import METHODS, ServeHandler
 from holdfast.serve.http import MAX_BODY_BYTES, Request, Response
+from holdfast.serve.live import public_status, stream_run
 from holdfast.serve.settings import ServeOptions, ServeSettings
+
+__all__ = ["mount", "public_status", "route", "serve", "stream_run"]
 
 
 def serve(web: Starlette, app: App, **options: Unpack[ServeOptions]) -> ServeHandler:

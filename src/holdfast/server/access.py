@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
@@ -22,6 +23,8 @@ from holdfast.wire.signatures import strip_prefix
 
 PUBLIC_PATHS = frozenset({"/health", "/login", "/login.css"})
 """Routes that answer without credentials. The event API has its own key."""
+_OUTPUT = re.compile(r"/v1/(checkpoint|http/runs)/[0-9A-Za-z]{26}/output")
+"""Where the output of a durable endpoint is read, by a token of its run."""
 _EVENT_API = "/e/"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _CONTAINER_HOSTS = frozenset({"host.docker.internal", "gateway.docker.internal", "host.containers.internal"})
@@ -88,7 +91,7 @@ class Access:
                     )
                 )
             identity = self.identify(scope)
-            if identity is None and path in PUBLIC_PATHS:
+            if identity is None and (path in PUBLIC_PATHS or _OUTPUT.fullmatch(path)):
                 identity = Identity("anyone", "public")
         if identity is None:
             return self._unknown(scope, path)

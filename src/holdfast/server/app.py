@@ -15,13 +15,18 @@ from holdfast.base.errors import HoldfastError
 from holdfast.dashboard.guard import Guard
 from holdfast.dashboard.routes import routes as dashboard_routes
 from holdfast.engine.engine import Engine
+from holdfast.engine.shown import shown
 from holdfast.server import (
     rest_apps,
+    rest_audit,
     rest_bulk,
     rest_checkpoint,
+    rest_endpoints,
     rest_events,
     rest_flow,
+    rest_follow,
     rest_runs,
+    rest_telemetry,
     rest_testing,
     rest_time,
     rest_v2,
@@ -73,12 +78,13 @@ def build_app(engine: Engine, settings: ServerSettings) -> Starlette:
     budget = Budget(settings.max_bytes_in_flight)
     metrics = HttpMetrics(budget)
     closing = Closing()
-    api = Api(engine, settings, access, metrics, Asker(engine, settings))
+    reader = shown(engine, settings.mask)
+    api = Api(engine, settings, access, metrics, Asker(engine, settings), reader)
     guard = SessionGuard(access)
     app = Starlette(
         routes=[
-            *_server_routes(api, guard, EventsApi(engine, settings, access, budget)),
-            *dashboard_routes(engine, guard, asker=api.asker),
+            *_server_routes(api, guard, EventsApi(engine, settings, access, budget, api.receipts)),
+            *dashboard_routes(engine, guard, reader=reader, asker=api.asker),
         ],
         middleware=[
             Middleware(Gate, settings=settings, access=access, budget=budget, metrics=metrics, closing=closing)
@@ -186,11 +192,15 @@ OPERATIONS = tuple(
             _SEND,
             *rest_events.OPERATIONS,
             *rest_runs.OPERATIONS,
+            *rest_follow.OPERATIONS,
             *rest_bulk.OPERATIONS,
             *rest_flow.OPERATIONS,
             *rest_time.OPERATIONS,
             *rest_apps.OPERATIONS,
+            *rest_audit.OPERATIONS,
             *rest_checkpoint.OPERATIONS,
+            *rest_endpoints.OPERATIONS,
+            *rest_telemetry.OPERATIONS,
             *gql.OPERATIONS,
             *rest_v2.OPERATIONS,
             *rest_testing.OPERATIONS,

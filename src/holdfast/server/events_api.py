@@ -16,6 +16,7 @@ from holdfast.server.access import Access
 from holdfast.server.bodies import Budget, check_content, header, read_body
 from holdfast.server.errors import ApiError, api_error
 from holdfast.server.ingest import parse_events
+from holdfast.server.receipts import Receipts
 from holdfast.server.seed import Seed
 from holdfast.server.settings import ServerSettings
 from holdfast.server.shapes import KeyRefused
@@ -29,11 +30,14 @@ _EXPOSED = (b"access-control-expose-headers", b"Link, Mcp-Session-Id")
 class EventsApi:
     """Accepts events over HTTP; answers once they are on disk."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings, access: Access, budget: Budget) -> None:
+    def __init__(
+        self, engine: Engine, settings: ServerSettings, access: Access, budget: Budget, receipts: Receipts
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._access = access
         self._budget = budget
+        self._receipts = receipts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         cors = self._cors(scope)
@@ -83,6 +87,8 @@ class EventsApi:
             except HoldfastError as error:
                 return _refused(api_error(error), ())
         ids = [item.id for item in sent]
+        if seed:
+            self._receipts.again(item.id for item in sent if item.duplicate)
         if parsed.error is not None:
             return _refused(ApiError(400, parsed.error, "event_invalid"), ids)
         return 200, b'{"ids":[' + _joined(ids) + b'],"status":200}', [_JSON]

@@ -280,7 +280,7 @@ def _data(wire: Wire, name: str, model: type[Event] | None) -> bytes:
         try:
             decode_data(model, raw)
         except ValidationError as error:
-            raise EventInvalidError(explain(error, name)) from error
+            raise EventInvalidError(explain(error, name, model)) from error
     return raw
 
 

@@ -14,13 +14,16 @@ from starlette.responses import Response
 from holdfast.base.clock import iso, to_ms
 from holdfast.base.errors import RunNotFoundError
 from holdfast.base.ids import ulid_bytes
+from holdfast.dashboard.origin import origin_of
 from holdfast.engine.engine import Engine
 from holdfast.server.access import Access, identity_of
 from holdfast.server.errors import ApiError
 from holdfast.server.metrics import HttpMetrics
+from holdfast.server.receipts import Receipts
 from holdfast.server.settings import ServerSettings
 from holdfast.server.shapes import Metadata
 from holdfast.server.syncing import Asker
+from holdfast.store.reads import Reader
 
 T = TypeVar("T")
 MAX_LIMIT = 200
@@ -35,6 +38,9 @@ class Api:
     access: Access
     metrics: HttpMetrics
     asker: Asker
+    reader: Reader
+    """Reads what is shown, with marked fields masked."""
+    receipts: Receipts = field(default_factory=Receipts)
 
     def answer(self, data: Any, *, next_cursor: str | None = None) -> Response:
         """The success envelope (protocol section 1.5)."""
@@ -43,7 +49,8 @@ class Api:
 
     async def audit(self, request: Request, action: str, target: str, detail: str = "") -> None:
         """Record that this request changed something."""
-        await self.engine.audit(identity_of(request.scope).actor, action, target, detail)
+        actor = identity_of(request.scope).actor
+        await self.engine.audit(actor, action, target, detail, origin_of(request, "API"))
 
 
 Handler: TypeAlias = Callable[[Api, Request], Awaitable[Response]]

@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from holdfast.base.version import __version__
 from holdfast.dashboard.guard import CSRF_FIELD, Guard
+from holdfast.dashboard.origin import origin_of
 from holdfast.server.access import identity_of
 from holdfast.server.keys import fingerprint
 from holdfast.server.openapi import curl_text, schema_text
@@ -88,7 +89,7 @@ class Login:
             self._brake.failed(address, now)
             return self._form(request, target, f"This is not the {api.access.logs_in_with} of this server.", 401)
         session, cookie = api.access.start_session(f"dashboard ({api.access.logs_in_with} {fingerprint(given)})")
-        await api.engine.audit(session.actor, "login", address, "")
+        await api.engine.audit(session.actor, "login", address, "", origin_of(request, "dashboard"))
         response = self._go(request, target)
         response.set_cookie(
             COOKIE,
@@ -108,7 +109,11 @@ class Login:
         if session is not None:
             self._api.access.sessions.end(session, self._api.engine.clock.now())
             await self._api.engine.audit(
-                session.actor, "logout", request.client.host if request.client else "unknown", ""
+                session.actor,
+                "logout",
+                request.client.host if request.client else "unknown",
+                "",
+                origin_of(request, "dashboard"),
             )
         response = RedirectResponse(request.scope.get("root_path", "") + "/login", 303)
         response.delete_cookie(COOKIE, path=request.scope.get("root_path", "") or "/")

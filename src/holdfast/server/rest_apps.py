@@ -9,11 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from holdfast.base.clock import iso
-from holdfast.base.errors import ConfigurationError
+from holdfast.base.errors import AddressRefusedError, ConfigurationError
 from holdfast.base.ids import name_uuid, ulid_bytes
 from holdfast.core.plan import EventsOfBatch, StepsOf
 from holdfast.core.rows import EventRow, RunRow, StepKind, StepState
 from holdfast.engine.calling import call_event, memo
+from holdfast.server.access import identity_of
 from holdfast.server.errors import ApiError, ErrorBody
 from holdfast.server.operation import Answer, Api, Operation, Param, json_response, read_id
 from holdfast.server.shapes import Application
@@ -35,6 +36,8 @@ async def register(api: Api, request: Request) -> Response:
         answer = await api.engine.applications.register(document)
     except (WireError, ConfigurationError) as error:
         raise ApiError(400, str(error), "registration_invalid") from error
+    except AddressRefusedError as error:
+        raise ApiError(400, str(error), error.code) from error
     if answer.modified:
         await api.audit(request, "app.register", answer.app_id or "")
     return Response(encode_register_answer(answer), media_type="application/json")
@@ -69,23 +72,29 @@ def _application(record: AppRecord, functions: int) -> Application:
 
 async def set_step_limit(api: Api, request: Request) -> Response:
     function_id = _function(api, request)
-    api.engine.step_limits[function_id] = _number(request)
+    api.engine.step_limits[function_id] = limit = _number(request)
+    await api.audit(request, "function.step_limit", api.engine.slug_of(function_id), f"{limit}")
     return json_response({"ok": True})
 
 
 async def reset_step_limit(api: Api, request: Request) -> Response:
-    api.engine.step_limits.pop(_function(api, request), None)
+    function_id = _function(api, request)
+    api.engine.step_limits.pop(function_id, None)
+    await api.audit(request, "function.step_limit", api.engine.slug_of(function_id), "as usual")
     return json_response({"ok": True})
 
 
 async def set_state_limit(api: Api, request: Request) -> Response:
     function_id = _function(api, request)
-    api.engine.state_limits[function_id] = _number(request)
+    api.engine.state_limits[function_id] = limit = _number(request)
+    await api.audit(request, "function.state_limit", api.engine.slug_of(function_id), f"{limit}")
     return json_response({"ok": True})
 
 
 async def reset_state_limit(api: Api, request: Request) -> Response:
-    api.engine.state_limits.pop(_function(api, request), None)
+    function_id = _function(api, request)
+    api.engine.state_limits.pop(function_id, None)
+    await api.audit(request, "function.state_limit", api.engine.slug_of(function_id), "as usual")
     return json_response({"ok": True})
 
 
@@ -134,6 +143,9 @@ async def run_batch(api: Api, request: Request) -> Response:
 
 
 async def _live_run(api: Api, request: Request) -> RunRow:
+    if identity_of(request.scope).via == "session":
+        # marked fields are in the clear here: what functions are given is not for people
+        raise ApiError(403, "this is for applications, with the signing key; a run's page has it for people")
     raw = ulid_bytes(read_id(request, "run_id", "a run"))
     run = (await api.engine.store.read([(RunRow, raw)])).get(RunRow, raw)
     if run is None or run.ended_at is not None:

@@ -146,7 +146,7 @@ async def _start(api: Api, request: Request, action: str, where: dict[str, Any],
 
 
 async def list_bulks(api: Api, request: Request) -> Response:
-    rows = await api.engine.reader.bulks(
+    rows = await api.reader.bulks(
         limit=read_limit(request, 50, MAX_LIMIT), running=request.query_params.get("state") == "running"
     )
     return api.answer([bulk_of(row) for row in rows])
@@ -163,7 +163,7 @@ async def cancel_bulk(api: Api, request: Request) -> Response:
 
 async def _bulk(api: Api, request: Request) -> BulkView:
     bulk_id = read_id(request, "bulk_id", "a bulk operation")
-    row = await api.engine.reader.bulk(bulk_id)
+    row = await api.reader.bulk(bulk_id)
     if row is None:
         raise ApiError(
             404, f"there is no bulk operation {bulk_id}; it may have been removed by retention", "bulk_not_found"
@@ -204,7 +204,7 @@ async def start_cancellation(api: Api, request: Request) -> Response:
         "if": body.expression,
     }
     row = await _start(api, request, "cancel", where, None)
-    view = await api.engine.reader.bulk(ulid_text(row.id))
+    view = await api.reader.bulk(ulid_text(row.id))
     assert view is not None
     response = api.answer(cancellation_of(view))
     response.status_code = 201
@@ -213,7 +213,7 @@ async def start_cancellation(api: Api, request: Request) -> Response:
 
 async def _slug(api: Api, app: str, function: str) -> str:
     """The slug of a function by its id, its slug, or its UUID in the protocol."""
-    for known in await api.engine.reader.functions():
+    for known in await api.reader.functions():
         if known.app == app and function in {
             known.slug,
             known.slug.removeprefix(f"{app}-"),
@@ -232,7 +232,7 @@ def _is_cancellation(view: BulkView) -> bool:
 
 
 async def list_cancellations(api: Api, request: Request) -> Response:
-    rows = await api.engine.reader.bulks(limit=read_limit(request, 50, MAX_LIMIT))
+    rows = await api.reader.bulks(limit=read_limit(request, 50, MAX_LIMIT))
     return api.answer([cancellation_of(row) for row in rows if _is_cancellation(row)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -58,7 +59,7 @@ async def list_events(api: Api, request: Request) -> Response:
     wanted = request.query_params.get("include_internal_events", "false").lower()
     if wanted not in {"true", "false", "1", "0"}:
         raise ApiError(400, f"include_internal_events must be true or false, not {wanted[:40]!r}")
-    rows, cursor = await api.engine.reader.events(
+    rows, cursor = await api.reader.events(
         name=name,
         internal=wanted in {"true", "1"} or (name or "").startswith("inngest/"),
         limit=read_limit(request, 20, MAX_EVENTS),
@@ -66,7 +67,9 @@ async def list_events(api: Api, request: Request) -> Response:
         received_after=read_moment(request, "received_after"),
         received_before=read_moment(request, "received_before"),
     )
-    return api.answer([event_of(row) for row in rows], next_cursor=cursor)
+    # a client that doesn't hear the answer sends again: that is listed as often as it came in, and stored once
+    received = [row for row in rows for _ in range(api.receipts.of(row.internal_id))]
+    return api.answer([event_of(row) for row in received], next_cursor=cursor)
 
 
 async def get_event(api: Api, request: Request) -> Response:
@@ -75,25 +78,25 @@ async def get_event(api: Api, request: Request) -> Response:
 
 async def get_event_runs(api: Api, request: Request) -> Response:
     event = await _event(api, request)
-    return api.answer([run_of(row) for row in await api.engine.reader.event_runs(event.internal_id)])
+    return api.answer([run_of(row) for row in await api.reader.event_runs(event.internal_id)])
 
 
 async def get_event_skips(api: Api, request: Request) -> Response:
     event = await _event(api, request)
-    runs = await api.engine.reader.event_runs(event.internal_id)
-    skips = await api.engine.reader.event_skips(event.internal_id)
-    matched = await api.engine.reader.matched_waits(event.internal_id)
+    runs = await api.reader.event_runs(event.internal_id)
+    skips = await api.reader.event_skips(event.internal_id)
+    matched = await api.reader.matched_waits(event.internal_id)
     return api.answer([skip_of(skip) for skip in reasons(event, runs, skips, matched)])
 
 
 async def get_event_matches(api: Api, request: Request) -> Response:
     event = await _event(api, request)
-    return api.answer([matched_wait_of(one) for one in await api.engine.reader.matched_waits(event.internal_id)])
+    return api.answer([matched_wait_of(one) for one in await api.reader.matched_waits(event.internal_id)])
 
 
 async def _event(api: Api, request: Request) -> EventView:
     internal_id = read_id(request, "internal_id", "an event")
-    event = await api.engine.reader.event(internal_id)
+    event = await api.reader.event(internal_id)
     if event is None:
         raise ApiError(
             404,
@@ -107,7 +110,7 @@ async def _event(api: Api, request: Request) -> EventView:
 
 
 async def list_functions(api: Api, _request: Request) -> Response:
-    return api.answer([function_of(row) for row in await api.engine.reader.functions()])
+    return api.answer([function_of(row) for row in await api.reader.functions()])
 
 
 async def list_alerts(api: Api, _request: Request) -> Response:
@@ -116,7 +119,7 @@ async def list_alerts(api: Api, _request: Request) -> Response:
 
 async def list_app_functions(api: Api, request: Request) -> Response:
     name = request.path_params["app"]
-    rows = await api.engine.reader.functions()
+    rows = await api.reader.functions()
     found = [function_of(row) for row in rows if row.app == name]
     if not found and name not in api.engine.apps:
         known = ", ".join(sorted({row.app for row in rows} | set(api.engine.apps))) or "none yet"
@@ -126,7 +129,7 @@ async def list_app_functions(api: Api, request: Request) -> Response:
 
 async def invoke(api: Api, request: Request) -> Response:
     slug = request.path_params["slug"]
-    rows = [row for row in await api.engine.reader.functions() if not row.archived]
+    rows = [row for row in await api.reader.functions() if not row.archived]
     if slug not in {row.slug for row in rows}:
         raise ApiError(
             404, f"there is no function {slug[:100]!r}; GET /v1/functions lists those there are", "function_not_found"
@@ -185,7 +188,7 @@ async def metrics(api: Api, _request: Request) -> Response:
 async def dev(api: Api, _request: Request) -> Response:
     if api.settings.mode != "dev":
         raise ApiError(404, "this is a production server; /dev is part of the development server")
-    rows = await api.engine.reader.functions()
+    rows = await api.reader.functions()
     return json_response(
         {
             "version": __version__,
@@ -198,6 +201,8 @@ async def dev(api: Api, _request: Request) -> Response:
                     "slug": row.slug,
                     "appName": row.app,
                     "config": row.config,
+                    "triggers": _triggers(row.config),
+                    "steps": _steps(row.config),
                 }
                 for row in rows
                 if not row.archived
@@ -209,6 +214,15 @@ async def dev(api: Api, _request: Request) -> Response:
             "features": {},
         }
     )
+
+
+def _triggers(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in one.items() if value is not None} for one in config.get("triggers") or ()]
+
+
+def _steps(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    steps = (config.get("steps") or {}).values()
+    return [{"id": one.get("id"), "name": one.get("name"), "uri": (one.get("runtime") or {}).get("url")} for one in steps]
 
 
 # -- the table -------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class _Flush(msgspec.Struct, frozen=True):
 
 
 async def list_flow(api: Api, _request: Request) -> Response:
-    return api.answer([flow_of(view) for view in await api.engine.reader.flow()])
+    return api.answer([flow_of(view) for view in await api.reader.flow()])
 
 
 async def get_flow(api: Api, request: Request) -> Response:
@@ -83,7 +83,7 @@ async def flush(api: Api, request: Request) -> Response:
 
 async def _view(api: Api, request: Request) -> FlowView:
     slug = request.path_params["slug"]
-    found = await api.engine.reader.flow(slug)
+    found = await api.reader.flow(slug)
     if not found:
         raise ApiError(
             404, f"there is no function {slug[:100]!r}; GET /v1/functions lists those there are", "function_not_found"
@@ -92,7 +92,7 @@ async def _view(api: Api, request: Request) -> FlowView:
 
 
 async def _answer(api: Api, slug: str) -> Response:
-    return api.answer(flow_of((await api.engine.reader.flow(slug))[0]))
+    return api.answer(flow_of((await api.reader.flow(slug))[0]))
 
 
 async def _body(request: Request, kind: type[T]) -> T:

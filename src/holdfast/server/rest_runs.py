@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from holdfast.core.rows import RunStatus
-from holdfast.engine.notices import Subscription
 from holdfast.sdk.sender import Edit
 from holdfast.server.errors import ApiError, ErrorBody
 from holdfast.server.operation import (
@@ -44,7 +41,7 @@ from holdfast.server.shapes import (
     letter_group_of,
     run_of,
 )
-from holdfast.store.reads import RunFilter, RunView
+from holdfast.store.reads import RunFilter
 
 PING_SECONDS = 15.0
 _ENDED = frozenset(status.name for status in RunStatus if status.ended)
@@ -72,7 +69,7 @@ async def list_runs(api: Api, request: Request) -> Response:
         dead=query.get("dead") == "true",
         fingerprint=query.get("fingerprint") or None,
     )
-    rows, cursor = await api.engine.reader.runs(
+    rows, cursor = await api.reader.runs(
         where, limit=read_limit(request, 50, MAX_LIMIT), cursor=read_cursor(request)
     )
     return api.answer([run_of(row) for row in rows], next_cursor=cursor)
@@ -89,7 +86,7 @@ def _statuses(given: list[str]) -> tuple[str, ...]:
 
 async def get_run(api: Api, request: Request) -> Response:
     run_id = read_id(request, "run_id", "a run")
-    detail = await api.engine.reader.run(run_id)
+    detail = await api.reader.run(run_id)
     if detail is None:
         raise no_run(run_id)
     return api.answer(full_run_of(detail, api.engine.clock.now()))
@@ -97,7 +94,7 @@ async def get_run(api: Api, request: Request) -> Response:
 
 async def get_history(api: Api, request: Request) -> Response:
     run_id = read_id(request, "run_id", "a run")
-    detail = await api.engine.reader.run(run_id)
+    detail = await api.reader.run(run_id)
     if detail is None:
         raise no_run(run_id)
     return api.answer(history_of(detail, api.engine.clock.now()))
@@ -105,52 +102,10 @@ async def get_history(api: Api, request: Request) -> Response:
 
 async def list_jobs(api: Api, request: Request) -> Response:
     run_id = read_id(request, "run_id", "a run")
-    detail = await api.engine.reader.run(run_id)
+    detail = await api.reader.run(run_id)
     if detail is None:
         raise no_run(run_id)
     return api.answer(jobs_of(detail))
-
-
-async def follow_run(api: Api, request: Request) -> Response:
-    run_id = read_id(request, "run_id", "a run")
-    view = await api.engine.reader.run_view(run_id)
-    if view is None:
-        raise no_run(run_id)
-    return StreamingResponse(_follow(api, run_id), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
-
-
-async def _follow(api: Api, run_id: str) -> AsyncIterator[bytes]:
-    """One message for each change of a run, until it has ended."""
-    # subscribed before the first read, so that no change falls between
-    with api.engine.notices.subscribe() as notices:
-        last: RunView | None = None
-        while True:
-            view = await api.engine.reader.run_view(run_id)
-            if view is not None and view != last:
-                yield _message(view)
-            if view is None or view.status in _ENDED:
-                return
-            last = view
-            async for ping in _until_changed(notices, run_id):
-                yield ping
-
-
-async def _until_changed(notices: Subscription, run_id: str) -> AsyncIterator[bytes]:
-    """Comments that keep the connection alive, until there is a notice about the run."""
-    while True:
-        try:
-            async with asyncio.timeout(PING_SECONDS):
-                notice = await anext(notices)
-        except TimeoutError:
-            yield b": ping\n\n"
-            continue
-        # without an id it is about many runs at once
-        if notice.id in {run_id, ""}:
-            return
-
-
-def _message(view: RunView) -> bytes:
-    return b"event: run\ndata: " + msgspec.json.encode(run_of(view)) + b"\n\n"
 
 
 # -- changing --------------------------------------------------------------------------------------------------------
@@ -224,8 +179,8 @@ async def discard(api: Api, request: Request) -> Response:
 
 async def _letter(api: Api, run_id: str) -> None:
     """Tell a run that never failed for good from one that is not there."""
-    if await api.engine.reader.dead_letter(run_id) is None:
-        if await api.engine.reader.run_view(run_id) is None:
+    if await api.reader.dead_letter(run_id) is None:
+        if await api.reader.run_view(run_id) is None:
             raise no_run(run_id)
         raise ApiError(
             409,
@@ -239,7 +194,7 @@ async def list_dead_letters(api: Api, request: Request) -> Response:
     state = query.get("state", "dead")
     if state not in (*_LETTER_STATES, "all"):
         raise ApiError(400, f"state {state[:40]!r} is not known; it is one of {', '.join(_LETTER_STATES)}, all")
-    rows, cursor = await api.engine.reader.dead_letters(
+    rows, cursor = await api.reader.dead_letters(
         state=None if state == "all" else state,
         function=query.get("function") or None,
         fingerprint=query.get("fingerprint") or None,
@@ -254,7 +209,7 @@ async def list_groups(api: Api, request: Request) -> Response:
     state = query.get("state", "dead")
     if state not in _LETTER_STATES:
         raise ApiError(400, f"state {state[:40]!r} is not known; it is one of {', '.join(_LETTER_STATES)}")
-    groups = await api.engine.reader.letter_groups(
+    groups = await api.reader.letter_groups(
         state=state, function=query.get("function") or None, limit=read_limit(request, 100, MAX_LIMIT)
     )
     return api.answer([letter_group_of(group) for group in groups])
@@ -327,24 +282,6 @@ OPERATIONS = (
         description="Its own place in the queue, and its steps under way. Empty once it has ended.",
         params=(RUN_ID,),
         answers={200: Answer("Jobs.", list[Job]), 400: _BAD_ID, 404: _NO_RUN},
-    ),
-    Operation(
-        method="GET",
-        path="/v1/runs/{run_id}/stream",
-        id="followRun",
-        group="Runs",
-        handler=follow_run,
-        summary="Follow a run until it ends",
-        description=(
-            "Server-sent events named `run`, each with the run as its data: one at once, one for each change, "
-            "the last when it has ended."
-        ),
-        params=(RUN_ID,),
-        answers={
-            200: Answer("Messages.", Run, envelope=False, media_type="text/event-stream"),
-            400: _BAD_ID,
-            404: _NO_RUN,
-        },
     ),
     Operation(
         method="DELETE",

@@ -25,7 +25,7 @@ async def reset(api: Api, request: Request) -> Response:
     """Cancel every run that lives and resume every paused function: what a suite left behind disturbs no other."""
     _check(api)
     cancelled = await _cancel_all(api, RunFilter(status=_LIVE))
-    for function in await api.engine.reader.functions():
+    for function in await api.reader.functions():
         if function.paused and not function.archived:
             await api.engine.flow_control.resume(function.slug)
     api.engine.step_limits.clear()
@@ -46,7 +46,7 @@ async def cancel(api: Api, request: Request) -> Response:
     _check(api)
     function = await _function(api, request)
     run_id = request.query_params.get("runId", "")
-    view = await api.engine.reader.run_view(run_id)
+    view = await api.reader.run_view(run_id)
     if view is None or view.function != function.slug:
         raise ApiError(404, f"function {function.slug!r} has no run {run_id[:40]!r}", "run_not_found")
     if await api.engine.cancel(run_id):
@@ -57,7 +57,7 @@ async def cancel(api: Api, request: Request) -> Response:
 async def queue_size(api: Api, request: Request) -> Response:
     _check(api)
     function = await _function(api, request)
-    return json_response({"count": await api.engine.reader.count_runs(RunFilter(function=function.slug, status=_LIVE))})
+    return json_response({"count": await api.reader.count_runs(RunFilter(function=function.slug, status=_LIVE))})
 
 
 def _check(api: Api) -> None:
@@ -71,7 +71,7 @@ async def _function(api: Api, request: Request) -> FunctionView:
         canonical = str(uuid.UUID(wanted))
     except ValueError:
         raise ApiError(400, f"fnId is a function's UUID, not {wanted[:60]!r}") from None
-    for function in await api.engine.reader.functions():
+    for function in await api.reader.functions():
         if name_uuid(function.app, function.slug) == canonical:
             return function
     raise ApiError(404, f"there is no function {canonical}", "function_not_found")
@@ -80,7 +80,7 @@ async def _function(api: Api, request: Request) -> FunctionView:
 async def _cancel_all(api: Api, where: RunFilter) -> int:
     total = 0
     while True:
-        rows, _ = await api.engine.reader.runs(where, limit=_PAGE)
+        rows, _ = await api.reader.runs(where, limit=_PAGE)
         done = sum([await api.engine.cancel(row.id) for row in rows])
         total += done
         if not done or len(rows) < _PAGE:

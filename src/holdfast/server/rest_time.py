@@ -45,11 +45,11 @@ async def give_signal(api: Api, request: Request) -> Response:
 
 
 async def list_crons(api: Api, _request: Request) -> Response:
-    functions = {row.slug: row for row in await api.engine.reader.functions()}
+    functions = {row.slug: row for row in await api.reader.functions()}
     now = api.engine.clock.now()
     crons = [
         cron_of(cron, functions[cron.function], Schedule.parse(cron.schedule).zone.key, _coming(cron, now))
-        for cron in await api.engine.reader.crons()
+        for cron in await api.reader.crons()
         if cron.function in functions
     ]
     return api.answer(crons)
@@ -65,7 +65,7 @@ async def run_cron(api: Api, request: Request) -> Response:
         body = msgspec.json.decode(await request.body(), type=_RunCron)
     except msgspec.DecodeError as error:
         raise ApiError(400, f'the body must be an object {{"function": id, "schedule"?: text}}: {error}') from error
-    cron = _chosen(await api.engine.reader.crons(), body, list(api.engine.apps))
+    cron = _chosen(await api.reader.crons(), body, list(api.engine.apps))
     run_id = await api.engine.run_cron(cron.function, cron.schedule)
     await api.audit(request, "cron.run", cron.function, f"{cron.schedule} as {run_id}")
     return api.answer(Started(run_id))

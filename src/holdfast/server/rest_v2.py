@@ -98,7 +98,7 @@ async def invoke(api: Api, request: Request) -> Response:
     if duplicate:
         return _answer(api, InvokedV2(run_id), status=409)
     await api.audit(request, "function.invoke", function.slug, run_id)
-    if await api.engine.reader.run_view(run_id) is None:
+    if await api.reader.run_view(run_id) is None:
         raise ApiError(422, f"function {function.slug!r} was not started yet: it is debounced or batched, as run {run_id}", "run_delayed")
     return _answer(api, InvokedV2(run_id))
 
@@ -112,7 +112,7 @@ async def get_function(api: Api, request: Request) -> Response:
 
 
 async def _functions(api: Api, app: str) -> Sequence[FunctionView]:
-    found = [one for one in await api.engine.reader.functions() if one.app == app and not one.archived]
+    found = [one for one in await api.reader.functions() if one.app == app and not one.archived]
     if not found and app not in api.engine.apps and app not in api.engine.applications.apps:
         raise ApiError(404, f"there is no app {app[:100]!r}", "app_not_found")
     return found
@@ -139,7 +139,7 @@ async def get_app(api: Api, request: Request) -> Response:
 
 
 async def _apps(api: Api) -> list[AppV2]:
-    functions = [one for one in await api.engine.reader.functions() if not one.archived]
+    functions = [one for one in await api.reader.functions() if not one.archived]
     records = api.engine.applications.apps
     out = []
     for name in sorted({one.app for one in functions} | set(records) | set(api.engine.apps)):
@@ -174,7 +174,7 @@ def _statuses(request: Request) -> tuple[str, ...]:
 
 async def _list(api: Api, request: Request, where: RunFilter) -> Response:
     limit = read_limit(request, 20, _MAX_LIMIT)
-    rows, cursor = await api.engine.reader.runs(where, limit=limit, cursor=read_cursor(request))
+    rows, cursor = await api.reader.runs(where, limit=limit, cursor=read_cursor(request))
     return _answer(api, [run_v2(row) for row in rows], page=PageV2(cursor, cursor is not None, limit))
 
 
@@ -189,7 +189,7 @@ async def get_trace(api: Api, request: Request) -> Response:
 
 async def _detail(api: Api, request: Request) -> RunDetail:
     run_id = read_id(request, "run_id", "a run")
-    detail = await api.engine.reader.run(run_id)
+    detail = await api.reader.run(run_id)
     if detail is None:
         raise no_run(run_id)
     return detail
@@ -219,7 +219,7 @@ async def send_event(api: Api, request: Request) -> Response:
         sent = (await api.engine.send([event]))[0]
     except EventInvalidError as error:
         raise ApiError(error.status, str(error), error.code) from error
-    view = await api.engine.reader.event(sent.id)
+    view = await api.reader.event(sent.id)
     return _answer(api, {"id": sent.id} if view is None else event_v2(view))
 
 
@@ -230,9 +230,9 @@ def _model(api: Api, name: str) -> type[Event] | None:
 
 async def get_event_runs(api: Api, request: Request) -> Response:
     event_id = read_id(request, "event_id", "an event")
-    if await api.engine.reader.event(event_id) is None:
+    if await api.reader.event(event_id) is None:
         raise ApiError(404, f"there is no event {event_id}", "event_not_found")
-    return _answer(api, [run_v2(row) for row in await api.engine.reader.event_runs(event_id)])
+    return _answer(api, [run_v2(row) for row in await api.reader.event_runs(event_id)])
 
 
 # -- the server ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from holdfast.base.errors import ConfigurationError
+from holdfast.base.masks import Masks
+from holdfast.engine.outbound import EVERYTHING, PrivateNetworks
 from holdfast.server.keys import check_signing_key
 
 
@@ -41,6 +43,12 @@ class ServerSettings:
     """Further names under which the server may be addressed. In production, when given, the only ones."""
     cors_origins: tuple[str, ...] = ()
     """Origins of browser applications that may send events, besides those on this machine in development."""
+    allow_private_networks: str = ""
+    """What of private networks production may call for applications: `all`, or networks, addresses and host names separated
+    by commas. Development may call all of them."""
+    mask: tuple[str, ...] = ()
+    """Fields of payloads that are masked wherever people look, besides those that applications have marked: `card_number`,
+    `card.number`."""
     test_mode: bool = False
     """Whether test suites may reset it, pause functions and cancel runs by the addresses under `/test`."""
     prefix: str = ""
@@ -63,6 +71,8 @@ class ServerSettings:
             raise ConfigurationError(
                 f"path prefix {self.prefix!r} must start with '/' and not end with one, such as '/holdfast'"
             )
+        PrivateNetworks.parse(self.allow_private_networks)
+        Masks(self.mask)
         if self.open:
             return
         if self.mode == "start":
@@ -110,6 +120,11 @@ class ServerSettings:
         return self.mode == "start" or (bool(self.event_keys) and not self.loopback)
 
     @property
+    def private_networks(self) -> PrivateNetworks:
+        """What of private networks may be called."""
+        return EVERYTHING if self.mode == "dev" else PrivateNetworks.parse(self.allow_private_networks)
+
+    @property
     def kind(self) -> str:
         """`dev` or `cloud`, as the protocol calls the two modes."""
         return "dev" if self.mode == "dev" else "cloud"
@@ -120,7 +135,7 @@ class ServerSettings:
 
         Read are `INNGEST_EVENT_KEY`, `INNGEST_SIGNING_KEY`, `INNGEST_SIGNING_KEY_FALLBACK`,
         `HOLDFAST_DASHBOARD_PASSWORD`, `HOLDFAST_SESSION_SECRET`, `HOLDFAST_ALLOWED_HOSTS`, `HOLDFAST_CORS_ORIGINS`,
-        `HOLDFAST_PREFIX` and `TEST_MODE`.
+        `HOLDFAST_ALLOW_PRIVATE_NETWORKS`, `HOLDFAST_MASK`, `HOLDFAST_PREFIX` and `TEST_MODE`.
 
         Args:
             environ: The environment; the process's unless given.
@@ -138,6 +153,8 @@ class ServerSettings:
             "session_secret": environ.get("HOLDFAST_SESSION_SECRET") or None,
             "allowed_hosts": _items(environ.get("HOLDFAST_ALLOWED_HOSTS", "")),
             "cors_origins": _items(environ.get("HOLDFAST_CORS_ORIGINS", "")),
+            "allow_private_networks": environ.get("HOLDFAST_ALLOW_PRIVATE_NETWORKS", ""),
+            "mask": _items(environ.get("HOLDFAST_MASK", "")),
             "prefix": environ.get("HOLDFAST_PREFIX", "").rstrip("/"),
             "test_mode": environ.get("TEST_MODE", "").strip().lower() == "true",
         }

@@ -10,6 +10,7 @@ from msgspec import Meta, Raw, Struct
 
 from holdfast.base.clock import iso
 from holdfast.base.ids import name_uuid
+from holdfast.core.reporting import Progress
 from holdfast.dashboard.words import standing
 from holdfast.store.reads import (
     AttemptView,
@@ -23,6 +24,7 @@ from holdfast.store.reads import (
     RunView,
     StepView,
 )
+from holdfast.store.reads import FinishedStep as FinishedStepView
 from holdfast.store.reads import LetterGroup as LetterGroupView
 
 ACCOUNT_ID = "00000000-0000-4000-a000-000000000000"
@@ -57,6 +59,17 @@ class Event(Struct, frozen=True, kw_only=True):
     v: str | None = None
 
 
+class AuditEntry(Struct, frozen=True):
+    """Something that was changed."""
+
+    at: Annotated[str, Meta(description="RFC 3339.")]
+    actor: Annotated[str, Meta(description="Who: a login or a key, told apart by a fingerprint.")]
+    action: str
+    target: str
+    detail: str
+    origin: Annotated[str, Meta(description="The address it came from, and by which way: dashboard, API or command line.")]
+
+
 class Place(Struct, frozen=True):
     """Where a live run stands in the queue."""
 
@@ -78,6 +91,14 @@ class Place(Struct, frozen=True):
     used: Annotated[int | None, Meta(description="Places taken, of `limit`.")] = None
     limit: int | None = None
     until: Annotated[str | None, Meta(description="Of a throttle: about when it starts.")] = None
+
+
+class RunProgress(Struct, frozen=True):
+    """How far a run has said it is."""
+
+    fraction: Annotated[float | None, Meta(description="From 0 to 1; null when it can't say.")]
+    text: str
+    at: Annotated[str, Meta(description="When it said so.")]
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -109,6 +130,9 @@ class Run(Struct, frozen=True, kw_only=True):
     key: str | None
     reason: Annotated[str | None, Meta(description="Why it was cancelled or skipped, where a rule did it.")] = None
     batch: Annotated[int, Meta(description="How many events it has, if it is the run of a batch.")] = 0
+    progress: Annotated[
+        RunProgress | None, Meta(description="How far it has said it is, if it has; of a completed run, all.")
+    ] = None
     queue: Annotated[
         Place | None, Meta(description="Its place in the queue, while it lives; only where a single run is read.")
     ] = None
@@ -128,6 +152,19 @@ class Job(Struct, frozen=True):
     state: Annotated[str, Meta(description="ready, timed, leased or parked for the run; pending for a step.")]
     run_at: Annotated[str | None, Meta(description="Not before this moment.")]
     attempt: Annotated[int, Meta(description="Attempts that failed.")]
+
+
+class FinishedStep(Struct, frozen=True):
+    """A step that has finished, without its output."""
+
+    id: str
+    name: str
+    kind: str
+    state: Annotated[str, Meta(description="done or failed.")]
+    number: Annotated[int, Meta(description="Its place among the run's finished steps, from 1.")]
+    started_at: str
+    ended_at: str | None
+    failed_attempts: int
 
 
 class Attempt(Struct, frozen=True):
@@ -353,6 +390,18 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
+def progress_of(progress: Progress) -> RunProgress:
+    """A run's progress for the API."""
+    return RunProgress(progress.fraction, progress.text, _moment(progress.at))
+
+
+def finished_step_of(step: FinishedStepView) -> FinishedStep:
+    """A step for readers of a stream."""
+    return FinishedStep(
+        step.key, step.name, step.kind, step.state, step.seq, _moment(step.started_at), iso(step.ended_at), step.attempt
+    )
+
+
 def run_of(view: RunView, output: bytes | None = None) -> Run:
     """A run for the API."""
     repeats = view.origin in {"rerun", "redrive"}
@@ -379,6 +428,7 @@ def run_of(view: RunView, output: bytes | None = None) -> Run:
         error=view.error,
         key=view.key,
         reason=view.reason,
+        progress=None if view.progress is None else progress_of(view.progress),
         batch=view.batch,
         batch_id=view.id if view.batch else None,
         output=None if output is None else Raw(output),

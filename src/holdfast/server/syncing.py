@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from urllib.parse import urljoin
 
 import aiohttp
 import msgspec
 
-from holdfast.base.findings import Finding, Level
+from holdfast.base.errors import AddressRefusedError
+from holdfast.base.findings import Finding, Level, wrong
 from holdfast.engine.engine import Engine
 from holdfast.server.settings import ServerSettings
 from holdfast.wire import headers as h
@@ -20,7 +20,6 @@ from holdfast.wire.signatures import sign
 
 _log = logging.getLogger("holdfast")
 _TIMEOUT_SECONDS = 10.0
-_TIMEOUT = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
 _MAX_REDIRECTS = 5
 _MAX_ANSWER = 65536
 ENDPOINT_PORTS = (3000, 3001, 3002, 3003, 3004, 3005, 3006, 4321, 5000, 5173, 5999, 8000, 8080, 8081, 8787, 8888, 9000)
@@ -41,26 +40,38 @@ class Asker:
         self._settings = settings
 
     async def sync(self, url: str) -> Finding:
-        """Ask one serve route now; what came of it."""
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            return await self.report(session, url)
-
-    async def report(self, session: aiohttp.ClientSession, url: str) -> Finding:
-        """Ask, and note what came of it."""
-        finding = await self.ask(session, url)
+        """Ask one serve route now, and note what came of it."""
+        finding = await self.ask(url)
         await self._engine.applications.asked(url, finding)
         return finding
 
-    async def ask(self, session: aiohttp.ClientSession, url: str) -> Finding:
+    async def ask(self, url: str) -> Finding:
         """Ask one serve route to register; what came of it."""
         body = canonicalise(msgspec.json.encode({"url": url}))
         headers = {"Content-Type": "application/json", h.SERVER_KIND: self._settings.kind}
         if self._settings.signing_key and self._settings.mode == "start":
             headers[h.SIGNATURE] = sign(body, self._settings.signing_key, self._engine.clock.now())
         try:
-            return diagnose_sync(await _put(session, url, body, headers))
+            return diagnose_sync(await self._put(url, body, headers))
+        except AddressRefusedError as error:
+            return wrong("address", error.problem, f"{error.remedy[0].upper()}{error.remedy[1:]}.")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return no_answer(url, _silence(error), str(error) or type(error).__name__, _TIMEOUT_SECONDS)
+
+    async def _put(self, url: str, body: bytes, headers: dict[str, str]) -> Seen:
+        """Ask; redirects that keep the method are followed, others tell of a wall or a wrong address."""
+        request = self._engine.outbound.request(
+            "PUT", url, data=body, headers=headers, seconds=_TIMEOUT_SECONDS, redirects=_MAX_REDIRECTS,
+            following=frozenset({307, 308}), same_request=True,
+        )  # fmt: skip
+        async with request as response:
+            return Seen(
+                str(response.url),
+                response.status,
+                {name.lower(): value for name, value in response.headers.items()},
+                await response.content.read(_MAX_ANSWER),
+                "PUT",
+            )
 
 
 class Syncing:
@@ -99,17 +110,16 @@ class Syncing:
 
     async def _run(self) -> None:
         first = True
-        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            while True:
-                wanted = self._urls if first or self._every else list(self._failing)
-                await asyncio.gather(*(self._ping(session, url) for url in wanted))
-                if self._discover and self._settings.mode != "start":
-                    await self._look_around(session)
-                first = False
-                await asyncio.sleep(self._every or 5.0)
+        while True:
+            wanted = self._urls if first or self._every else list(self._failing)
+            await asyncio.gather(*(self._ping(url) for url in wanted))
+            if self._discover and self._settings.mode != "start":
+                await self._look_around()
+            first = False
+            await asyncio.sleep(self._every or 5.0)
 
-    async def _ping(self, session: aiohttp.ClientSession, url: str) -> None:
-        finding = await self._asker.report(session, url)
+    async def _ping(self, url: str) -> None:
+        finding = await self._asker.sync(url)
         problem = None if finding.level is Level.FINE else finding.sentence
         if problem is None:
             if self._failing.pop(url, None) is not None:
@@ -118,7 +128,7 @@ class Syncing:
             _log.warning("%s could not be synced: %s", url, problem)
             self._failing[url] = problem
 
-    async def _look_around(self, session: aiohttp.ClientSession) -> None:
+    async def _look_around(self) -> None:
         own = self._settings.port
         known = set(self._urls) | {record.url for record in self._engine.applications.apps.values()}
         ports = [port for port in ENDPOINT_PORTS if port != own and await _open(port)]
@@ -127,28 +137,21 @@ class Syncing:
                 url = f"http://localhost:{port}{path}"
                 if url in known or f"http://127.0.0.1:{port}{path}" in known:
                     break
-                if await _is_sdk(session, url):
+                if await self._is_sdk(url):
                     _log.info("found an application at %s", url)
                     self._urls.append(url)
-                    await self._ping(session, url)
+                    await self._ping(url)
                     break
 
-
-async def _put(session: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> Seen:
-    """Ask; redirects that keep the method are followed, others tell of a wall or a wrong address."""
-    for _ in range(_MAX_REDIRECTS):
-        async with session.put(url, data=body, headers=headers, allow_redirects=False) as response:
-            seen = Seen(
-                url,
-                response.status,
-                {name.lower(): value for name, value in response.headers.items()},
-                await response.content.read(_MAX_ANSWER),
-                "PUT",
-            )
-        if seen.status not in {307, 308} or "location" not in seen.headers:
-            return seen
-        url = urljoin(url, seen.headers["location"])
-    return seen
+    async def _is_sdk(self, url: str) -> bool:
+        request = self._engine.outbound.request(
+            "GET", url, data=None, headers={}, seconds=_TIMEOUT_SECONDS, redirects=_MAX_REDIRECTS
+        )
+        try:
+            async with request as response:
+                return h.SDK in response.headers and response.status < 500
+        except (AddressRefusedError, aiohttp.ClientError, TimeoutError, OSError):
+            return False
 
 
 def _silence(error: BaseException) -> Silence:
@@ -168,11 +171,3 @@ async def _open(port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-async def _is_sdk(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(url) as response:
-            return h.SDK in response.headers and response.status < 500
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return False

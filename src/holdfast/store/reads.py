@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from holdfast.core.reporting import Progress
 from holdfast.store.flow_reads import AlarmView, CancelView, FlowView, GateView, TimerView
 
 
@@ -19,7 +20,7 @@ class FunctionView(msgspec.Struct, frozen=True):
     """`<app>-<function id>`, unique."""
     name: str
     version: int
-    config: dict[str, object]
+    config: dict[str, Any]
     """Triggers, retries, limits: the registration document of protocol section 3, with holdfast's own additions."""
     archived: bool
     """No longer part of its app's code."""
@@ -58,12 +59,30 @@ class RunView(msgspec.Struct, frozen=True):
     """Why it was cancelled or skipped, where a rule did it."""
     batch: int = 0
     """How many events it has, if it is the run of a batch."""
+    progress: Progress | None = None
+    """How far it has said it is, if it has."""
 
     @property
     def duration_ms(self) -> int | None:
         if self.started_at is None or self.ended_at is None:
             return None
         return self.ended_at - self.started_at
+
+
+class FinishedStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A step that is done or has failed for good, without its payload."""
+
+    key: str
+    name: str
+    kind: str
+    state: str
+    """done or failed."""
+    seq: int
+    """Its place among the finished steps of its run, from 1."""
+    started_at: int
+    ended_at: int | None
+    attempt: int
+    """Attempts that failed before."""
 
 
 class AttemptView(msgspec.Struct, frozen=True):
@@ -297,6 +316,8 @@ class AuditView(msgspec.Struct, frozen=True):
     action: str
     target: str
     detail: str
+    origin: str = ""
+    """The address it came from, and by which way: `203.0.113.7, dashboard`."""
 
 
 class FunctionStats(msgspec.Struct, frozen=True):
@@ -445,6 +466,10 @@ class Reader(Protocol):
     async def run(self, run_id: str) -> RunDetail | None: ...
     async def progress(self, run_id: str) -> RunProgress | None: ...
     async def run_view(self, run_id: str) -> RunView | None: ...
+    async def finished_steps(self, run_id: str, *, after: int = 0, limit: int = 100) -> Sequence[FinishedStep]:
+        """The steps of a run that finished after another, in the order in which they did."""
+        ...
+
     async def events(
         self,
         *,

@@ -44,6 +44,8 @@ class Answer(msgspec.Struct):
     """Milliseconds to wait before the next attempt instead of the usual delay."""
     version: int | None = None
     """The request version that the SDK speaks."""
+    status: int | None = None
+    """Of FAILED: the HTTP status with which the SDK said so."""
 
 
 class Written(msgspec.Struct):
@@ -125,7 +127,7 @@ def _of_sdk(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     value = _shown(body) if found is None else msgspec.json.decode(found)
     failure = StepFailure.of(value or f"the SDK answered {status}")
     output = found or msgspec.json.encode({"name": failure.name, "message": failure.message})
-    return Answer(Outcome.FAILED, error=failure, output=output, no_retry=no_retry or old)
+    return Answer(Outcome.FAILED, error=failure, output=output, no_retry=no_retry or old, status=status)
 
 
 def _streamed(headers: Mapping[str, str], body: bytes, now: int) -> Answer:

@@ -52,6 +52,8 @@ _CHECKPOINTABLE = _LAZY | {
 _NULL = msgspec.Raw(b"null")
 EXECUTED = frozenset({Op.STEP, Op.STEP_RUN, Op.STEP_ERROR, Op.STEP_FAILED})
 """What a call may say of a step that it executed."""
+SETTLED = frozenset({Op.STEP, Op.STEP_RUN})
+"""Steps after which a function just goes on."""
 RACE = "race"
 """The `opts.parallelMode` of steps each of whose completions is to be reported to the function at once."""
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import Server, free_port
+from live_server import Server
+from ports import free_port
 from node_apps import MAJORS, ROUTES
 
 COMPAT = Path(__file__).parents[1]

@@ -47,11 +47,13 @@ def notes(node, app):
     return lambda run: node.seen(run if isinstance(run, str) else run["run_id"], app[-1])["notes"]
 
 
+@pytest.mark.protocol("register.adapters")
 @pytest.mark.parametrize("route", SMOKE)
 def test_each_adapter_syncs_and_runs(server, route):
     assert output_of(server.call(f"{route}/hello", {"name": "ann"})) == ["hello ann", 2]
 
 
+@pytest.mark.protocol("step.run", "register.sync")
 def test_steps(server, call, app, calls, notes):
     run = call("steps", {"n": 4})
     assert output_of(run) == [8, None, 9]
@@ -65,6 +67,7 @@ def test_steps(server, call, app, calls, notes):
         assert told == [["StepRun double"], ["StepRun nothing"], ["StepRun more"], 200]
 
 
+@pytest.mark.protocol("checkpoint.async")
 def test_steps_that_are_reported_some_at_a_time(server, node):
     run = server.call("buffered4/steps", {"n": 4}, "buffered4-steps")
     assert output_of(run) == [8, None, 9]
@@ -74,12 +77,14 @@ def test_steps_that_are_reported_some_at_a_time(server, node):
     assert output_of(run) == [2, 0, 4]
 
 
+@pytest.mark.protocol("step.run")
 def test_an_id_used_in_a_loop(call, notes):
     run = call("one-id")
     assert output_of(run) == ["a0", "a1", "a2"]
     assert notes(run) == ["a0", "a1", "a2"]
 
 
+@pytest.mark.protocol("step.sleep")
 def test_sleeps(call, app):
     run = call("sleeps")
     assert output_of(run) == "awake"
@@ -87,6 +92,7 @@ def test_sleeps(call, app):
     assert run["duration_ms"] >= (1250 if app == "js3" else 1550)
 
 
+@pytest.mark.protocol("step.wait")
 @pytest.mark.parametrize("name", ["waits", "waits-if"])
 def test_a_wait_that_an_event_resolves(server, start, app, name):
     run_id = start(name, {"id": f"{app}-{name}"})
@@ -100,15 +106,18 @@ def test_a_wait_that_an_event_resolves(server, start, app, name):
     }  # fmt: skip
 
 
+@pytest.mark.protocol("step.wait")
 def test_a_wait_that_times_out(call):
     assert output_of(call("waits-in-vain")) is None
 
 
+@pytest.mark.protocol("step.send")
 def test_events_sent_from_a_step(server, call, app):
     ids = output_of(call("sends"))["ids"]
     assert [output_of(server.finished(one, f"{app}-receives")) for one in ids] == [1, 2]
 
 
+@pytest.mark.protocol("step.invoke")
 def test_invoking(call):
     out = output_of(call("invokes"))
     assert out[:2] == [{"got": 1, "name": "inngest/function.invoked"}, {"got": 2, "name": "inngest/function.invoked"}]
@@ -119,6 +128,7 @@ def test_invoking(call):
     ]
 
 
+@pytest.mark.protocol("parallel.together")
 def test_parallel_steps_take_one_discovery_for_all(call, app, calls, notes):
     run = call("parallel")
     assert output_of(run) == ["a", "b", "c", "after"]
@@ -135,6 +145,7 @@ def test_parallel_steps_take_one_discovery_for_all(call, app, calls, notes):
         assert told[:4] == [told[0], *([one] for one in executed)]
 
 
+@pytest.mark.protocol("parallel.race")
 def test_a_race_goes_on_with_the_first(server, call):
     run = call("race")
     assert output_of(run) == ["quick", "after", "then"]
@@ -143,26 +154,31 @@ def test_a_race_goes_on_with_the_first(server, call):
     assert steps["slow"]["ended_at"] is None or steps["then"]["ended_at"] < steps["slow"]["ended_at"]
 
 
+@pytest.mark.protocol("parallel.mixed")
 def test_parallel_branches_of_all_kinds(call):
     assert output_of(call("mixed")) == ["step", None, None, {"got": 5, "name": "inngest/function.invoked"}]
 
 
+@pytest.mark.protocol("parallel.mixed")
 def test_parallel_chains(call, notes):
     run = call("chains")
     assert output_of(run) == [["a1", "a2"], ["b1", "b2"]]
     assert sorted(notes(run)) == ["a1", "a2", "b1", "b2"]
 
 
+@pytest.mark.protocol("step.error", "checkpoint.attempts")
 def test_retries_of_a_step_count_attempts(call, notes):
     run = call("flaky")
     assert output_of(run) == [2, 0, 4]
     assert notes(run) == [0, 1, 2]
 
 
+@pytest.mark.protocol("step.error")
 def test_a_failed_step_can_be_handled(call):
     assert output_of(call("step-fails")) == [True, "RangeError", "bad step", "mended"]
 
 
+@pytest.mark.protocol("run.failure-handler")
 def test_a_function_that_fails_runs_its_failure_handler(call, app, notes):
     run = call("fails")
     assert error_of(run)["message"] == "never works"
@@ -170,6 +186,7 @@ def test_a_function_that_fails_runs_its_failure_handler(call, app, notes):
     assert notes == [0, 1, 2, ["onFailure", "Error", "never works", f"{app}/fails", f"{app}-fails"]]
 
 
+@pytest.mark.protocol("step.final")
 def test_errors_that_are_not_worth_retrying(call, notes):
     run = call("not-retriable")
     assert error_of(run)["message"] == "no use"
@@ -177,13 +194,15 @@ def test_errors_that_are_not_worth_retrying(call, notes):
     assert output_of(call("step-not-retriable")) == "no use"
 
 
+@pytest.mark.protocol("step.retry-after")
 def test_a_retry_at_the_time_the_function_asks_for(call, notes):
     run = call("retry-after")
     assert output_of(run) == 1
     first, second = notes(run)
-    assert 1900 < second - first < 5000
+    assert second - first > 1900  # and not the tenth of a second after which this server tries again by itself
 
 
+@pytest.mark.protocol("step.signal")
 def test_signals(server, call, start, app):
     run_id = start("signals", {"signal": f"{app}-go"})
     server.waiting(run_id, "signal")
@@ -194,12 +213,14 @@ def test_signals(server, call, start, app):
     assert output_of(call("signals-in-vain")) is None
 
 
+@pytest.mark.protocol("step.fetch", "step.ai")
 def test_requests_and_inference_by_the_server(call):
     assert output_of(call("fetches")) == [418, {"body": "hello", "said": "yes", "method": "POST"}]
     assert output_of(call("infers", {"say": "hello"})) == "HELLO"
     assert "HTTP 500" in error_of(call("infers", {"say": "fail"}))["message"]
 
 
+@pytest.mark.protocol("call.fetch")
 def test_large_state_is_fetched_by_the_sdk(call, app, calls):
     run = call("large-state")
     assert output_of(run) == [1_500_000] * 4
@@ -207,10 +228,12 @@ def test_large_state_is_fetched_by_the_sdk(call, app, calls):
         assert [one["use_api"] for one in calls(run)] == [False, False, False, True, True]
 
 
+@pytest.mark.protocol("call.too-large")
 def test_an_output_that_is_too_large(call):
     assert error_of(call("large-output"))["output"]["error"]["name"] == "output_too_large"
 
 
+@pytest.mark.protocol("step.limits")
 def test_the_step_limit(server, call, app):
     uuid = next(one["id"] for one in server.get("/v1/functions") if one["slug"] == f"{app}-many-steps")
     limit = {"functionId": uuid, "limit": "2"}
@@ -220,6 +243,7 @@ def test_the_step_limit(server, call, app):
     assert output_of(call("many-steps")) == 4
 
 
+@pytest.mark.protocol("run.context")
 def test_what_a_function_receives(call, app):
     at = round(time.time() * 1000) - 1000
     out = output_of(call("context", {"a": "ü"}, id=f"c-{app}", user={"id": 5}, v="3", ts=at))
@@ -227,6 +251,7 @@ def test_what_a_function_receives(call, app):
     assert out == {"event": event, "events": 1, "attempt": 0}
 
 
+@pytest.mark.protocol("flow.rate-limit", "flow.debounce", "flow.batch", "flow.singleton", "flow.idempotency", "flow.triggers", "run.timeouts", "run.cancel")
 def test_flow_control_is_registered(server, start, app):
     """One look at each rule: what they do is shown where they are made."""
     cancelled = start("cancelled", {"id": app})
@@ -253,6 +278,7 @@ def test_flow_control_is_registered(server, start, app):
     assert any(one["function"] == f"{app}-triggers" and one["schedule"] == "0 0 1 1 *" for one in server.get("/v1/crons"))
 
 
+@pytest.mark.protocol("flow.concurrency", "flow.priority", "flow.throttle")
 def test_concurrency_priority_and_throttle(server, notes, app):
     def all_of(name, *events):
         for one in server.send_all([{"name": f"{app}/{name}", "data": data} for data in events]):

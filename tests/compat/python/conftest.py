@@ -14,7 +14,8 @@ import fastapi
 import inngest
 import inngest.fast_api
 import pytest
-from live_server import Server, free_port
+from live_server import Server
+from ports import free_port
 from sdk_flow import flow_functions
 from sdk_steps import step_functions
 from served import Uvicorn
@@ -39,11 +40,14 @@ class Model:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], Any]] = []
+        self.names: set[str] = set()
+        """Of headers, as they were written."""
         model = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                model.names |= set(self.headers)
                 model.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
                 said = body["messages"][0]["content"]
                 broken = said == "fail" or (said == "flaky" and sum(one[2] == body for one in model.requests) == 1)

@@ -173,7 +173,7 @@ def step_functions(client: inngest.Inngest, seen: Watched, model_url: str) -> li
 
     async def failed(ctx: inngest.Context) -> Any:
         data = ctx.event.data
-        seen.note(str(data["run_id"]), ["on_failure", data["error"]["message"], data["event"]["name"], data["function_id"]])
+        seen.note(str(data["run_id"]), ["on_failure", data["error"], data["event"]["name"], data["function_id"]])
         return "handled"
 
     @function("fails", retries=2, on_failure=failed)
@@ -224,7 +224,7 @@ def step_functions(client: inngest.Inngest, seen: Watched, model_url: str) -> li
 
     @function("infers", retries=1)
     async def infers(ctx: inngest.Context) -> Any:
-        adapter = openai.Adapter(auth_key="sk-test", base_url=model_url, model="gpt-test")
+        adapter = openai.Adapter(auth_key="sk-test", base_url=model_url, headers={"x-my-header": "mine"}, model="gpt-test")
         return await ctx.step.ai.infer("ask", adapter=adapter, body={"messages": [{"role": "user", "content": ctx.event.data["say"]}]})
 
     @function("shows-context")

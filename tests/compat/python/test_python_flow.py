@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from live_server import output_of, until
 
 
@@ -12,6 +13,7 @@ def skipped(server, event_id):
     return server.runs_of(event_id) == []
 
 
+@pytest.mark.protocol("run.cancel")
 def test_an_event_cancels_the_run_it_names(server):
     run_id = server.started(server.send("py/cancelled", {"id": 1}))
     server.waiting(run_id, "long")
@@ -24,6 +26,7 @@ def test_an_event_cancels_the_run_it_names(server):
     assert server.ended(other)["status"] == "Cancelled"
 
 
+@pytest.mark.protocol("flow.concurrency")
 def test_concurrency_by_key(server, seen):
     events = server.send_all([{"name": "py/one-at-a-time", "data": {"who": who}} for who in ("a", "a", "b", "a", "b")])
     for event in events:
@@ -35,6 +38,7 @@ def test_concurrency_by_key(server, seen):
     assert notes[:2] in ([("in", "a"), ("in", "b")], [("in", "b"), ("in", "a")])
 
 
+@pytest.mark.protocol("flow.throttle")
 def test_throttle(server, seen):
     events = server.send_all([{"name": "py/throttled"}] * 4)
     for event in events:
@@ -45,6 +49,7 @@ def test_throttle(server, seen):
     assert all(gap > 0.8 for gap in gaps[1:])
 
 
+@pytest.mark.protocol("flow.rate-limit")
 def test_rate_limit(server):
     events = server.send_all([{"name": "py/rate-limited", "data": {"who": who}} for who in ("a", "a", "a", "b")])
     for event in (events[0], events[1], events[3]):
@@ -52,6 +57,7 @@ def test_rate_limit(server):
     assert skipped(server, events[2])
 
 
+@pytest.mark.protocol("flow.debounce")
 def test_debounce_runs_the_last_event(server):
     events = server.send_all([{"name": "py/debounced", "data": {"who": who, "n": n}} for who, n in (("a", 1), ("a", 2), ("b", 3), ("a", 4))])
     assert output_of(server.finished(events[3])) == 4
@@ -59,6 +65,7 @@ def test_debounce_runs_the_last_event(server):
     assert skipped(server, events[0])
 
 
+@pytest.mark.protocol("flow.batch")
 def test_batches_by_key(server, seen):
     events = server.send_all([{"name": "py/batched", "data": {"who": who, "n": n}} for who, n in (("a", 1), ("b", 2), ("a", 3), ("a", 4))])
     full = server.finished(events[0])
@@ -69,6 +76,7 @@ def test_batches_by_key(server, seen):
     assert [one["data"]["n"] for one in call["events"]] == [1, 3, 4]
 
 
+@pytest.mark.protocol("call.fetch")
 def test_a_batch_too_large_for_a_call_is_fetched_by_the_sdk(server, seen):
     events = [server.send("py/large-batch", {"text": "x" * 2_500_000}) for _ in range(2)]
     run = server.finished(events[0])
@@ -77,6 +85,7 @@ def test_a_batch_too_large_for_a_call_is_fetched_by_the_sdk(server, seen):
     assert (call["events"], call["steps"], call["use_api"], call["ctx"]["use_api"]) == ([], {}, True, True)
 
 
+@pytest.mark.protocol("flow.priority")
 def test_priority(server, seen):
     events = server.send_all([{"name": "py/prioritised", "data": {"n": n, "urgent": n == 3}} for n in range(4)])
     for event in events:
@@ -84,6 +93,7 @@ def test_priority(server, seen):
     assert seen.notes["prioritised"] == [0, 3, 1, 2]
 
 
+@pytest.mark.protocol("flow.singleton")
 def test_a_singleton_that_skips(server):
     first = server.send("py/single-skip", {"who": "a"})
     server.waiting(server.started(first), "nap")
@@ -92,6 +102,7 @@ def test_a_singleton_that_skips(server):
     assert server.finished(first)["status"] == server.finished(other)["status"] == "Completed"
 
 
+@pytest.mark.protocol("flow.singleton")
 def test_a_singleton_that_cancels(server):
     first = server.send("py/single-cancel", {"who": "a", "n": 1})
     server.waiting(server.started(first), "nap")
@@ -100,6 +111,7 @@ def test_a_singleton_that_cancels(server):
     assert output_of(server.finished(second)) == 2
 
 
+@pytest.mark.protocol("flow.idempotency", "events.id")
 def test_idempotency_and_event_ids(server):
     events = server.send_all([{"name": "py/idempotent", "data": {"order": order}} for order in (1, 1, 2)])
     assert server.finished(events[0])["status"] == server.finished(events[2])["status"] == "Completed"
@@ -109,6 +121,7 @@ def test_idempotency_and_event_ids(server):
     assert skipped(server, events[1])
 
 
+@pytest.mark.protocol("run.lifecycle")
 def test_functions_hear_of_the_end_of_others(server, seen):
     finished = server.call("py/idempotent", {"order": "heard"}, id="heard-1")["run_id"]
     cancelled = server.started(server.send("py/cancelled", {"id": "heard"}))
@@ -127,6 +140,7 @@ def test_functions_hear_of_the_end_of_others(server, seen):
     assert not {"error", "result"} & set(data)
 
 
+@pytest.mark.protocol("run.timeouts")
 def test_timeouts(server):
     run = server.call("py/finish-timeout")
     assert run["status"] == "Cancelled"
@@ -136,6 +150,7 @@ def test_timeouts(server):
     assert server.finished(busy)["status"] == "Completed"
 
 
+@pytest.mark.protocol("flow.triggers")
 def test_triggers(server):
     for name in ("py/first", "py-wild/deep/er", "pywild.some.thing"):
         assert output_of(server.call(name)) == name
@@ -144,6 +159,7 @@ def test_triggers(server):
     assert skipped(server, low)
 
 
+@pytest.mark.protocol("events.later")
 def test_an_event_in_the_future_waits_for_its_moment(server):
     at = round(time.time() * 1000) + 1200
     run = server.call("py/first", ts=at)
@@ -151,6 +167,7 @@ def test_an_event_in_the_future_waits_for_its_moment(server):
     assert time.time() * 1000 >= at
 
 
+@pytest.mark.protocol("flow.cron")
 def test_a_schedule_fires(server):
     def fired():
         runs = server.get("/v1/runs", function="py-every-minute")

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from live_server import error_of, free_port, output_of
+from live_server import error_of, output_of
+from ports import free_port
 
 FRAMEWORKS = ("flask", "django")
 
@@ -34,6 +35,7 @@ def server(start_holdfast):
         process.stdout.close()
 
 
+@pytest.mark.protocol("register.adapters")
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_ten_functions(server, framework):
     outputs = {

@@ -9,7 +9,8 @@ import httpx
 import inngest
 import inngest.fast_api
 import pytest
-from live_server import free_port, output_of, until
+from live_server import output_of, until
+from ports import free_port
 from sdk_steps import step_functions
 from served import Uvicorn
 from watched import Watched
@@ -52,6 +53,7 @@ def signed(start_holdfast, monkeypatch):
         one.stop()
 
 
+@pytest.mark.protocol("auth.signature", "auth.key")
 def test_calls_are_signed_and_the_api_needs_the_key(signed):
     server, seen, app_url = signed(NEW, NEW)
     server.wait_for_app("signed")
@@ -70,12 +72,14 @@ def test_calls_are_signed_and_the_api_needs_the_key(signed):
     assert unsigned.status_code in {401, 500}
 
 
+@pytest.mark.protocol("auth.signature")
 def test_an_application_accepts_the_key_it_is_being_rotated_to(signed):
     server, _, _ = signed(OLD, NEW, fallback=NEW)
     server.wait_for_app("signed")
     assert output_of(server.call("py/async-steps", {"n": 1})) == [2, None, 3]
 
 
+@pytest.mark.protocol("auth.signature")
 def test_an_application_with_another_key_is_not_called_in_silence(signed):
     server, seen, app_url = signed(OLD, NEW)
     until(lambda: any(one.method == "PUT" for one in seen.requests), "the application is asked to register")

@@ -9,7 +9,8 @@ import fastapi
 import inngest
 import inngest.fast_api
 import pytest
-from live_server import free_port, output_of, until
+from live_server import output_of, until
+from ports import free_port
 from served import Uvicorn
 from watched import Watched
 
@@ -80,6 +81,7 @@ def interrupted():
     served.stop()
 
 
+@pytest.mark.protocol("run.restart")
 def test_runs_go_on_after_the_server_was_killed(interrupted, start_holdfast, tmp_path):
     port, app_url, seen, gate = interrupted
     options = {"port": port, "store": "sqlite:///kill.db", "directory": tmp_path}

@@ -106,7 +106,7 @@ async def sync(site: Site, request: Request, form: Form) -> Response:
         raise HTTPException(404, "This server asks no applications to register.")
     before = {record.url for record in site.engine.applications.apps.values()}
     finding = await site.asker.sync(url)
-    await site.engine.audit(site.guard.actor(request), "app.sync", url, "" if finding.level is Level.FINE else finding.subject)
+    await site.audit(request, "app.sync", url, "" if finding.level is Level.FINE else finding.subject)
     if finding.level is not Level.FINE:
         return _back(site, request, f"Not synced, {finding.subject}: {finding.sentence}", tone="bad")
     if all(record.url != url for record in site.engine.applications.apps.values()):
@@ -120,7 +120,7 @@ async def remove(site: Site, request: Request, form: Form) -> Response:
     known = site.engine.applications.findings.pop(url, None) is not None
     if not await site.engine.applications.remove(url) and not known:
         raise HTTPException(404, f"There is no application at '{url[:120]}'.")
-    await site.engine.audit(site.guard.actor(request), "app.remove", url)
+    await site.audit(request, "app.remove", url)
     return _back(site, request, "Removed. Its runs and their history stay.")
 
 

@@ -87,7 +87,7 @@ async def start(site: Site, request: Request, form: Form) -> Response:
         return await _ask(site, request, name, action, where, rate=rate, back=back, problem=f"{error}.")
     bulk_id = ulid_text(row.id)
     said = f"{name} {row.total}: {row.filter.decode()}"
-    await site.engine.audit(site.guard.actor(request), "bulk.start", bulk_id, said)
+    await site.audit(request, "bulk.start", bulk_id, said)
     return site.redirect(request, site.url(request, f"/bulk/{bulk_id}"))
 
 
@@ -96,7 +96,7 @@ async def stop(site: Site, request: Request, form: Form) -> Response:
     bulk_id = _bulk_id(request)
     stopped = await site.engine.bulks.cancel(bulk_id)
     if stopped:
-        await site.engine.audit(site.guard.actor(request), "bulk.cancel", bulk_id)
+        await site.audit(request, "bulk.cancel", bulk_id)
     said = "Stopped. What it has done stays done." if stopped else "It had ended already."
     return site.redirect(request, site.url(request, f"/bulk/{bulk_id}"), said, tone="ok" if stopped else "bad")
 

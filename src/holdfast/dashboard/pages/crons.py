@@ -87,7 +87,7 @@ async def run_now(site: Site, request: Request, form: Form) -> Response:
     if not any(c.function == function and c.schedule == schedule for c in await site.reader.crons()):
         raise HTTPException(404, f"There is no schedule '{schedule[:120]}' of '{function[:120]}'.")
     run_id = await site.engine.run_cron(function, schedule)
-    await site.engine.audit(site.guard.actor(request), "cron.run", function, f"{schedule} as {run_id}")
+    await site.audit(request, "cron.run", function, f"{schedule} as {run_id}")
     return site.redirect(
         request, site.url(request, f"/runs/{run_id}"), "Fired now. Its regular occurrences are not affected."
     )

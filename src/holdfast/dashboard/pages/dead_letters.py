@@ -61,7 +61,7 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
             refused = str(error)
             continue
         done += 1
-        await site.engine.audit(site.guard.actor(request), "run.redrive", run_id, f"as {last}")
+        await site.audit(request, "run.redrive", run_id, f"as {last}")
     if done == 1 and not refused:
         return site.redirect(
             request, site.url(request, f"/runs/{last}"), "Redriven, as this new run. Finished steps were kept."
@@ -80,7 +80,7 @@ async def discard(site: Site, request: Request, form: Form) -> Response:
             continue
         if changed:
             done += 1
-            await site.engine.audit(site.guard.actor(request), "run.discard", run_id)
+            await site.audit(request, "run.discard", run_id)
     return _answer(site, request, done, "discarded", refused)
 
 

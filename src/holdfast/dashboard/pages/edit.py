@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from holdfast.base.codec import decode_json
 from holdfast.base.errors import ConfigurationError, EventInvalidError
+from holdfast.base.masks import holds_mask
 from holdfast.dashboard.drafts import json_value
 from holdfast.dashboard.forms import Form
 from holdfast.dashboard.pages.run import detail_of, last_input
@@ -43,8 +44,8 @@ async def show(site: Site, request: Request) -> Response:
     typed = Typed(
         redrive,
         step.key if step is not None else "",
-        _shown(site, last_input(step)) if step is not None else "",
-        _shown(site, data),
+        _shown(last_input(step)) if step is not None else "",
+        _shown(data),
     )
     return await _page(site, request, detail, typed)
 
@@ -62,9 +63,7 @@ async def start(site: Site, request: Request, form: Form) -> Response:
     changed += ["with edited input" if edit.input is not None else ""]
     changed += ["with edited event" if edit.event_data is not None else ""]
     action = "run.redrive" if typed.redrive else "run.rerun"
-    await site.engine.audit(
-        site.guard.actor(request), action, detail.run.id, ", ".join([f"as {new}", *filter(None, changed)])
-    )
+    await site.audit(request, action, detail.run.id, ", ".join([f"as {new}", *filter(None, changed)]))
     return site.redirect(request, site.url(request, f"/runs/{new}"), NEW_RUN)
 
 
@@ -96,7 +95,8 @@ async def _page(site: Site, request: Request, detail: RunDetail, typed: Typed, *
         kept=[step for step in steps if chosen is not None and _before(step, chosen)],
         typed=typed,
         problem=problem,
-        masked=site.mask is not None,
+        masked=_has_masks(last_input(chosen) if chosen is not None else None),
+        event_masked=_has_masks(detail.event.data if detail.event is not None else None),
     )
 
 
@@ -120,6 +120,10 @@ def _failed_step(detail: RunDetail) -> StepView | None:
     return _step(detail, name) if isinstance(name, str) else None
 
 
-def _shown(site: Site, raw: bytes | None) -> str:
-    # blanks in the place of what is masked would be taken for the new values
-    return "" if raw is None or site.mask is not None else pretty(raw)
+def _shown(raw: bytes | None) -> str:
+    # masks in the place of values would be taken for the new ones
+    return "" if raw is None or _has_masks(raw) else pretty(raw)
+
+
+def _has_masks(raw: bytes | None) -> bool:
+    return raw is not None and holds_mask(decode_json(raw))

@@ -30,7 +30,7 @@ async def show(site: Site, request: Request) -> Response:
 
 async def raw(site: Site, request: Request) -> Response:
     """The payload as a JSON document."""
-    return json_document((await _event(site, request)).data, site.mask)
+    return json_document((await _event(site, request)).data)
 
 
 async def _event(site: Site, request: Request) -> EventView:

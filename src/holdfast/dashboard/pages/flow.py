@@ -79,7 +79,7 @@ def totals(views: Sequence[FlowView]) -> Totals:
 async def pause(site: Site, request: Request, form: Form) -> Response:
     slug, mode = await _slug(site, request), form.get("mode") or "hold"
     await site.engine.flow_control.pause(slug, mode)
-    await site.engine.audit(site.guard.actor(request), "function.pause", slug, mode)
+    await site.audit(request, "function.pause", slug, mode)
     what = "its runs wait in their queue" if mode == "hold" else "events that come start nothing"
     return _back(site, request, form, slug, f"Paused: {what} until it is resumed.")
 
@@ -87,7 +87,7 @@ async def pause(site: Site, request: Request, form: Form) -> Response:
 async def resume(site: Site, request: Request, form: Form) -> Response:
     slug = await _slug(site, request)
     await site.engine.flow_control.resume(slug)
-    await site.engine.audit(site.guard.actor(request), "function.resume", slug)
+    await site.audit(request, "function.resume", slug)
     return _back(site, request, form, slug, "Resumed.")
 
 
@@ -98,7 +98,7 @@ async def limit(site: Site, request: Request, form: Form) -> Response:
         raise ConfigurationError(f"a limit is a whole number of 1 or more, not {text[:20]!r}")
     wanted = int(text) if text else None
     await site.engine.flow_control.set_limit(slug, rule, wanted)
-    await site.engine.audit(site.guard.actor(request), "function.limit", slug, f"{rule} {wanted or 'as in the code'}")
+    await site.audit(request, "function.limit", slug, f"{rule} {wanted or 'as in the code'}")
     said = f"{label(rule)} is {wanted} now." if wanted else f"{label(rule)} is as the code says again."
     return _back(site, request, form, slug, said)
 
@@ -109,7 +109,7 @@ async def flush(site: Site, request: Request, form: Form) -> Response:
     key = form.get("key") if form.get("one") else None
     count = await site.engine.flow_control.flush(slug, key)
     detail = f"{humanize.plural(count, 'run')}" + ("" if key is None else f" of key {key!r}")
-    await site.engine.audit(site.guard.actor(request), "function.flush", slug, detail)
+    await site.audit(request, "function.flush", slug, detail)
     said = f"Started {humanize.plural(count, 'run')}." if count else "Nothing waits any more: it has started."
     return _back(site, request, form, slug, said)
 

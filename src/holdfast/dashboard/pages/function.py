@@ -42,7 +42,7 @@ async def invoke(site: Site, request: Request, form: Form) -> Response:
         run_id = await site.engine.start(function.slug, Outgoing(name, raw, id=form.get("id").strip() or None))
     except EventInvalidError as error:
         return await _page(site, request, function, data=text, problem=f"{error}.", status_code=error.status)
-    await site.engine.audit(site.guard.actor(request), "function.invoke", function.slug, f"as {run_id}")
+    await site.audit(request, "function.invoke", function.slug, f"as {run_id}")
     return site.redirect(request, site.url(request, f"/runs/{run_id}"), "Started.")
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.base.ids import ulid_bytes
-from holdfast.dashboard import payload, timeline, words
+from holdfast.dashboard import timeline, words
 from holdfast.dashboard.forms import Form
 from holdfast.dashboard.history import history
 from holdfast.dashboard.search import is_id
@@ -43,7 +43,7 @@ async def show(site: Site, request: Request) -> Response:
         "run.html",
         title=f"{detail.run.function_name} · {detail.run.id[-6:]}",
         section="runs",
-        live="run dead",
+        live="run dead progress",
         live_id=detail.run.id,
         every=ACTIVE_REFRESH_MS if active else None,
         detail=detail,
@@ -92,13 +92,13 @@ async def raw(site: Site, request: Request) -> Response:
         )
     if data is None:
         raise HTTPException(404, "There is nothing there yet.")
-    return json_document(data, site.mask)
+    return json_document(data)
 
 
-def json_document(data: bytes, mask: payload.Mask | None) -> Response:
+def json_document(data: bytes) -> Response:
     """JSON to look at or save, never run by a browser."""
     return Response(
-        mask(data) if mask is not None else data,
+        data,
         media_type="application/json",
         headers={
             "X-Content-Type-Options": "nosniff",
@@ -112,7 +112,7 @@ async def cancel(site: Site, request: Request, form: Form) -> Response:
     run_id = run_id_of(request)
     done = await site.engine.cancel(run_id)
     if done:
-        await site.engine.audit(site.guard.actor(request), "run.cancel", run_id)
+        await site.audit(request, "run.cancel", run_id)
     said = (
         "Cancelled. A step in flight finishes, its result is dropped."
         if done
@@ -130,9 +130,7 @@ async def rerun(site: Site, request: Request, form: Form) -> Response:
         return site.redirect(
             request, site.url(request, f"/runs/{run_id}"), f"It can't start again: {error}.", tone="bad"
         )
-    await site.engine.audit(
-        site.guard.actor(request), "run.rerun", run_id, f"as {new}" + (f", from step {step}" if step else "")
-    )
+    await site.audit(request, "run.rerun", run_id, f"as {new}" + (f", from step {step}" if step else ""))
     return site.redirect(
         request, site.url(request, f"/runs/{new}"), "Started again, as this new run. The old one stays as it was."
     )
@@ -146,7 +144,7 @@ async def redrive(site: Site, request: Request, form: Form) -> Response:
         return site.redirect(
             request, site.url(request, f"/runs/{run_id}"), f"It can't be redriven: {error}.", tone="bad"
         )
-    await site.engine.audit(site.guard.actor(request), "run.redrive", run_id, f"as {new}")
+    await site.audit(request, "run.redrive", run_id, f"as {new}")
     return site.redirect(
         request, site.url(request, f"/runs/{new}"), "Redriven, as this new run. Finished steps were kept."
     )

@@ -50,7 +50,7 @@ async def show(site: Site, request: Request) -> Response:
         "runs.html",
         title="Runs",
         section="runs",
-        live="" if cursor else "run dead",
+        live="" if cursor else "run dead progress",
         query=query,
         problem=problem,
         text=query.text(),

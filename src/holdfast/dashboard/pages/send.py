@@ -5,7 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from holdfast.base.codec import decode_json
 from holdfast.base.errors import EventInvalidError, OverloadedError, StoreError
+from holdfast.base.masks import holds_mask
 from holdfast.dashboard import drafts
 from holdfast.dashboard.drafts import declared, draft, model_of, object_bytes
 from holdfast.dashboard.forms import Form
@@ -42,7 +44,7 @@ async def send(site: Site, request: Request, form: Form) -> Response:
             problem=f"{error} Nothing was accepted.",
             status_code=503,
         )
-    await site.engine.audit(site.guard.actor(request), "event.send", sent.id, outgoing.name)
+    await site.audit(request, "event.send", sent.id, outgoing.name)
     said = (
         f"'{outgoing.name}' is on disk."
         if not sent.duplicate
@@ -89,13 +91,13 @@ async def prefill(site: Site, name: str, event_id: str) -> str:
     """The data to begin with: that of a given event, an example from the schema, or that of the latest of this name."""
     if event_id:
         event = await site.reader.event(event_id)
-        if event is not None and site.mask is None:
+        if event is not None and not holds_mask(decode_json(event.data)):
             return pretty(event.data)
     model = model_of(site.engine.apps, name)
     if model is not None:
         return sample_text(model)
-    if name and site.mask is None:
+    if name:
         latest, _ = await site.reader.events(name=name, limit=1)
-        if latest:
+        if latest and not holds_mask(decode_json(latest[0].data)):
             return pretty(latest[0].data)
     return "{\n  \n}"

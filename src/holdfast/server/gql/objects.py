@@ -29,7 +29,7 @@ class Asked:
 
     def __init__(self, api: Api, audit: Any) -> None:
         self.api = api
-        self.reader = api.engine.reader
+        self.reader = api.reader
         self.audit = audit
         self._details: dict[str, RunDetail | None] = {}
         self._functions: Sequence[FunctionView] | None = None
@@ -231,7 +231,7 @@ class EventNode:
         self.view = view
         self.id = view.internal_id
         self.external_id = view.id
-        self.idempotency_key = view.id if view.id != view.internal_id else None
+        self.idempotency_key = view.id
         self.name = view.name
         self.created_at = self.received_at = view.received_at
         self.occurred_at = view.ts

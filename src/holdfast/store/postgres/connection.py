@@ -19,6 +19,7 @@ from holdfast.base.errors import (
     StoreFullError,
     StoreUnreachableError,
 )
+from holdfast.base.masks import hide_credentials
 from holdfast.store.postgres import values
 from holdfast.store.urls import is_postgres, without_secrets
 
@@ -57,9 +58,14 @@ def parse_url(url: str) -> Settings:
     Raises:
         ConfigurationError: the URL isn't one of PostgreSQL's, or a parameter isn't usable.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"store {hide_credentials(url)!r} is not understood ({error}); write postgresql://user@host/database"
+        ) from None
     if not is_postgres(url):
-        raise ConfigurationError(f"store {url!r} is not understood; write postgresql://user@host/database")
+        raise ConfigurationError(f"store {hide_credentials(url)!r} is not understood; write postgresql://user@host/database")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema = query.pop("schema", DEFAULT_SCHEMA)
     pooler = query.pop("pooler", "")

@@ -34,7 +34,7 @@ gone AS (
 )
 SELECT function_id, key FROM slice ORDER BY function_id, key
 """
-_OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters", "batch_events")
+_OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "progress", "dead_letters", "batch_events")
 _THROTTLE_MEMORY_US = 7 * 86_400_000_000
 """After this a throttle with any period and burst in use has nothing left to remember."""
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from holdfast.base.errors import ConfigurationError, StoreError, StoreInUseError
+from holdfast.base.forks import close_after_fork
+from holdfast.base.masks import hide_credentials
 from holdfast.store.migrate import migrate_sqlite
 
 _MEMORY = {"sqlite://", "sqlite:///:memory:", "sqlite://:memory:"}
@@ -26,15 +28,23 @@ def database_path(url: str) -> Path | None:
         return None
     if not url.startswith("sqlite:///"):
         raise ConfigurationError(
-            f"store {url!r} is not understood; write sqlite:///path/to/file.db, or sqlite:// for memory"
+            f"store {hide_credentials(url)!r} is not understood; write sqlite:///path/to/file.db, or sqlite:// for memory"
         )
     return Path(url.removeprefix("sqlite:///")).expanduser()
+
+
+class StoreHeldError(StoreInUseError):
+    """Another process has the database open. `shared` says whether it lets processes of its application work through it."""
+
+    def __init__(self, message: str, *, shared: bool) -> None:
+        super().__init__(message)
+        self.shared = shared
 
 
 class Ownership:
     """The sidecar file that says which process owns a database: an flock, and who holds it in words."""
 
-    def __init__(self, path: Path, apps: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, apps: tuple[str, ...], *, shared: bool = False) -> None:
         self.path = path.with_name(path.name + "-lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -45,12 +55,19 @@ class Ownership:
             held_by = holder.get("apps")
             named = ", ".join(str(app) for app in held_by) if isinstance(held_by, list) else ""
             os.close(self._fd)
-            raise StoreInUseError(
+            raise StoreHeldError(
                 f"{path} is in use by process {holder.get('pid', 'unknown')} (app {named or 'unknown'}): "
-                "stop that process, or give this one a store of its own with --store or store="
+                "stop that process, or give this one a store of its own with --store or store=",
+                shared=not holder or holder.get("shared") is True,  # who has just got it hasn't said anything yet
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, json.dumps({"pid": os.getpid(), "apps": list(apps)}).encode(), 0)
+        said = json.dumps({"pid": os.getpid(), "apps": list(apps), "shared": shared}).encode()
+        os.pwrite(self._fd, said, 0)
+        os.ftruncate(self._fd, len(said))  # afterwards, so that there is always something to read
+        close_after_fork(self)
+
+    def descriptors(self) -> list[int]:
+        """See `forks.Holder`: a lock lasts until the last copy of its descriptor is closed."""
+        return [self._fd] if self._fd >= 0 else []
 
     def _holder(self) -> dict[str, object]:
         try:
@@ -61,8 +78,9 @@ class Ownership:
 
     def release(self) -> None:
         """Give the database up."""
-        with contextlib.suppress(OSError):
+        if self._fd >= 0:
             os.close(self._fd)
+            self._fd = -1
 
 
 def open_writer(path: Path | None, *, synchronous: str = "FULL") -> sqlite3.Connection:

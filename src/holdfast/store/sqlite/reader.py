@@ -18,6 +18,7 @@ from holdfast.store.reads import (
     CronView,
     DeadLetterView,
     EventView,
+    FinishedStep,
     FunctionStats,
     FunctionView,
     LetterGroup,
@@ -101,6 +102,14 @@ class SqliteReader:
         """See `Reader.run_view`."""
         found = await self._of_id(run_id, lambda conn, raw: runs_by_id(conn, [raw]))
         return found[0] if found else None
+
+    async def finished_steps(self, run_id: str, *, after: int = 0, limit: int = 100) -> Sequence[FinishedStep]:
+        """See `Reader.finished_steps`."""
+
+        def read(conn: sqlite3.Connection, raw: bytes) -> list[SqlRow]:
+            return conn.execute(sql.FINISHED_STEPS, (raw, after, max(1, min(limit, MAX_LIMIT)))).fetchall()
+
+        return [views.finished_step(row) for row in await self._of_id(run_id, read) or ()]
 
     # -- events ------------------------------------------------------------------------------------------------------
 

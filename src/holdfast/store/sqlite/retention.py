@@ -27,7 +27,7 @@ _SINGLETONS = (
     "SELECT function_id, key, EXISTS (SELECT 1 FROM runs WHERE runs.id = singletons.run_id AND runs.ended_at IS NULL) "
     "FROM singletons WHERE (function_id, key) > (?, ?) ORDER BY function_id, key LIMIT ?"
 )
-_OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "dead_letters", "batch_events")
+_OF_RUN = ("steps", "attempts", "waits", "logs", "notes", "progress", "dead_letters", "batch_events")
 
 
 class Pruner:

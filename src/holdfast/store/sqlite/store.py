@@ -81,9 +81,12 @@ class SqliteStore:
         clock: Where `now` comes from.
         apps: Ids of the applications that open it; the file stays bound to them.
         synchronous: `FULL` always, except in the test that proves why.
+        shared: Whether the process lets others of its application work through it (`holdfast.neighbours`), and says so.
     """
 
-    def __init__(self, url: str, clock: Clock, apps: tuple[str, ...] = (), *, synchronous: str = "FULL") -> None:
+    def __init__(
+        self, url: str, clock: Clock, apps: tuple[str, ...] = (), *, synchronous: str = "FULL", shared: bool = False
+    ) -> None:
         self.url = url
         self.clock = clock
         path = database_path(url)
@@ -96,7 +99,9 @@ class SqliteStore:
             path = Path(self._temporary.name) / "holdfast.db"
             synchronous = "OFF"
         self.path = path
-        self._ownership = Ownership(path, apps)
+        self.offered = shared and self._temporary is None
+        """Whether other processes are told that they can work through this one."""
+        self._ownership = Ownership(path, apps, shared=self.offered)
         try:
             self._conn = open_writer(path, synchronous=synchronous)
             self.boot = prepare(self._conn, path, apps, clock.now())

@@ -22,8 +22,9 @@ SELECT r.id, r.function_id, coalesce(f.slug, ''), coalesce(f.name, ''), coalesce
   r.queued_at, r.started_at, r.ended_at, r.attempt,
   CASE WHEN r.ended_at IS NOT NULL THEN r.steps
     ELSE max(r.steps, coalesce((SELECT max(s.seq) FROM steps s WHERE s.run_id = r.id), 0)) END,
-  r.error, r.parent_id, r.origin, r.key, r.version, r.reason, r.batch
+  r.error, r.parent_id, r.origin, r.key, r.version, r.reason, r.batch, p.at, p.fraction, p.text
 FROM runs r LEFT JOIN functions f ON f.id = r.function_id LEFT JOIN events e ON e.id = r.event_id
+  LEFT JOIN progress p ON p.run_id = r.id
 """
 RUNS_BY_ID = RUN_VIEW + "WHERE r.id IN ({marks})"
 CHILDREN = RUN_VIEW + "WHERE r.parent_id = ? ORDER BY r.id LIMIT ?"
@@ -74,6 +75,10 @@ SELECT key, name, kind, state, seq, started_at, ended_at, attempt, due, data, er
 """
 ATTEMPTS = """
 SELECT key, attempt, started_at, ended_at, retry_at, error, input FROM attempts WHERE run_id = ? ORDER BY key, attempt
+"""
+FINISHED_STEPS = """
+SELECT key, name, kind, state, seq, started_at, ended_at, attempt FROM steps
+WHERE run_id = ?1 AND state <> 2 AND seq > ?2 AND key <> '' ORDER BY seq LIMIT ?3
 """
 PENDING = "SELECT key FROM steps WHERE run_id = ? AND state = ?"
 FINAL_ERROR = "SELECT error FROM steps WHERE run_id = ? AND key = '' AND error IS NOT NULL"
@@ -167,7 +172,7 @@ FROM bulk_operations
 BULK = _BULK + "WHERE id = ?"
 BULKS = _BULK + "ORDER BY id DESC LIMIT ?"
 RUNNING_BULKS = _BULK + "WHERE state = 0 ORDER BY id DESC LIMIT ?"
-AUDIT = "SELECT at, actor, action, target, detail FROM audit ORDER BY id DESC LIMIT ?"
+AUDIT = "SELECT at, actor, action, target, detail, origin FROM audit ORDER BY id DESC LIMIT ?"
 
 # -- figures ------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import msgspec
 from holdfast.base.codec import decode_json
 from holdfast.base.ids import ulid_bytes, ulid_text
 from holdfast.core.ingest import CANCEL_KEY
+from holdfast.core.reporting import Progress
 from holdfast.core.rows import ItemState, RunStatus, StepKind, StepState
 from holdfast.store.flow_reads import GateView
 from holdfast.store.reads import (
@@ -18,6 +19,7 @@ from holdfast.store.reads import (
     CronView,
     DeadLetterView,
     EventView,
+    FinishedStep,
     FunctionView,
     LogView,
     MatchedWaitView,
@@ -78,7 +80,8 @@ def function_view(row: SqlRow) -> FunctionView:
 
 def run_view(row: SqlRow) -> RunView:
     run_id, function_id, function, function_name, app, event_id, event_name, status, *rest = row
-    queued_at, started_at, ended_at, attempt, steps, error, parent_id, origin, key, version, reason, batch = rest
+    queued_at, started_at, ended_at, attempt, steps, error, parent_id, origin, key, version, reason, batch, *said = rest
+    name = STATUS_NAMES[status]
     return RunView(
         id=ulid_text(run_id),
         function_id=function_id,
@@ -87,7 +90,7 @@ def run_view(row: SqlRow) -> RunView:
         app=app,
         event_id=ulid_text(event_id),
         event_name=event_name,
-        status=STATUS_NAMES[status],
+        status=name,
         queued_at=queued_at,
         started_at=started_at,
         ended_at=ended_at,
@@ -100,6 +103,28 @@ def run_view(row: SqlRow) -> RunView:
         version=version,
         reason=reason,
         batch=batch,
+        progress=_progress(name, *said),
+    )
+
+
+def _progress(status: str, at: int | None, fraction: float | None, text: str) -> Progress | None:
+    """What a run has said last; of one that is completed, all of it is done."""
+    if at is None:
+        return None
+    return Progress(1.0 if status == "COMPLETED" else fraction, text, at)
+
+
+def finished_step(row: SqlRow) -> FinishedStep:
+    key, name, kind, state, seq, started_at, ended_at, attempt = row
+    return FinishedStep(
+        key=key,
+        name=key if name is None else name,
+        kind=StepKind(kind).name.lower(),
+        state=StepState(state).name.lower(),
+        seq=seq,
+        started_at=started_at,
+        ended_at=ended_at,
+        attempt=attempt,
     )
 
 

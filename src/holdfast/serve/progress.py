@@ -1,0 +1,79 @@
+"""`ctx.progress` of a function that is called over HTTP: the latest goes to the server while the call goes on.
+
+The protocol has no operation for it, so it is told as metadata of the run (protocol section 1.5). Another server may have
+no such route, or keep such metadata without showing it: nothing of the run hangs on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import Context
+from typing import Final
+
+from holdfast.base.errors import HoldfastError
+from holdfast.core.reporting import Progress
+from holdfast.serve.place import Place
+from holdfast.wire.metadata import encode_progress, metadata_path
+
+_log = logging.getLogger("holdfast.serve")
+
+INTERVAL_SECONDS: Final = 0.25
+_UNKNOWN: Final = frozenset({404, 405, 501})
+"""What a server answers that has no such route: it is not asked again."""
+_PATIENCE_SECONDS: Final = 2.0
+"""How long the end of a call waits for the server to take the last report."""
+
+
+class ProgressPosts:
+    """What one call says about its progress. `report` may be called from any thread, the rest from the loop."""
+
+    def __init__(self, place: Place, run_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._place = place
+        self._run_id = run_id
+        self._loop = loop
+        self._said: Progress | None = None
+        self._armed = False
+        self._posting: asyncio.Task[None] | None = None
+
+    def report(self, progress: Progress) -> None:
+        """Tell this, instead of what was said before and is not told yet."""
+        if not self._place.tells_progress:
+            return
+        self._said = progress
+        if not self._armed:
+            self._armed = True
+            self._loop.call_soon_threadsafe(self._wait)
+
+    def _wait(self) -> None:
+        # in a context of its own: what it starts is no task of the function
+        self._loop.call_later(INTERVAL_SECONDS, self._post_soon, context=Context())
+
+    def _post_soon(self) -> None:
+        self._armed = False
+        if self._posting is not None and not self._posting.done():
+            self._armed = True  # one at a time, so that the latest is the last
+            self._wait()
+        elif self._said is not None:
+            self._posting = self._loop.create_task(self._post())
+
+    async def _post(self) -> None:
+        said, self._said = self._said, None
+        if said is None:
+            return
+        try:
+            body = encode_progress(said.fraction, said.text)
+            answer = await self._place.client.post(metadata_path(self._run_id), body, timeout=_PATIENCE_SECONDS)
+        except HoldfastError as error:
+            _log.warning("run %s: its progress could not be told: %s", self._run_id, error)
+            return
+        if not answer.ok:
+            self._place.tells_progress = answer.status not in _UNKNOWN
+            _log.warning("run %s: the server does not take its progress, which is shown nowhere: %s", self._run_id, answer.reason)
+
+    async def close(self) -> None:
+        """Tell what is not told yet. Called before the call is answered, so that nothing of it comes after its end."""
+        if self._posting is not None:
+            await asyncio.wait({self._posting})
+        if self._place.tells_progress:
+            await self._post()
