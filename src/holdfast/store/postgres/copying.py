@@ -10,7 +10,7 @@ import psycopg
 from holdfast.base.errors import StoreError, StoreInUseError, StoreNotEmptyError
 from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.store.copying import LEFT_OUT, MAY_BE_FILLED, Values
-from holdfast.store.migrate import migrations, tables_made, too_new
+from holdfast.store.migrate import functions_made, migrations, tables_made, too_new
 from holdfast.store.postgres.connection import Connection, Settings, connect, discard, translate
 from holdfast.store.postgres.migrating import alive, lock_key, migrate_postgres
 from holdfast.store.postgres.values import from_text, to_text
@@ -222,7 +222,7 @@ def _refuse_if_used(conn: Connection, settings: Settings, why: str) -> None:
 
 
 def _make_room(conn: Connection, settings: Settings, *, overwrite: bool) -> None:
-    """Drop holdfast's tables, and only those: with nothing in them, or if they are to be replaced."""
+    """Drop what holdfast has made, and only that: with nothing in it, or if it is to be replaced."""
     there = _tables(conn, settings.schema)
     ours = [table for table in there if table in {*tables_made(migrations("postgres")), "migrations"}]
     if not ours:
@@ -241,7 +241,9 @@ def _make_room(conn: Connection, settings: Settings, *, overwrite: bool) -> None
                 f"{_where(settings)} is not empty: there is something in {table}. Name another with ?schema=name in the URL, or "
                 f'drop this one: DROP SCHEMA "{settings.schema}" CASCADE'
             )
-    conn.execute(f"DROP TABLE {', '.join(_table(settings, table) for table in ours)}".encode())
+    conn.execute(f"DROP TABLE {', '.join(_named(settings, table) for table in ours)}".encode())
+    for function in sorted(functions_made(migrations("postgres"))):
+        conn.execute(f"DROP FUNCTION IF EXISTS {_named(settings, function)}".encode())
 
 
 def _refuse_if_newer(conn: Connection, settings: Settings, there: list[str]) -> None:
@@ -254,8 +256,8 @@ def _refuse_if_newer(conn: Connection, settings: Settings, there: list[str]) -> 
         raise too_new(_where(settings), max(numbers), known)
 
 
-def _table(settings: Settings, table: str) -> str:
-    return f'"{settings.schema}"."{table}"'
+def _named(settings: Settings, name: str) -> str:
+    return f'"{settings.schema}"."{name}"'
 
 
 def _in(settings: Settings, statement: str) -> bytes:
