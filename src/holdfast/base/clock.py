@@ -41,21 +41,39 @@ class SystemClock:
         return _Timer(self, when, callback, delay)
 
 
-class FollowingClock(SystemClock):
-    """A clock that several machines share: set by a server's time, and carried on by what never jumps on this machine."""
+_DRIFT = 0.0002
+"""By how much two clocks that are kept in step may differ in their pace."""
 
-    __slots__ = ("_set",)
+
+class FollowingClock(SystemClock):
+    """A clock that several machines share: set by a server's time, and carried on by what never jumps on this machine.
+
+    A reading that took long says little; what earlier ones have said still holds, but for the little by which clocks drift.
+    So the clock is as good as the quickest reading, however slow the last one was.
+    """
+
+    __slots__ = ("_ahead", "_bounds")
 
     def __init__(self) -> None:
-        self._set = (time.time() * 1000, time.monotonic())
+        self._ahead = (time.time() - time.monotonic()) * 1000
+        """Milliseconds by which the server's time is ahead of the monotonic clock."""
+        self._bounds: tuple[float, float, float] | None = None
+        """Between what that certainly is, and the monotonic moment when this was so."""
 
-    def set(self, ms: float, at: float) -> None:
-        """It was `ms` at the monotonic moment `at`."""
-        self._set = (ms, at)
+    def set(self, ms: float, before: float, after: float) -> None:
+        """The server said `ms`, in whole milliseconds, at some moment between these monotonic ones."""
+        low, high = ms - after * 1000, ms + 1 - before * 1000
+        if self._bounds is not None:
+            known_low, known_high, at = self._bounds
+            slack = (after - at) * 1000 * _DRIFT
+            if low <= known_high + slack and high >= known_low - slack:
+                low, high = max(low, known_low - slack), min(high, known_high + slack)
+            # else the server's clock was set, or it is another server
+        self._bounds = (low, high, after)
+        self._ahead = (low + high) / 2
 
     def now(self) -> int:
-        ms, at = self._set
-        return int(ms + (time.monotonic() - at) * 1000)
+        return int(self._ahead + time.monotonic() * 1000)
 
 
 class _Timer:

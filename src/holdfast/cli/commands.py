@@ -23,6 +23,7 @@ COMMANDS = {
     "rerun": ("holdfast.cli.rerun", "Run again: the same function for the same event, as a new run."),
     "crons": ("holdfast.cli.crons", "List schedules, or fire one now."),
     "redrive": ("holdfast.cli.redrive", "Run dead letters again."),
+    "nodes": ("holdfast.cli.nodes", "List the nodes on the server's database."),
     "functions": ("holdfast.cli.functions", "List functions, with what waits in line."),
     "limits": ("holdfast.cli.limits", "Show limits and who waits for them, or change one."),
     "pause": ("holdfast.cli.pause", "Start no more runs of a function."),

@@ -27,6 +27,8 @@ replace = msgspec.structs.replace
 NO_GATES: tuple[Gate, ...] = ()
 _COUNTS: dict[str, type[LeaseCountRow | RunCountRow]] = {"l": LeaseCountRow, "r": RunCountRow}
 _US = 1000
+_SKEW_US = 250_000
+"""By how much the clocks of nodes may differ, which follow one database's, and by how long a decision may have waited."""
 
 
 class Shut(msgspec.Struct, frozen=True, gc=False):
@@ -120,13 +122,15 @@ def _count_start(tx: Tx, gate: Gate) -> None:
 
 def _arrival(tx: Tx, gate: Gate, interval: int) -> int:
     """The theoretical arrival time, in µs. One further ahead than this limit can bring it is from a slower limit that was in
-    force before, or from before the clock was set back: it would hold starts up for as long, so the next may be now.
+    force before, or from before the clock was set back: it would hold starts up for as long, so the next may be now. A little
+    further, it is from a node whose clock is ahead of this one's, and counts.
     """
     row = tx.get(ThrottleRow, gate.id)
     if row is None:
         return 0
     now = tx.now * _US
-    return row.tat if row.tat <= now + interval * (gate.burst + 1) else now + interval * gate.burst
+    furthest = now + interval * (gate.burst + 1) + _SKEW_US
+    return row.tat if row.tat <= furthest else now + interval * gate.burst
 
 
 # -- giving back -------------------------------------------------------------------------------------------------------

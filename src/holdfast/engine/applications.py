@@ -74,6 +74,34 @@ class Applications:
         intake.remote.discard(fn.id)
         intake.flows.pop(fn.id, None)
 
+    def follow(self, records: Sequence[AppRecord], functions: Sequence[tuple[int, int, bytes]]) -> bool:
+        """Take up what applications have registered at other nodes; whether any of it is new here.
+
+        Args:
+            records: All applications.
+            functions: Id, version and registration document of every function in force.
+        """
+        before, self.apps = self.apps, {record.name: record for record in records}
+        wanted: dict[int, RemoteFunction] = {}
+        for function_id, version, config in functions:
+            document = msgspec.json.decode(config)
+            app = document.get("app")
+            if "steps" in document and isinstance(app, str) and document["id"] not in self._host.functions:
+                wanted[function_id] = RemoteFunction(function_id, version, app, document)
+        changed = False
+        for fn in list(self.functions.values()):
+            if fn.id not in wanted:
+                self._remove(fn)
+                changed = True
+        for fn in wanted.values():
+            known = self.functions.get(fn.id)
+            if known is None or known.document != fn.document:
+                self._add(fn)
+                changed = True
+        if before != self.apps and self._host.notices.wanted:
+            self._host.notices.publish(Notice("function", ""))
+        return changed
+
     async def register(self, request: RegisterRequest) -> RegisterAnswer:
         """Take in what an application says about itself; functions that it no longer has are archived.
 

@@ -56,8 +56,13 @@ class Bulks:
 
     def boot(self) -> None:
         """Go on with what an earlier boot left."""
-        for row in self._host.store.running_bulks():
-            self._launch(row)
+        self.take_up(self._host.store.running_bulks())
+
+    def take_up(self, rows: Sequence[BulkRow]) -> None:
+        """Go on with these. Should another node do so as well, each slice is still done once."""
+        for row in rows:
+            if row.id not in self._running:
+                self._launch(row)
 
     async def stop(self) -> None:
         """Begin no more slices, and wait for those on their way."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import msgspec
 
@@ -38,7 +39,11 @@ class Children:
 
     async def finish_cancelling(self) -> None:
         """At start: cancel what an earlier boot would have cancelled, had it lived a moment longer."""
-        for parent_id in self._host.store.cancelled_with_children():
+        await self.follow_all(self._host.store.cancelled_with_children())
+
+    async def follow_all(self, parents: Sequence[bytes]) -> None:
+        """Cancel what was to be cancelled with these runs."""
+        for parent_id in parents:
             await self._follow(parent_id)
 
     async def _bound(self, parent_id: bytes) -> list[bytes]:

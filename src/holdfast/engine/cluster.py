@@ -12,13 +12,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from holdfast.base.errors import HoldfastError
-from holdfast.core.claiming import Recover
+from holdfast.core.claiming import OpenLanes, Recover
 from holdfast.core.plan import StepsOf
 from holdfast.core.rows import StepKind, StepState
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.control import RunControl
 from holdfast.engine.host import Host
 from holdfast.engine.live import LiveRun
+from holdfast.engine.notice_relay import NoticeRelay
 from holdfast.store.api import SharedStore, Signal
 
 _log = logging.getLogger("holdfast")
@@ -35,6 +36,8 @@ class Cluster:
         live: The runs in memory.
         control: Who awaits results.
         alarms: Moments that other nodes may have set.
+        take_up: Goes on with what else a node has begun that is gone: cancellations and bulk operations.
+        follow_functions: Takes up functions and applications that were registered at other nodes.
         set_state: Puts a function's pause and changed limits into force here.
     """
 
@@ -45,6 +48,8 @@ class Cluster:
         live: dict[bytes, LiveRun],
         control: RunControl,
         alarms: Alarms,
+        take_up: Callable[[], Coroutine[Any, Any, None]],
+        follow_functions: Callable[[], Coroutine[Any, Any, None]],
         set_state: Callable[[int, str | None, dict[str, int]], None],
     ) -> None:
         self._host = host
@@ -52,7 +57,10 @@ class Cluster:
         self._live = live
         self._control = control
         self._alarms = alarms
+        self._take_up = take_up
+        self._follow_functions = follow_functions
         self._set_state = set_state
+        self._relay = NoticeRelay(host.notices, store)
         self._states: dict[int, tuple[str | None, dict[str, int]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -60,13 +68,21 @@ class Cluster:
     def start(self) -> None:
         """Begin to listen and to look."""
         self._states = dict(self._store.known_states)
+        self._store.report(self._load)
         self._store.follow(self._signalled, self._look)
+        self._relay.start()
+        self._store.look_soon()  # and have the others see that this node has come
 
     def stop(self) -> None:
         """Listen and look no more."""
         self._store.follow(None, None)
+        self._relay.stop()
         for task in self._tasks.values():
             task.cancel()
+
+    def _load(self) -> tuple[int, int, bool]:
+        """In the thread that renews the lease."""
+        return self._host.in_flight, self._host.capacity, self._host.notices.watched
 
     # -- when ------------------------------------------------------------------------------------------------------------
 
@@ -84,16 +100,26 @@ class Cluster:
             self._do("woken", self._take_in)
         if signal.states:
             self._do("states", self._take_states)
+        if signal.outbox:
+            self._host.outbox_changed()
+        if signal.functions:
+            self._do("functions", self._follow_functions)
+        if signal.changed:
+            self._relay.heard(signal.changed)
+        if signal.nodes:
+            self._store.look_soon(tell=False)
 
     def _look(self) -> None:
         """Once in a while: whatever no signal told."""
         if not self._host.running:
             return
+        self._relay.looked()
         if self._store.leads and self._store.dead_nodes:
             self._do("recover", self._recover)
         if self._store.alone:
             return
-        self._signalled(Signal(True, True, True, True, {self._store.boot}))
+        boot = self._store.boot
+        self._signalled(Signal(work=True, alarms=True, ended=True, states=True, functions=True, woken={boot}))
 
     def _do(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """One piece of work of a kind at a time, and once more if it was asked for meanwhile."""
@@ -120,9 +146,14 @@ class Cluster:
     async def _recover(self) -> None:
         """Take up what dead nodes were executing."""
         while items := await self._store.left_behind():
-            _log.warning("recovering %d runs that were being executed by a node that died", len(items))
+            _log.warning("recovering %d runs that were being executed by a node that is gone", len(items))
             if not await self._host.submit(Recover(items)):
-                return
+                break
+        if await self._store.audit_places():
+            self._store.doubt_lanes()
+            self._host.claim()
+        await self._take_up()
+        await self._store.settled()
 
     async def _tell_ended(self) -> None:
         for run_id in await self._store.ended(self._control.awaited):
@@ -130,11 +161,19 @@ class Cluster:
 
     async def _take_states(self) -> None:
         states = await self._store.function_states_now()
-        for function_id in {*states, *self._states}:
-            state = states.get(function_id, (None, {}))
-            if state != self._states.get(function_id, (None, {})):
-                self._set_state(function_id, *state)
+        changed = [
+            function_id
+            for function_id in {*states, *self._states}
+            if states.get(function_id, (None, {})) != self._states.get(function_id, (None, {}))
+        ]
+        for function_id in changed:
+            self._set_state(function_id, *states.get(function_id, (None, {})))
         self._states = states
+        for function_id in changed:
+            # this node may have looked at them in between, and by the old limits
+            await self._host.submit(OpenLanes(self._store.lanes.blocked_of(function_id)))
+        if changed:
+            self._host.claim()
 
     async def _take_in(self) -> None:
         """Runs in memory that another node has resolved something for, or has taken away."""

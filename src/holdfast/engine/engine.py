@@ -24,13 +24,13 @@ from holdfast.base.limits import MAX_RUN_STATE_BYTES, MAX_STEP_OUTPUT_BYTES, MAX
 from holdfast.base.retry import RetryPolicy
 from holdfast.core.claiming import Recover
 from holdfast.core.ending import Ending
-from holdfast.core.flow_config import FlowReader
 from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
 from holdfast.core.queue import Leased
 from holdfast.core.rows import EventRow, RunRow, RunStatus
 from holdfast.core.signals import Given, GiveSignal
+from holdfast.engine.absent import Absent
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.alerting import Alerting
 from holdfast.engine.applications import Applications
@@ -53,12 +53,14 @@ from holdfast.engine.metrics import Metrics
 from holdfast.engine.mirroring import Mirror
 from holdfast.engine.notices import Notice, Notices
 from holdfast.engine.outbound import EVERYTHING, Outbound, PrivateNetworks
+from holdfast.engine.relays import Relays
 from holdfast.engine.tasks import TaskFactory
 from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
 from holdfast.engine.watch import LoopWatch, RunWatch, refuse_after_fork
 from holdfast.sdk.app import App
 from holdfast.sdk.callables import Callables
+from holdfast.sdk.databases import Database
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
 from holdfast.store.api import Store
@@ -102,6 +104,8 @@ class EngineOptions:
     """What of private networks may be called for applications: everything unless given. In production the server's settings say."""
     alert_every_ms: int = 1000
     """How often functions that have thresholds are looked at, while something moves."""
+    relay_every_ms: int = 2_000
+    """How often outboxes are looked into where nobody says that something was committed."""
     max_unsent: int = 20_000
     """Sends waiting for their commit before more are refused."""
 
@@ -118,6 +122,7 @@ class Engine:
         clock: Clock | None = None,
         options: EngineOptions | None = None,
         app_errors: Sequence[str] = (),
+        databases: Sequence[Database] = (),
     ) -> None:
         self.apps = {app.id: app for app in apps}
         self.store = store
@@ -139,6 +144,8 @@ class Engine:
         self.functions: dict[str, Registered] = {}
         self.draining = False
         self.running = False
+        self.began_at = 0
+        """When it began, in milliseconds since 1970."""
         self.loop: asyncio.AbstractEventLoop
         self.linger_ms = self.options.linger_ms
         self.capacity = self.options.capacity
@@ -165,6 +172,7 @@ class Engine:
         self.cancel = self.control.cancel
         self.flow_control = FlowControl(self)
         self.applications = Applications(self)
+        self.absent = Absent(self.intake)
         self.outbound = Outbound(self.options.private_networks or EVERYTHING)
         self.driver = HttpDriver(self)
         self.endpoints = Endpoints(self, self.applications, self.driver)
@@ -180,6 +188,9 @@ class Engine:
         self.run_cron = self.control.run_cron
         self.audit = self.control.audit
         self.mirrors = [Mirror(self, app.id, sink) for app in apps for sink in app.sinks]
+        self.relays = Relays.of_node(
+            self, [*databases, *(database for app in apps for database in app.databases)], self.options.relay_every_ms
+        )
         self.bulks = Bulks(self, self.control)
         self.bulk_info = self.bulks.info
         self.cancel_bulk = self.bulks.cancel
@@ -201,6 +212,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self._factory = TaskFactory(self.loop)
         try:
+            self.relays.check(self.store.url)
             await self._register()
         except BaseException:
             await self._leave()
@@ -215,7 +227,9 @@ class Engine:
         self.cluster = (
             None
             if shared is None
-            else Cluster(self, shared, self.live, self.control, self.alarms, self.set_state)
+            else Cluster(
+                self, shared, self.live, self.control, self.alarms, self._take_up, self._follow_functions, self.set_state
+            )
         )
         self.store.on_alarm = self.alarms.arm
         self._factory.install()
@@ -223,6 +237,7 @@ class Engine:
             self._interpreter.relax_collector()
             self.store.group.on_contention = self._interpreter.switch_sooner
         self.running = True
+        self.began_at = self.clock.now()
         left = self.store.leased_by_others()
         if left:
             _log.warning("recovering %d runs that were being executed when the process died", len(left))
@@ -247,6 +262,7 @@ class Engine:
             watch.start()
         refuse_after_fork(self.store.group)
         self.bulks.boot()
+        await self.relays.start(self.apps.values())
         self.claim()
 
     async def _register(self) -> None:
@@ -271,26 +287,34 @@ class Engine:
                 self.intake.control(fn.flow, fn.model_of)
         if self.driver.workers is not None and self.driver.workers.take_new:
             self.intake.remote.update(self._by_id)
-        if self.app_errors:
-            self._route_absent()
         self._slugs = self.store.slugs()
         self.applications.restore()
+        if self.app_errors or self.store.shared is not None:
+            self.absent.follow(self.store.current_functions(), self._here)
         self._refresh_executable()
         self._restore_states()
 
-    def _route_absent(self) -> None:
-        """Events for functions of apps that can't be loaded now still start runs; they wait in the store for the app."""
-        for function_id, version, config in self.store.current_functions():
-            if function_id not in self._by_id:
-                for trigger in msgspec.json.decode(config)["triggers"]:
-                    if "event" in trigger:
-                        self.intake.router.add(trigger["event"], function_id, version, trigger.get("expression"))
-                self._control_absent(function_id, config)
+    @property
+    def _here(self) -> list[int]:
+        """Functions that this node executes, or calls, itself."""
+        return [*self._by_id, *self.applications.functions]
 
-    def _control_absent(self, function_id: int, config: bytes) -> None:
-        flow = FlowReader(msgspec.json.decode(config), function_id).read()
-        if not flow.empty:
-            self.intake.control(flow, lambda row: msgspec.json.decode(row.data))
+    async def _follow_functions(self) -> None:
+        """Take up what was registered, changed or forgotten at other nodes."""
+        shared = self.store.shared
+        assert shared is not None
+        records, functions = await shared.registered_now()
+        called = self.applications.follow(records, functions)
+        elsewhere = self.absent.follow(functions, self._here)
+        if called or elsewhere:
+            self.functions_changed()
+
+    async def _take_up(self) -> None:
+        """Go on with what a node has begun that is gone: cancellations to be followed, and bulk operations."""
+        store = self.store
+        parents, bulks = await asyncio.to_thread(lambda: (store.cancelled_with_children(), store.running_bulks()))
+        await self.children.follow_all(parents)
+        self.bulks.take_up(bulks)
 
     def _restore_states(self) -> None:
         """Functions that were paused, and limits that were changed, are so still."""
@@ -345,6 +369,7 @@ class Engine:
         self.draining = True
         for app in self.apps.values():
             app.unbind(self)
+        await self.relays.stop(self.apps.values())
         self.crons.stop()
         self.alarms.stop()
         if self.cluster is not None:
@@ -405,6 +430,7 @@ class Engine:
         try:
             while await self.store.prune(self.options.keep_runs_ms, self.options.keep_dead_letters_ms):
                 await asyncio.sleep(0)
+            await self.relays.forget_steps(self, self.options.keep_runs_ms)
         except HoldfastError as error:
             _log.warning("retention: %s", error)
         finally:
@@ -530,11 +556,19 @@ class Engine:
         if isinstance(accepted, Refused):
             # a client's retry with a seed whose first try is already here, or two of them in one group
             return [Sent(one.event.id, duplicate=True) for one in incoming]
-        self.metrics.events += len(incoming)
-        if self.notices.wanted:
-            for one in incoming:
-                self.notices.publish(Notice("event", ulid_text(one.event.id)))
+        self.came_in([one.event.id for one in incoming])
         return [Sent(one.event.id, duplicate) for one, duplicate in zip(incoming, accepted.duplicates, strict=True)]
+
+    def came_in(self, event_ids: Sequence[bytes]) -> None:
+        """After the commit of events from outside."""
+        self.metrics.events += len(event_ids)
+        if self.notices.wanted:
+            for event_id in event_ids:
+                self.notices.publish(Notice("event", ulid_text(event_id)))
+
+    def outbox_changed(self) -> None:
+        """A transaction of the application's has sent events through the store's own outbox."""
+        self.relays.store_changed()
 
     def send_threadsafe(self, events: Sequence[Outgoing]) -> list[Sent]:
         """See `Sender.send_threadsafe`."""
@@ -669,6 +703,7 @@ class Engine:
             and not self.bulks.busy
             and not self.alarms.ringing
             and not self.alerting.looking
+            and not self.relays.looking
             and not any(mirror.writing for mirror in self.mirrors)
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -73,34 +73,50 @@ class Notices:
     """The hub of one node."""
 
     def __init__(self) -> None:
-        self._subscriptions: set[Listener] = set()
+        self._attached: set[Listener] = set()
+        self._subscriptions: set[Subscription] = set()
+        self.on_watched: Callable[[], None] | None = None
+        """Called when somebody begins to look, and when nobody does any more."""
         self.followed: dict[str, int] = {}
         """Runs that somebody follows one by one, and how many do: of these, each step is told as well."""
 
     @property
     def wanted(self) -> bool:
         """Whether anybody listens."""
+        return bool(self._subscriptions or self._attached)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks: a page, or who follows a run."""
         return bool(self._subscriptions)
 
     def publish(self, notice: Notice) -> None:
         """Tell everybody."""
+        for listener in self._attached:
+            listener.put(notice)
+        self.publish_from_elsewhere(notice)
+
+    def publish_from_elsewhere(self, notice: Notice) -> None:
+        """Tell those who look what another node has published."""
         for subscription in self._subscriptions:
             subscription.put(notice)
 
     def attach(self, listener: Listener) -> None:
-        """Tell a listener, for as long as the node runs."""
-        self._subscriptions.add(listener)
+        """Tell a listener what is published here, until it is detached."""
+        self._attached.add(listener)
+
+    def detach(self, listener: Listener) -> None:
+        """Tell it no more."""
+        self._attached.discard(listener)
 
     @contextmanager
     def follow(self, run_id: str) -> Iterator[Subscription]:
         """Listen to what becomes of one run, each of its steps included, for as long as the block lasts."""
-        subscription = _OfRun(run_id)
-        self._subscriptions.add(subscription)
         self.followed[run_id] = self.followed.get(run_id, 0) + 1
         try:
-            yield subscription
+            with self._subscribed(_OfRun(run_id)) as subscription:
+                yield subscription
         finally:
-            self._subscriptions.discard(subscription)
             self.followed[run_id] -= 1
             if not self.followed[run_id]:
                 del self.followed[run_id]
@@ -112,9 +128,19 @@ class Notices:
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
         """Listen for as long as the block lasts: `with notices.subscribe() as stream: async for notice in stream`."""
-        subscription = Subscription()
+        with self._subscribed(Subscription()) as subscription:
+            yield subscription
+
+    @contextmanager
+    def _subscribed(self, subscription: Subscription) -> Iterator[Subscription]:
         self._subscriptions.add(subscription)
+        self._tell_watched(1)
         try:
             yield subscription
         finally:
             self._subscriptions.discard(subscription)
+            self._tell_watched(0)
+
+    def _tell_watched(self, turning: int) -> None:
+        if self.on_watched is not None and len(self._subscriptions) == turning:
+            self.on_watched()

@@ -10,10 +10,17 @@ import msgspec
 
 from holdfast.core.flow import Flow
 from holdfast.core.plan import Plan, Read, Tx
-from holdfast.core.rows import AlarmRow, AlertRow, BulkRow, CronRow, GatherRow, ItemRow, RunRow
+from holdfast.core.rows import AlarmRow, AlertRow, BulkRow, CronRow, GatherRow, ItemRow, OutboxRow, RunRow
 from holdfast.store.group import GroupCommit
+from holdfast.store.reads import NodeView
 from holdfast.store.sqlite.lanes import Lanes
 from holdfast.store.sqlite.registry import AppRecord, Registration
+
+Changed = tuple[str, str, int]
+"""Kind, id and function of something that has changed, as the notices of a node have it."""
+MAX_CHANGED = 100
+"""More than so many changes at once are told as one."""
+MANY_CHANGED: Changed = ("run", "", 0)
 
 
 class Signal(msgspec.Struct, gc=False):
@@ -27,8 +34,16 @@ class Signal(msgspec.Struct, gc=False):
     """Runs have ended, whose results somebody may await."""
     states: bool = False
     """A function was paused, or a limit changed."""
+    functions: bool = False
+    """Functions or applications were registered, changed or forgotten."""
+    nodes: bool = False
+    """A node has left, or somebody at this one looks at what happens: how things stand among the nodes is worth a look."""
+    changed: set[Changed] = msgspec.field(default_factory=set)
+    """What has changed, for whoever looks: told only while somebody does."""
     woken: set[int] = msgspec.field(default_factory=set)
     """Nodes of whose runs something was resolved, cancelled or taken over."""
+    outbox: bool = False
+    """A transaction of the application's has sent events."""
 
     def add(self, other: Signal) -> None:
         """Take in another one."""
@@ -36,11 +51,18 @@ class Signal(msgspec.Struct, gc=False):
         self.alarms |= other.alarms
         self.ended |= other.ended
         self.states |= other.states
+        self.outbox |= other.outbox
+        self.functions |= other.functions
+        self.nodes |= other.nodes
         self.woken |= other.woken
+        self.changed |= other.changed
+        if len(self.changed) > MAX_CHANGED:
+            self.changed = {MANY_CHANGED}
 
     @property
     def says_something(self) -> bool:
-        return self.work or self.alarms or self.ended or self.states or bool(self.woken)
+        told = self.work, self.alarms, self.ended, self.states, self.functions, self.nodes, self.outbox
+        return any(told) or bool(self.woken) or bool(self.changed)
 
 
 class Store(Protocol):
@@ -254,12 +276,21 @@ class SharedStore(Protocol):
         """How functions were paused, and their limits changed, when this node began."""
         ...
 
+    @property
+    def lanes(self) -> Lanes:
+        """Lanes that have items waiting, as far as this node knows."""
+        ...
+
     def doubt_lanes(self) -> None:
         """Lanes may not be as remembered: the next claim looks at all of them."""
         ...
 
     async def read(self, reads: Sequence[Read]) -> Tx:
         """Committed rows."""
+        ...
+
+    async def outbox(self, after: bytes, limit: int) -> list[OutboxRow]:
+        """Events that transactions of the application have sent, by rising id, from after one on."""
         ...
 
     async def left_behind(self) -> list[ItemRow]:
@@ -276,4 +307,44 @@ class SharedStore(Protocol):
 
     async def function_states_now(self) -> dict[int, tuple[str | None, dict[str, int]]]:
         """How functions are paused, and which of their limits were changed, where anything is."""
+        ...
+
+    async def registered_now(self) -> tuple[list[AppRecord], list[tuple[int, int, bytes]]]:
+        """The applications that are called over HTTP; id, version and registration document of every function in force."""
+        ...
+
+    # -- the nodes themselves ----------------------------------------------------------------------------------------------
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody at another node looks at what happens, as far as is known."""
+        ...
+
+    @property
+    def hears(self) -> bool:
+        """Whether this node hears what others tell; behind a pooler it only looks."""
+        ...
+
+    def report(self, load: Callable[[], tuple[int, int, bool]]) -> None:
+        """What this node says of itself with each renewal: runs in flight, its capacity, and whether somebody looks at it."""
+        ...
+
+    def look_soon(self, *, tell: bool = True) -> None:
+        """Renew and look now, and have the others look too."""
+        ...
+
+    def tell(self, signal: Signal) -> None:
+        """Tell the other nodes something."""
+        ...
+
+    async def nodes(self, limit: int) -> list[NodeView]:
+        """The nodes: those that are alive, and those that ended within a day."""
+        ...
+
+    async def audit_places(self) -> int:
+        """Set counts of places right that differ from what leases hold; how many there were."""
+        ...
+
+    async def settled(self) -> None:
+        """What nodes left that are gone has been taken up: they need no more looking at."""
         ...

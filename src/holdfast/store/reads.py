@@ -308,6 +308,33 @@ class WaitView(msgspec.Struct, frozen=True):
     created_at: int
 
 
+class NodeView(msgspec.Struct, frozen=True):
+    """A process that executes functions on this store."""
+
+    number: int
+    """Under which it leases; a node that comes back has another one."""
+    name: str
+    host: str
+    pid: int
+    version: str
+    """Of holdfast."""
+    started_at: int
+    seen_at: int
+    """When it last renewed its lease."""
+    ended_at: int | None
+    """When it stopped, or was declared dead."""
+    in_flight: int
+    """Runs it executed when it was last seen."""
+    capacity: int
+    """Runs it has room for in all."""
+    state: str
+    """alive, silent (its lease has run out, and nobody has declared it dead yet), stopped or dead."""
+    leads: bool
+    """Whether the duties that are needed once are its."""
+    here: bool
+    """Whether it is the node that was asked."""
+
+
 class AuditView(msgspec.Struct, frozen=True):
     """An entry of the audit log."""
 

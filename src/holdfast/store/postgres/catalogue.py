@@ -57,22 +57,28 @@ class Catalogue:
 
     def register(self, registrations: Sequence[Registration]) -> dict[str, tuple[int, int]]:
         """Record the functions of this process; their ids and versions by slug. Before `start`."""
-        return self._now(lambda conn: register(conn, self._sql, registrations, self.clock.now()))
+        known = self._now(lambda conn: register(conn, self._sql, registrations, self.clock.now()))
+        self.membership.tell(Signal(functions=True))
+        return known
 
     async def register_app(
         self, record: AppRecord, registrations: Sequence[Registration]
     ) -> dict[str, tuple[int, int]]:
         """Record an application that is called over HTTP and its functions, while the store is at work; ids and versions by slug."""
         now = self.clock.now()
-        return await self._reads.run(lambda conn: register_app(conn, self._sql, record, registrations, now))
+        known = await self._reads.run(lambda conn: register_app(conn, self._sql, record, registrations, now))
+        self.membership.tell(Signal(functions=True))
+        return known
 
     async def put_app(self, record: AppRecord) -> None:
         """Record what is known of such an application."""
         await self._reads.run(lambda conn: put_app(conn, self._sql, record))
+        self.membership.tell(Signal(functions=True))
 
     async def delete_app(self, name: str) -> None:
         """Forget such an application."""
         await self._reads.run(lambda conn: delete_app(conn, self._sql, name))
+        self.membership.tell(Signal(functions=True))
 
     def app_records(self) -> list[AppRecord]:
         """The applications that are called over HTTP. Before `start`."""

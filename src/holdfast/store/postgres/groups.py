@@ -25,6 +25,7 @@ from holdfast.store.postgres.connection import (
 )
 from holdfast.store.postgres.loading import Loader, Round, RunCache
 from holdfast.store.postgres.migrating import lock_key
+from holdfast.store.postgres.roster import NAME_SESSION, session_name
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.postgres.threads import DatabaseThread
 from holdfast.store.postgres.values import Ints, Texts, from_text
@@ -71,6 +72,7 @@ class GroupThread(DatabaseThread):
         cache: What is in memory of runs leased here.
         paths: What is known of wait paths.
         rejoin: Makes this process a new node, and returns nothing; called in the thread.
+        now: Reads the clock.
     """
 
     def __init__(
@@ -81,13 +83,25 @@ class GroupThread(DatabaseThread):
         cache: RunCache,
         paths: Paths,
         rejoin: Callable[[Connection], None],
+        now: Callable[[], int],
     ) -> None:
         super().__init__(settings, "groups", conn)
         self._sql = statements
         self._cache = cache
         self._paths = paths
         self._rejoin = rejoin
+        self._now = now
+        self._named: tuple[Connection, int] | None = None
         self._space = lock_key(settings.schema) & 0xFFFFFFFF
+
+    def connection(self) -> Connection:
+        """The connection, under the name of this node, so that the others can end it should the node hang in a group."""
+        conn = super().connection()
+        named = conn, self._cache.boot
+        if self._named != named and not self.settings.pooled:
+            conn.execute(NAME_SESSION, [session_name(self.settings.schema, self._cache.boot)])
+            self._named = named
+        return conn
 
     def attempt(self, group: list[Plan[Any]], overlay: Callable[[], GroupTx], *, hold: bool) -> Attempt:
         """Bring a group as far as it gets.
@@ -164,6 +178,8 @@ class GroupThread(DatabaseThread):
         if late:
             loader.load(conn, [read for plan in group for read in plan.reads()])
         tx.size = sum(plan.parts for plan in group) + 64
+        # rows may have been waited for: what others have decided meanwhile must not lie in this group's future
+        tx.now = max(tx.now, self._now())
         complete(tx, lambda _, reads: loader.load(conn, reads))
 
     def _all_paths(self, name: str, tx: GroupTx) -> set[str]:

@@ -18,41 +18,17 @@ import psycopg
 
 from holdfast.base.clock import monotonic
 from holdfast.base.errors import StoreError
-from holdfast.store.api import Signal
+from holdfast.store.api import MANY_CHANGED, Signal
+from holdfast.store.postgres import roster
 from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.connection import Connection, Settings, connect, discard
 from holdfast.store.postgres.statements import Statements
 
 _log = logging.getLogger("holdfast")
 
-_ENROL = """
-WITH n AS (INSERT INTO {s}nodes (name) VALUES (%s) RETURNING id)
-INSERT INTO {s}node_leases (node_id, expires) SELECT id, clock_timestamp() + make_interval(secs => %s) FROM n RETURNING node_id
-"""
-_RENEW = """
-UPDATE {s}node_leases l SET expires = clock_timestamp() + make_interval(secs => %s)
-FROM {s}nodes n WHERE l.node_id = %s AND n.id = l.node_id AND NOT n.dead
-"""
-_LEAD = """
-INSERT INTO {s}duties AS d (name, node_id, expires) VALUES ('leader', %s, clock_timestamp() + make_interval(secs => %s))
-ON CONFLICT (name) DO UPDATE SET node_id = excluded.node_id, expires = excluded.expires
-WHERE d.node_id = excluded.node_id OR d.expires < clock_timestamp()
-"""
-# a node in the middle of a group is passed over: the server ends its transaction, and the next look finds it
-_BURY = """
-UPDATE {s}nodes SET dead = true WHERE id IN (
-  SELECT n.id FROM {s}nodes n JOIN {s}node_leases l ON l.node_id = n.id
-  WHERE NOT n.dead AND l.expires < clock_timestamp() FOR UPDATE OF n SKIP LOCKED)
-"""
-_LOOK = "SELECT count(*) FILTER (WHERE NOT dead), count(*) FILTER (WHERE dead) FROM {s}nodes"
-_FORGET = """
-DELETE FROM {s}nodes n WHERE dead AND id <> %s
-  AND NOT EXISTS (SELECT 1 FROM {s}queue q WHERE q.owner = n.id AND q.state = 2)
-"""
-_RETIRE = "UPDATE {s}nodes SET dead = true WHERE id = %s"
-_RESIGN = "DELETE FROM {s}duties WHERE node_id = %s"
 _RECONNECT_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
+NOTIFY = "SELECT pg_notify(%s, %s)"
 
 
 class Said(msgspec.Struct, gc=False):
@@ -63,26 +39,16 @@ class Said(msgspec.Struct, gc=False):
     signal: Signal
 
 
-_EVERYTHING = Signal(work=True, alarms=True, ended=True, states=True)
+def _everything(node: int) -> Signal:
+    changed = {MANY_CHANGED}
+    return Signal(
+        work=True, alarms=True, ended=True, states=True, functions=True, nodes=True, changed=changed, woken={node}, outbox=True
+    )
 
 
-def enrol(conn: Connection, statements: Statements, settings: Settings) -> int:
-    """Become a node; the number under which it leases, never given twice."""
-    name = f"{socket.gethostname()} process {os.getpid()}"
-    row = conn.execute(statements.sql(_ENROL), (name, settings.lease_seconds)).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def bury(conn: Connection, statements: Statements) -> None:
-    """Declare the nodes dead whose leases have run out."""
-    conn.execute(statements.sql(_BURY))
-
-
-def retire(conn: Connection, statements: Statements, node: int) -> None:
-    """Leave: what this node still leases is up to the others at once."""
-    conn.execute(statements.sql(_RETIRE), [node])
-    conn.execute(statements.sql(_RESIGN), [node])
+def said(node: int, signal: Signal) -> str:
+    """What a node tells, as it travels."""
+    return msgspec.json.encode(Said(node, signal)).decode()
 
 
 class Membership:
@@ -94,7 +60,7 @@ class Membership:
         node: This node's number.
         looked: Called in the thread after each renewal, with this object up to date.
         fenced: Called in the thread when the others have declared this node dead.
-        timed: Called in the thread with the database's time in ms and the monotonic moment it belongs to.
+        timed: Called in the thread with the database's time in ms, and the monotonic moments between which it was read.
     """
 
     def __init__(
@@ -105,7 +71,7 @@ class Membership:
         *,
         looked: Callable[[], None],
         fenced: Callable[[], None],
-        timed: Callable[[float, float], None],
+        timed: Callable[[float, float, float], None],
     ) -> None:
         self._settings = settings
         self._sql = statements
@@ -121,6 +87,10 @@ class Membership:
         """Whether there were any at the last look but one: what they said last may have been missed."""
         self.dead = 0
         """Nodes declared dead whose items may not have been recovered yet."""
+        self.watched = False
+        """Whether somebody at another node looks at what happens."""
+        self.load: Callable[[], roster.Load] = roster.Load
+        """What this node says of itself; called in the thread."""
         self._conn: Connection | None = None
         self._outbox = Signal()
         self._lock = threading.Lock()
@@ -144,30 +114,33 @@ class Membership:
     def tell(self, signal: Signal) -> None:
         """Tell the other nodes, soon, together with what else there is to tell."""
         # a node that has just come has not been counted yet; it looks by itself for what is common
-        if self.others or signal.states or signal.woken:
+        if self.others or signal.states or signal.woken or signal.functions or signal.nodes:
             with self._lock:
                 self._outbox.add(signal)
             self._wake.set()
 
+    def look_soon(self) -> None:
+        """Renew and look now; from any thread."""
+        self._next = 0.0
+        self._wake.set()
+
     def look(self, conn: Connection) -> None:
         """Renew the lease, and see how things stand."""
-        settings = self._settings
-        if not conn.execute(self._sql.sql(_RENEW), (settings.lease_seconds, self.node)).rowcount:
+        settings, statements, node = self._settings, self._sql, self.node
+        if not roster.renew(conn, statements, settings, node, self.load()):
             self._fenced()
             return
-        self.leads = conn.execute(self._sql.sql(_LEAD), (self.node, settings.lease_seconds)).rowcount == 1
+        self.leads = roster.lead(conn, statements, settings, node)
         if self.leads:
-            bury(conn, self._sql)
-        row = conn.execute(self._sql.sql(_LOOK)).fetchone()
-        assert row is not None
+            roster.bury(conn, statements)
+            roster.forget(conn, statements)
+        state = roster.state(conn, statements, node)
         self.accompanied = self.others > 0
-        self.others, self.dead = max(0, row[0] - 1), row[1]
-        if self.leads and self.dead:
-            conn.execute(self._sql.sql(_FORGET), [self.node])
+        self.others, self.dead, self.watched = max(0, state.alive - 1), state.unsettled, state.watched
         before = monotonic()
         row = conn.execute(sql.DATABASE_TIME).fetchone()
         assert row is not None
-        self._timed(float(row[0]), (before + monotonic()) / 2)
+        self._timed(float(row[0]), before, monotonic())
 
     # -- in the thread -----------------------------------------------------------------------------------------------------
 
@@ -184,8 +157,8 @@ class Membership:
                     self._conn = connect(self._settings, "lease")
                 self._send(self._conn)
                 if monotonic() >= self._next and not self._stopping:
-                    self.look(self._conn)
                     self._next = monotonic() + every
+                    self.look(self._conn)
                     self._looked()
             except Exception as error:
                 expected = isinstance(error, psycopg.Error | StoreError)
@@ -199,8 +172,7 @@ class Membership:
         with self._lock:
             signal, self._outbox = self._outbox, Signal()
         if signal.says_something:
-            said = msgspec.json.encode(Said(self.node, signal)).decode()
-            conn.execute("SELECT pg_notify(%s, %s)", (channel(self._settings), said))
+            conn.execute(NOTIFY, (channel(self._settings), said(self.node, signal)))
 
 
 def channel(settings: Settings) -> str:
@@ -248,7 +220,7 @@ class Listener:
                 if self._stopping.is_set():
                     return
                 conn.execute(f'LISTEN "{channel(self._settings)}"'.encode())
-                self._heard(Signal(True, True, True, True, {self._node()}))  # whatever was said meanwhile
+                self._heard(_everything(self._node()))  # whatever was said meanwhile
                 for notification in conn.notifies():
                     self._take(notification.payload)
             except (psycopg.Error, StoreError) as error:
@@ -260,8 +232,8 @@ class Listener:
 
     def _take(self, payload: str) -> None:
         try:
-            said = msgspec.json.decode(payload, type=Said)
+            told = msgspec.json.decode(payload, type=Said)
         except msgspec.DecodeError:  # from a newer node: whatever it says, there is something to look at
-            said = Said(0, _EVERYTHING)
-        if said.node != self._node():
-            self._heard(said.signal)
+            told = Said(0, _everything(self._node()))
+        if told.node != self._node():
+            self._heard(told.signal)

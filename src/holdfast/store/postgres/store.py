@@ -17,9 +17,8 @@ from holdfast.core.rows import (
     AlarmRow,
     GatherRow,
     ItemRow,
-    ItemState,
     LaneRow,
-    RunRow,
+    OutboxRow,
 )
 from holdfast.store.api import SharedStore, Signal
 from holdfast.store.group import Attempt, GroupCommit
@@ -30,11 +29,13 @@ from holdfast.store.postgres.groups import GroupThread, GroupTx, value_of
 from holdfast.store.postgres.loading import Loader
 from holdfast.store.postgres.memory import Memory
 from holdfast.store.postgres.migrating import check_version, migrate_postgres
-from holdfast.store.postgres.nodes import Listener, Membership, bury, enrol, retire
+from holdfast.store.postgres.neighbours import Neighbours
+from holdfast.store.postgres.nodes import NOTIFY, Listener, Membership, channel, said
 from holdfast.store.postgres.registry import (
     bind,
 )
 from holdfast.store.postgres.retention import Pruner
+from holdfast.store.postgres.roster import bury, enrol, retire
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.postgres.threads import DatabaseThread, tell
 from holdfast.store.postgres.values import from_text, to_text
@@ -47,7 +48,7 @@ _RETRY_SECONDS = 0.25
 _CLAIM_AGAIN_SECONDS = 0.05
 
 
-class PostgresStore(Catalogue, Memory):
+class PostgresStore(Catalogue, Neighbours, Memory):
     """All state of a holdfast in one schema of a PostgreSQL database, shared by any number of nodes.
 
     Args:
@@ -88,7 +89,7 @@ class PostgresStore(Catalogue, Memory):
         except BaseException:
             discard(conn)
             raise
-        self._groups = GroupThread(self.settings, conn, self._sql, self, self, self._rejoin)
+        self._groups = GroupThread(self.settings, conn, self._sql, self, self, self._rejoin, self.clock.now)
         self._reads = DatabaseThread(self.settings, "reads")
         self._listener = Listener(self.settings, lambda: self.boot, self._heard)
         self.group: GroupCommit
@@ -117,9 +118,9 @@ class PostgresStore(Catalogue, Memory):
         self._next_timer = value_of(conn.execute(self._sql.sql(sql.NEXT_TIMER)))
         self._next_alarm = value_of(conn.execute(self._sql.sql(sql.NEXT_ALARM)))
 
-    def _timed(self, ms: float, at: float) -> None:
+    def _timed(self, ms: float, before: float, after: float) -> None:
         if self._followed is not None:
-            self._followed.set(ms, at)
+            self._followed.set(ms, before, after)
 
     # -- life --------------------------------------------------------------------------------------------------------------
 
@@ -177,7 +178,10 @@ class PostgresStore(Catalogue, Memory):
 
     def _retire(self) -> None:
         try:
-            retire(self._groups.connection(), self._sql, self.boot)
+            conn = self._groups.connection()
+            retire(conn, self._sql, self.boot)
+            leaving = said(self.boot, Signal(work=True, nodes=True))
+            conn.execute(NOTIFY, (channel(self.settings), leaving))
         except (psycopg.Error, StoreError) as error:
             _log.warning("node %d leaves without a word, its lease runs out: %s", self.boot, error)
 
@@ -186,6 +190,10 @@ class PostgresStore(Catalogue, Memory):
     def leased_by_others(self) -> list[ItemRow]:
         """Items that dead nodes left leased. Blocks; for the start."""
         return self._now(lambda conn: self._left_behind(conn, b""))
+
+    async def outbox(self, after: bytes, limit: int) -> list[OutboxRow]:
+        """Events that transactions of the application have sent, by rising id, from after one on."""
+        return await self._reads.run(lambda conn: self._rows(conn, OutboxRow, sql.OUTBOX, after, limit))
 
     async def left_behind(self) -> list[ItemRow]:
         """Some of the items that dead nodes left leased."""
@@ -292,49 +300,7 @@ class PostgresStore(Catalogue, Memory):
         Loader(self._sql, tx, lock=False).load(conn, reads)
         return tx
 
-    async def changed_elsewhere(self, run_ids: Sequence[bytes]) -> dict[bytes, bool]:
-        """The runs, of these that are leased here, that other nodes have changed, and whether they are leased here still."""
-        if not run_ids:
-            return {}
-        known = {run_id: self._items.get(run_id) for run_id in run_ids}
-        tx = await self.read([(ItemRow, run_id) for run_id in run_ids])
-        changed = {}
-        for run_id, before in known.items():
-            # what has been committed here meanwhile needs no looking at
-            if before is not None and self._items.get(run_id) is before:
-                item = tx.get(ItemRow, run_id)
-                ours = item is not None and (item.state, item.owner, item.epoch) == (
-                    ItemState.LEASED,
-                    before.owner,
-                    before.epoch,
-                )
-                if not ours or item is None or item.woken:
-                    changed[run_id] = ours
-        return changed
-
-    async def ended(self, run_ids: Sequence[bytes]) -> list[bytes]:
-        """Which of these runs have ended."""
-        if not run_ids:
-            return []
-        tx = await self.read([(RunRow, run_id) for run_id in run_ids])
-        return [run_id for run_id in run_ids if (run := tx.get(RunRow, run_id)) is None or run.ended_at is not None]
-
     # -- other nodes -------------------------------------------------------------------------------------------------------
-
-    @property
-    def leads(self) -> bool:
-        """Whether the background duties are this node's."""
-        return self.membership.leads
-
-    @property
-    def alone(self) -> bool:
-        """Whether no other node has been alive since the last look."""
-        return not (self.membership.others or self.membership.accompanied)
-
-    @property
-    def dead_nodes(self) -> int:
-        """Nodes declared dead that may have left something."""
-        return self.membership.dead
 
     def _rejoin(self, conn: Connection) -> None:
         _log.warning(

@@ -1,0 +1,2 @@
+-- phase: pre
+-- PostgreSQL only: what nodes say of themselves. A file has one owner, who answers for itself.
