@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import StoreError, StoreInUseError, StoreVersionError
+from holdfast import StoreError, StoreInUseError, StoreUnreachableError, StoreVersionError
 from holdfast.base.errors import StoreNotEmptyError
 from holdfast.cli.stores import opened_source, opened_target
 from holdfast.core.rows import KEYS
@@ -26,6 +26,7 @@ from holdfast.store.sqlite import copying as sqlite_copying
 from holdfast.store.sqlite.files import tables_of
 
 NEWEST = migrations("sqlite")[-1].number
+END = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
 STRANGE_TEXT = ("", "plain", "a\0b", "\x1a", "\x1a0 and \x1a1", "tab\tline\nback\\slash", "é 漢 🐙", "\\N", "NULL", "'\"")
 
 
@@ -48,7 +49,7 @@ def fill(path: Path, seed: int, rows: int = 40) -> None:
         migrate_sqlite(conn, 1, "filled")
         conn.execute("BEGIN")
         for table in tables_of(conn):
-            if table in LEFT_OUT:
+            if table in LEFT_OUT or table == "outbox":
                 continue
             columns = conn.execute(f"PRAGMA table_info({table})").fetchall()
             for number in range(1, rows + 1):
@@ -265,6 +266,27 @@ def test_what_is_not_a_store_is_said_to_be_none(tmp_path, postgres_url, kind):
     assert not (tmp_path / "other.db-lock").exists()
 
 
+@pytest.mark.parametrize("lost", ["from", "to"])
+def test_a_connection_that_is_lost_names_its_database_and_leaves_nothing(tmp_path, postgres_url, lost):
+    fill(tmp_path / "a.db", 3, rows=200)
+    source_url, target_url = f"{postgres_url}_source", f"{postgres_url}_target"
+    copy(f"sqlite:///{tmp_path}/a.db", source_url)
+    ended = []
+
+    def cut(table: str, rows: int) -> None:
+        if table == "runs" and not ended:
+            with connect(parse_url(postgres_url), "test") as conn:
+                ended.append(conn.execute(END, [f"holdfast copying {lost}"]).fetchall())
+
+    url = source_url if lost == "from" else target_url
+    with pytest.raises(StoreUnreachableError, match=rf"schema={parse_url(url).schema} can't be reached"):
+        with opened_source(source_url, alone=True) as source, opened_target(target_url, source.schema) as target:
+            copy_rows(source, target, cut)
+    assert ended == [[(True,)]]
+    copy(source_url, target_url)
+    assert all_rows(target_url) == all_rows(source_url)
+
+
 # -- what was written is what was read -------------------------------------------------------------------------------------
 
 
@@ -381,3 +403,14 @@ def test_what_was_in_the_log_of_a_replaced_database_does_not_come_back(tmp_path)
     sqlite_copying.restore_file(tmp_path / "a.backup", tmp_path / "b.db", lambda done, total: None, overwrite=True)
     assert not (tmp_path / "b.db-wal").exists()
     assert len(all_rows(f"sqlite:///{tmp_path}/b.db")["runs"]) == 40
+
+
+def test_events_in_the_outbox_come_along_and_are_not_stranded_on_sqlite(tmp_path, postgres_url):
+    fill(tmp_path / "a.db", 3, rows=2)
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as conn:
+        conn.execute("INSERT INTO outbox VALUES (x'01', x'02')")
+    copy(f"sqlite:///{tmp_path}/a.db", postgres_url)
+    assert all_rows(postgres_url)["outbox"] == [(b"\x02", b"\x01")]
+    with pytest.raises(StoreError, match="1 events that transactions have sent are not taken yet"):
+        copy(postgres_url, f"sqlite:///{tmp_path}/b.db")
+    assert not (tmp_path / "b.db").exists()

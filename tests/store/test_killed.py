@@ -53,7 +53,7 @@ def postgres_schema(url: str) -> list[tuple[Any, ...]]:
     return [row for row in columns if row[5] is None or "nextval" not in row[5]] + settled + meta
 
 
-EVERY = [pytest.param(7, id="some"), pytest.param(1, id="all", marks=pytest.mark.long)]
+EVERY = [pytest.param(13, id="some"), pytest.param(1, id="all", marks=pytest.mark.long)]
 
 
 @pytest.mark.parametrize("every", EVERY)

@@ -19,6 +19,7 @@ from holdfast.base.errors import StoreError, StoreVersionError
 
 _PHASE = re.compile(r"-- phase: (pre|post)$", re.MULTILINE)
 _TABLE = re.compile(r"^CREATE TABLE (\w+)", re.MULTILINE)
+_FUNCTION = re.compile(r"^CREATE FUNCTION (\w+)", re.MULTILINE)
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -53,6 +54,11 @@ def migrations(dialect: str) -> list[Migration]:
 def tables_made(known: Iterable[Migration]) -> frozenset[str]:
     """The tables that these migrations make."""
     return frozenset(name for migration in known for name in _TABLE.findall(migration.sql))
+
+
+def functions_made(known: Iterable[Migration]) -> frozenset[str]:
+    """The database's functions that these migrations make."""
+    return frozenset(name for migration in known for name in _FUNCTION.findall(migration.sql))
 
 
 def until(known: Iterable[Migration], number: int | None) -> list[Migration]:

@@ -10,7 +10,7 @@ import psycopg
 from holdfast.base.errors import StoreError, StoreInUseError, StoreNotEmptyError
 from holdfast.core.waiting import CHILD_LOOKUP
 from holdfast.store.copying import LEFT_OUT, MAY_BE_FILLED, Values
-from holdfast.store.migrate import migrations, tables_made, too_new
+from holdfast.store.migrate import functions_made, migrations, tables_made, too_new
 from holdfast.store.postgres.connection import Connection, Settings, connect, discard, translate
 from holdfast.store.postgres.migrating import alive, lock_key, migrate_postgres
 from holdfast.store.postgres.values import from_text, to_text
@@ -54,6 +54,7 @@ class PostgresRows:
 
     def __init__(self, conn: Connection, settings: Settings, schema: int) -> None:
         self._conn = conn
+        self._settings = settings
         self._name = settings.schema
         self._prefix = f'"{settings.schema}"'
         self.shown = _where(settings)
@@ -62,26 +63,37 @@ class PostgresRows:
 
     def tables(self) -> dict[str, tuple[str, ...]]:
         """Its tables, with the names of their columns."""
-        return {name: tuple(self._types(name)) for name in _tables(self._conn, self._name)}
+        with self._errors():
+            return {name: tuple(self._types(name)) for name in _tables(self._conn, self._name)}
 
     def count(self, table: str) -> int:
         """How many rows a table has."""
-        row = self._conn.execute(f'SELECT count(*) FROM {self._prefix}."{table}"'.encode()).fetchone()
+        with self._errors():
+            row = self._conn.execute(f'SELECT count(*) FROM {self._prefix}."{table}"'.encode()).fetchone()
         assert row is not None
         return int(row[0])
 
     def rows(self, table: str, columns: tuple[str, ...]) -> Iterator[Values]:
         """All rows of a table, one at a time."""
-        types = self._types(table)
         names = ", ".join(f'"{column}"' for column in columns)
         statement = f'COPY (SELECT {names} FROM {self._prefix}."{table}") TO STDOUT (FORMAT BINARY)'
-        with self._conn.cursor().copy(statement.encode()) as copy:
-            copy.set_types([types[column] for column in columns])
-            for row in copy.rows():
-                yield tuple(from_text(value) if type(value) is str else value for value in row)
+        with self._errors():
+            types = self._types(table)
+            with self._conn.cursor().copy(statement.encode()) as copy:
+                copy.set_types([types[column] for column in columns])
+                for row in copy.rows():
+                    yield tuple(from_text(value) if type(value) is str else value for value in row)
 
     def _types(self, table: str) -> dict[str, int]:
         return dict(self._conn.execute(_COLUMNS, [self._name, table]).fetchall())
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Errors of this database under its name: there are two in a copy."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise translate(error, self._settings, self._conn) from error
 
 
 class PostgresTarget(PostgresRows):
@@ -90,10 +102,11 @@ class PostgresTarget(PostgresRows):
     def write(self, table: str, columns: tuple[str, ...], rows: Iterable[Values]) -> None:
         """Add rows."""
         names = ", ".join(f'"{column}"' for column in columns)
-        with self._conn.cursor().copy(f'COPY {self._prefix}."{table}" ({names}) FROM STDIN'.encode()) as copy:
-            for row in rows:
-                copy.write_row([to_text(value) if type(value) is str else value for value in row])
-        self._conn.execute(f'ANALYZE {self._prefix}."{table}"'.encode())
+        with self._errors():
+            with self._conn.cursor().copy(f'COPY {self._prefix}."{table}" ({names}) FROM STDIN'.encode()) as copy:
+                for row in rows:
+                    copy.write_row([to_text(value) if type(value) is str else value for value in row])
+            self._conn.execute(f'ANALYZE {self._prefix}."{table}"'.encode())
 
     def derive(self) -> None:
         """Make what follows from the rows: tables that are not copied, and where counters go on."""
@@ -190,8 +203,6 @@ def _keep_out(conn: Connection, settings: Settings, why: str) -> None:
     A node writes its row before it does anything else, so locking that table is enough. It takes no snapshot: that is taken
     after it, and shows everything that those did who were there before.
     """
-    if conn.info.transaction_status != psycopg.pq.TransactionStatus.INTRANS:
-        raise StoreError("keeping nodes out needs a transaction")
     try:
         conn.execute(f'LOCK TABLE "{settings.schema}".nodes IN SHARE MODE'.encode())
     except psycopg.errors.UndefinedTable as error:
@@ -211,7 +222,7 @@ def _refuse_if_used(conn: Connection, settings: Settings, why: str) -> None:
 
 
 def _make_room(conn: Connection, settings: Settings, *, overwrite: bool) -> None:
-    """Drop holdfast's tables, and only those: with nothing in them, or if they are to be replaced."""
+    """Drop what holdfast has made, and only that: with nothing in it, or if it is to be replaced."""
     there = _tables(conn, settings.schema)
     ours = [table for table in there if table in {*tables_made(migrations("postgres")), "migrations"}]
     if not ours:
@@ -230,7 +241,9 @@ def _make_room(conn: Connection, settings: Settings, *, overwrite: bool) -> None
                 f"{_where(settings)} is not empty: there is something in {table}. Name another with ?schema=name in the URL, or "
                 f'drop this one: DROP SCHEMA "{settings.schema}" CASCADE'
             )
-    conn.execute(f"DROP TABLE {', '.join(_table(settings, table) for table in ours)}".encode())
+    conn.execute(f"DROP TABLE {', '.join(_named(settings, table) for table in ours)}".encode())
+    for function in sorted(functions_made(migrations("postgres"))):
+        conn.execute(f"DROP FUNCTION IF EXISTS {_named(settings, function)}".encode())
 
 
 def _refuse_if_newer(conn: Connection, settings: Settings, there: list[str]) -> None:
@@ -243,8 +256,8 @@ def _refuse_if_newer(conn: Connection, settings: Settings, there: list[str]) -> 
         raise too_new(_where(settings), max(numbers), known)
 
 
-def _table(settings: Settings, table: str) -> str:
-    return f'"{settings.schema}"."{table}"'
+def _named(settings: Settings, name: str) -> str:
+    return f'"{settings.schema}"."{name}"'
 
 
 def _in(settings: Settings, statement: str) -> bytes:

@@ -108,6 +108,7 @@ def target(path: Path, schema: int, now: int, *, overwrite: bool = False) -> Ite
             refuse_unless_empty(path)
         with _made(path) as (conn, _):
             yield from _filled(conn, path, schema, now)
+            _refuse_untaken(conn, path)
 
 
 @contextmanager
@@ -121,6 +122,15 @@ def backup_target(file: Path, schema: int, now: int) -> Iterator[SqliteTarget]:
     _refuse_servers(file)
     with _made(file) as (conn, _):
         yield from _filled(conn, file, schema, now)
+
+
+def _refuse_untaken(conn: sqlite3.Connection, path: Path) -> None:
+    """Events that transactions on PostgreSQL have sent are taken by its nodes: no engine would look for them here."""
+    if "outbox" in tables_of(conn) and (left := conn.execute("SELECT count(*) FROM outbox").fetchone()[0]):
+        raise StoreError(
+            f"{left} events that transactions have sent are not taken yet, and would be stranded in {path}: start a node on the "
+            "source for a moment, stop it, and run this again"
+        )
 
 
 def _filled(conn: sqlite3.Connection, path: Path, schema: int, now: int) -> Iterator[SqliteTarget]:
