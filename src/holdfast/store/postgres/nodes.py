@@ -132,8 +132,11 @@ class Membership:
             roster.bury(conn, statements)
             roster.forget(conn, statements)
         state = roster.state(conn, statements, node)
-        self.accompanied = self.others > 0
+        known, self.accompanied = self.others, self.others > 0
         self.others, self.dead, self.watched = max(0, state.alive - 1), state.unsettled, state.watched
+        if self.others > known:
+            # what was not told while nobody seemed to be there
+            self.tell(Signal(work=True, alarms=True, states=True, functions=True))
         before = monotonic()
         row = conn.execute(sql.DATABASE_TIME).fetchone()
         assert row is not None
