@@ -14,14 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.sessions import SessionMiddleware
 
-from examples.common.outbox import Relay
 from holdfast.serve.fastapi import serve
 
 from . import functions, pages, routes, sessions
 from .client import app
 from .database import open_database
 from .merchants import DEMO, Merchants
-from .models import Outbox
 from .products import Products
 from .settings import Settings
 from .web import Web
@@ -42,15 +40,16 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     mode = "start" if settings.production else "dev"
     async with (
         open_database(settings.database_url) as database,
-        app.running(store=settings.holdfast_store, serve=settings.dashboard, mode=mode),
+        # the events that its transactions send are kept in the same database, and brought from there
+        app.running(
+            store=settings.holdfast_store, serve=settings.dashboard, mode=mode, databases=[settings.database_url]
+        ),
     ):
-        outbox = Relay(database, Outbox, app)
-        api.state.web = Web(settings, Merchants(database), Products(database), Webhooks(database), outbox)
+        api.state.web = Web(settings, Merchants(database), Products(database, app), Webhooks(database, app))
         if not settings.production:
             for salla_id, name, email, password in DEMO:
                 await api.state.web.merchants.add(salla_id, name, email, password)
-        async with outbox.relaying():
-            yield
+        yield
 
 
 def create_api(settings: Settings | None = None) -> FastAPI:

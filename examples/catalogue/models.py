@@ -9,7 +9,6 @@ from sqlalchemy import JSON, BigInteger, CheckConstraint, ForeignKey, UniqueCons
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from examples.common.database import UtcDateTime
-from examples.common.outbox import OutboxEvent
 
 IMPORTING, IMPORTED, ENHANCED, FAILED = "IMPORTING", "IMPORTED", "ENHANCED", "FAILED"
 RECEIVED, PROCESSED, WEBHOOK_FAILED = "received", "processed", "failed"
@@ -94,9 +93,3 @@ class WebhookHistory(Base):
     """The last one, also after a later attempt succeeded."""
     received_at: Mapped[datetime]
     processed_at: Mapped[datetime | None]
-
-
-class Outbox(OutboxEvent, Base):
-    """Events that were decided on in the transaction that wrote them, and that holdfast hasn't got yet."""
-
-    __tablename__ = "outbox"

@@ -118,7 +118,6 @@ async def start_import(request: Request, url: Text = "", form: Text = "") -> Res
     except UnsupportedAddressError as error:
         return _import_form(request, merchant, url, str(error), 400)
     product_id = await web.products.start_import(merchant.id, address)
-    web.outbox.ring()
     return RedirectResponse(f"/import/status/{product_id}", 303)
 
 
@@ -138,8 +137,7 @@ async def retry_import(request: Request, product_id: str, merchant: SignedIn, fo
     if not sessions.form_fits(request, form):
         return _status_page(request, merchant, found, STALE, 403)
     web = web_of(request)
-    if await web.products.retry_import(product_id, merchant.id):
-        web.outbox.ring()
+    await web.products.retry_import(product_id, merchant.id)
     return RedirectResponse(f"/import/status/{product_id}", 303)
 
 

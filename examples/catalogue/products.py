@@ -14,11 +14,11 @@ from typing import Any
 
 from sqlalchemy import and_, or_, select, update
 
-from examples.common.outbox import put
+from holdfast import App
 
 from .database import Sessions
 from .events import ScrapeRequested
-from .models import ENHANCED, FAILED, IMPORTED, IMPORTING, Outbox, Product
+from .models import ENHANCED, FAILED, IMPORTED, IMPORTING, Product
 from .scraping import Scraped
 
 
@@ -45,8 +45,9 @@ class Gap:
 class Products:
     """The table `products`."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, app: App) -> None:
         self._sessions = sessions
+        self._app = app
 
     # -- what merchants see and do -----------------------------------------------------------------------------------
 
@@ -78,7 +79,7 @@ class Products:
         )
         async with self._sessions.begin() as session:
             session.add(product)
-            put(session, Outbox, _requested(product.id, url, merchant_id), str(product.import_id))
+            await self._app.send(_requested(product.id, url, merchant_id), id=product.import_id, connection=session)
         return product.id
 
     async def retry_import(self, product_id: str, merchant_id: str) -> bool:
@@ -95,7 +96,7 @@ class Products:
             url = await session.scalar(changes.returning(Product.source_url))
             if url is None:
                 return False
-            put(session, Outbox, _requested(product_id, url, merchant_id), import_id)
+            await self._app.send(_requested(product_id, url, merchant_id), id=import_id, connection=session)
         return True
 
     # -- what imports do ---------------------------------------------------------------------------------------------

@@ -31,15 +31,15 @@ class Catalogue:
 
 
 @asynccontextmanager
-async def open_catalogue(settings: Settings) -> AsyncIterator[Catalogue]:
+async def open_catalogue(settings: Settings, app: App) -> AsyncIterator[Catalogue]:
     """Database and HTTP client, closed at the end of the block."""
     async with (
         open_database(settings.database_url) as sessions,
         httpx.AsyncClient(follow_redirects=False, trust_env=False) as client,
     ):
         yield Catalogue(
-            Products(sessions),
-            Webhooks(sessions),
+            Products(sessions, app),
+            Webhooks(sessions, app),
             Tokens(sessions, client, settings),
             Fetcher(client, settings.platforms, settings.scrape_timeout, settings.scrape_max_bytes),
             TextModel(client, settings.text_model_url, settings.text_model_name, settings.text_model_key),
@@ -47,7 +47,7 @@ async def open_catalogue(settings: Settings) -> AsyncIterator[Catalogue]:
 
 
 @asynccontextmanager
-async def catalogue_lifespan(_app: App) -> AsyncIterator[Catalogue]:
+async def catalogue_lifespan(app: App) -> AsyncIterator[Catalogue]:
     """The catalogue as the environment describes it."""
-    async with open_catalogue(Settings.from_environment()) as catalogue:
+    async with open_catalogue(Settings.from_environment(), app) as catalogue:
         yield catalogue

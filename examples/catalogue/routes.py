@@ -33,7 +33,6 @@ async def salla_webhook(request: Request) -> dict[str, str]:
     except webhook.WebhookContentError as error:
         raise HTTPException(422, str(error)) from error
     history_id = await web.webhooks.receive(report)
-    web.outbox.ring()
     return {"webhookHistoryId": history_id}
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from examples.common.outbox import Relay
-
 from .merchants import Merchants
 from .products import Products
 from .settings import Settings
@@ -22,7 +20,6 @@ class Web:
     merchants: Merchants
     products: Products
     webhooks: Webhooks
-    outbox: Relay
 
 
 def web_of(request: Request) -> Web:

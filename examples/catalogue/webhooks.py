@@ -13,13 +13,12 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from examples.common.outbox import put
-from holdfast import NonRetriableError
+from holdfast import App, NonRetriableError
 
 from .database import Sessions
 from .events import WebhookReceived
 from .merchants import merchant_id
-from .models import IMPORTED, PROCESSED, RECEIVED, WEBHOOK_FAILED, Merchant, Outbox, Product, Token, WebhookHistory
+from .models import IMPORTED, PROCESSED, RECEIVED, WEBHOOK_FAILED, Merchant, Product, Token, WebhookHistory
 from .tokens import read_grant
 from .webhook import Report, without_secrets
 
@@ -27,8 +26,9 @@ from .webhook import Report, without_secrets
 class Webhooks:
     """The table `webhook_history`."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, app: App) -> None:
         self._sessions = sessions
+        self._app = app
 
     async def receive(self, report: Report) -> str:
         """Keep a webhook, and the event that leads to its processing, in one transaction; gives the row's id.
@@ -53,7 +53,7 @@ class Webhooks:
             async with self._sessions.begin() as session:
                 session.add(row)
                 await session.flush()
-                put(session, Outbox, event, row.id)
+                await self._app.send(event, id=row.id, connection=session)
         except IntegrityError:
             async with self._sessions() as session:
                 if await session.get(WebhookHistory, row.id) is None:

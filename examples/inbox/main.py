@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from examples.common.outbox import Relay
 from examples.common.refusals import answer_refusals
 from holdfast.serve.fastapi import serve
 
@@ -16,7 +15,6 @@ from .canaries import Canaries
 from .client import app
 from .database import open_database
 from .messages import Messages
-from .models import Outbox
 from .resources import open_redis
 from .routes import Web, open_router, router
 from .settings import Settings
@@ -32,12 +30,14 @@ async def _lifespan(api: FastAPI) -> AsyncIterator[None]:
     async with (
         open_database(settings.database_url) as sessions,
         open_redis(settings) as client,
-        app.running(store=settings.holdfast_store, serve=settings.dashboard, mode=mode),
+        # the events that its transactions send are kept in the same database, and brought from there
+        app.running(
+            store=settings.holdfast_store, serve=settings.dashboard, mode=mode, databases=[settings.database_url]
+        ),
     ):
-        relay, canaries = Relay(sessions, Outbox, app), Canaries(settings)
-        api.state.web = Web(settings, Messages(sessions), Versions(client), relay, canaries)
-        async with relay.relaying():
-            yield
+        canaries = Canaries(settings)
+        api.state.web = Web(settings, Messages(sessions, app), Versions(client), canaries)
+        yield
         await canaries.stop()
 
 

@@ -13,11 +13,11 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from examples.common.outbox import put
+from holdfast import App
 
 from .database import Sessions
 from .events import CountsDirty
-from .models import Aggregates, AlertEntry, Counts, JobFailure, Message, Outbox
+from .models import Aggregates, AlertEntry, Counts, JobFailure, Message
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Counted:
 class Messages:
     """The inbox's tables."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, app: App) -> None:
         self._sessions = sessions
+        self._app = app
 
     # -- what users do -----------------------------------------------------------------------------------------------
 
@@ -45,7 +46,7 @@ class Messages:
             )
             session.add(message)
             await session.flush()
-            _dirty(session, client_id, "message-received")
+            await self._dirty(session, client_id, "message-received")
             return message.id
 
     async def move(self, message_id: int, client_id: str, status: str) -> bool:
@@ -55,8 +56,13 @@ class Messages:
             found = (await session.execute(wanted.values(status=status).returning(Message.id))).first()
             if found is None:
                 return False
-            _dirty(session, client_id, "message-moved")
+            await self._dirty(session, client_id, "message-moved")
         return True
+
+    async def _dirty(self, session: AsyncSession, client_id: str, source: str) -> None:
+        request_id = uuid4().hex
+        event = CountsDirty(client_id=client_id, request_id=request_id, source=source)
+        await self._app.send(event, id=f"dirty:{request_id}", connection=session)
 
     async def counts(self, client_id: str) -> Counts | None:
         """A client's counts as they were worked out last."""
@@ -129,11 +135,6 @@ class Messages:
 
 
 _STATUSES = ("unread", "read", "archived")
-
-
-def _dirty(session: AsyncSession, client_id: str, source: str) -> None:
-    request_id = uuid4().hex
-    put(session, Outbox, CountsDirty(client_id=client_id, request_id=request_id, source=source), f"dirty:{request_id}")
 
 
 async def _upsert(session: AsyncSession, table: type[Any], key: str, **values: Any) -> None:

@@ -8,7 +8,6 @@ from sqlalchemy import CheckConstraint, Index
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from examples.common.database import UtcDateTime
-from examples.common.outbox import OutboxEvent
 
 
 class Base(DeclarativeBase):
@@ -78,9 +77,3 @@ class AlertEntry(Base):
     value: Mapped[float]
     threshold: Mapped[float]
     at: Mapped[datetime]
-
-
-class Outbox(OutboxEvent, Base):
-    """Events that were decided on in the transaction that wrote them, and that holdfast hasn't got yet."""
-
-    __tablename__ = "outbox"

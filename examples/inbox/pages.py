@@ -69,7 +69,6 @@ async def message(request: Request, client: Text = "", sender: Text = "", subjec
         return await _overview(request, 422, typed=given, problems=problems)
     web = web_of(request)
     await web.messages.receive(new.client_id, new.sender, new.subject)
-    web.relay.ring()
     return _back(request, f"A message for {new.client_id} is in. Its counts follow within seconds.")
 
 

@@ -36,14 +36,14 @@ async def open_redis(settings: Settings) -> AsyncIterator[Redis]:
 
 
 @asynccontextmanager
-async def open_inbox(settings: Settings) -> AsyncIterator[Inbox]:
+async def open_inbox(settings: Settings, app: App) -> AsyncIterator[Inbox]:
     """Database and Redis, closed at the end of the block."""
     async with open_database(settings.database_url) as sessions, open_redis(settings) as client:
-        yield Inbox(settings, Messages(sessions), Versions(client))
+        yield Inbox(settings, Messages(sessions, app), Versions(client))
 
 
 @asynccontextmanager
-async def inbox_lifespan(_app: App) -> AsyncIterator[Inbox]:
+async def inbox_lifespan(app: App) -> AsyncIterator[Inbox]:
     """The inbox as the environment describes it."""
-    async with open_inbox(Settings.from_environment()) as inbox:
+    async with open_inbox(Settings.from_environment(), app) as inbox:
         yield inbox

@@ -12,8 +12,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from examples.common.outbox import Relay
-
 from .background import dirty_clients, recompute_events
 from .canaries import Canaries
 from .client import app
@@ -32,7 +30,6 @@ class Web:
     settings: Settings
     messages: Messages
     versions: Versions
-    relay: Relay
     canaries: Canaries
 
 
@@ -90,7 +87,6 @@ async def receive(request: Request, body: NewMessage) -> dict[str, int]:
     """Receive a message. Its counts follow within seconds."""
     web = web_of(request)
     message_id = await web.messages.receive(body.client_id, body.sender, body.subject)
-    web.relay.ring()
     return {"messageId": message_id}
 
 
@@ -100,7 +96,6 @@ async def move(request: Request, message_id: int, body: Move) -> dict[str, int]:
     web = web_of(request)
     if not await web.messages.move(message_id, body.client_id, body.status):
         raise HTTPException(404, f"client {body.client_id} has no message {message_id}")
-    web.relay.ring()
     return {"messageId": message_id}
 
 

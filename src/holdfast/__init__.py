@@ -36,6 +36,7 @@ from holdfast.core.reporting import Progress
 from holdfast.sdk.alerts import AlertRaised, AlertResolved, Alerts
 from holdfast.sdk.app import App, FunctionSettings
 from holdfast.sdk.context import Context, SyncContext
+from holdfast.sdk.databases import Database, database_schema
 from holdfast.sdk.events import CronTick, Event, FunctionCancelled, FunctionFailed, FunctionFinished, ReceivedEvent
 from holdfast.sdk.flow import (
     Batch,
@@ -72,6 +73,7 @@ __all__ = [
     "Context",
     "Cron",
     "CronTick",
+    "Database",
     "Debounce",
     "Event",
     "EventInvalidError",
@@ -130,4 +132,5 @@ __all__ = [
     "UnknownEventError",
     "__version__",
     "call_with_retry",
+    "database_schema",
 ]

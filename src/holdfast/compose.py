@@ -15,11 +15,14 @@ from typing import Any, Literal, cast
 from holdfast.base.clock import Clock, SystemClock, monotonic
 from holdfast.base.errors import ConfigurationError, StoreError
 from holdfast.engine.engine import Engine, EngineOptions
+from holdfast.engine.outboxes import RemoteDelivery
+from holdfast.engine.relays import Relays
 from holdfast.neighbours.address import socket_path
 from holdfast.neighbours.follower import Follower
 from holdfast.neighbours.reception import Reception
 from holdfast.neighbours.visitor import Visitor
 from holdfast.sdk.app import App
+from holdfast.sdk.databases import Database, as_database
 from holdfast.sdk.http_sender import HttpSender
 from holdfast.sdk.sender import Control, Sender
 from holdfast.server.serve import bind, serving
@@ -42,6 +45,7 @@ def build_engine(
     clock: Clock | None = None,
     options: EngineOptions | None = None,
     app_errors: Sequence[str] = (),
+    databases: Sequence[Database] = (),
     **store_settings: Any,
 ) -> Engine:
     """Assemble an engine over a store; `async with` boots and stops it.
@@ -52,6 +56,7 @@ def build_engine(
         clock: The wall clock unless given; on PostgreSQL, the database's.
         options: How it behaves.
         app_errors: Why apps could not be loaded, to be shown on the dashboard.
+        databases: The application's own, beside those its apps name.
         **store_settings: Passed to the store, where it is on SQLite.
 
     Raises:
@@ -61,11 +66,11 @@ def build_engine(
     url = store_url or os.environ.get("HOLDFAST_STORE") or DEFAULT_STORE
     ids = tuple(app.id for app in apps)
     if is_postgres(url):
-        return _on_postgres(apps, url, ids, clock, options, app_errors)
+        return _on_postgres(apps, url, ids, clock, options, app_errors, databases)
     clock = clock or SystemClock()
     store = SqliteStore(url, clock, ids, **store_settings)
     reader = SqliteReader(store.path, clock, leased=store.leased)
-    return Engine(apps, store, reader, clock=clock, options=options, app_errors=app_errors)
+    return Engine(apps, store, reader, clock=clock, options=options, app_errors=app_errors, databases=databases)
 
 
 def _on_postgres(
@@ -75,6 +80,7 @@ def _on_postgres(
     clock: Clock | None,
     options: EngineOptions | None,
     app_errors: Sequence[str],
+    databases: Sequence[Database],
 ) -> Engine:
     if find_spec("psycopg") is None:
         raise ConfigurationError(
@@ -86,7 +92,9 @@ def _on_postgres(
     # without a clock of the caller's, all nodes go by the database's
     store = PostgresStore(url, clock, ids)
     reader = PostgresReader(url, store.clock)
-    return Engine(apps, store, reader, clock=store.clock, options=options, app_errors=app_errors)
+    return Engine(
+        apps, store, reader, clock=store.clock, options=options, app_errors=app_errors, databases=databases
+    )
 
 
 @asynccontextmanager
@@ -99,6 +107,7 @@ async def embedded(
     options: EngineOptions | None = None,
     clock: Clock | None = None,
     apps: Sequence[App] = (),
+    databases: Sequence[Database | str] = (),
 ) -> AsyncIterator[App]:
     """Run an app in this process; see `App.running`.
 
@@ -113,16 +122,18 @@ async def embedded(
         options: How the engine behaves.
         clock: The wall clock unless given.
         apps: Further apps to run beside it, in the same store.
+        databases: The application's own databases, in whose transactions it sends, beside those the apps name.
     """
     url = store or os.environ.get("HOLDFAST_STORE") or DEFAULT_STORE
     settings = None if serve is None else ServerSettings.at(serve, mode=mode)
     if settings is not None and mode == "start":
         options = replace(options or EngineOptions(), private_networks=settings.private_networks)
     every = [app, *apps]
+    wanted = [as_database(given) for given in databases]
     path = None if is_postgres(url) else database_path(url)
 
     def build() -> Engine:
-        return build_engine(every, url, options=options, clock=clock, shared=True)
+        return build_engine(every, url, options=options, clock=clock, databases=wanted, shared=True)
 
     @asynccontextmanager
     async def own() -> AsyncIterator[Control]:
@@ -204,6 +215,19 @@ async def received(engine: Engine, *, server: bool = False) -> AsyncIterator[Eng
                 reception.shut()
     finally:
         await reception.disconnect()  # once the file is given up, so that whoever takes this for the word finds it free
+
+
+@asynccontextmanager
+async def relaying(app: App, databases: Sequence[Database | str] = ()) -> AsyncIterator[App]:
+    """Bring the events of an app's databases to where the app sends; see `App.relaying`."""
+    every_ms = EngineOptions().relay_every_ms
+    wanted = [*app.databases, *(as_database(given) for given in databases)]
+    relays = Relays(SystemClock(), wanted, RemoteDelivery(app), every_ms)
+    await relays.start([app])
+    try:
+        yield app
+    finally:
+        await relays.stop([app])
 
 
 def sender_from_environment() -> Sender | None:

@@ -11,12 +11,10 @@ from typing import Any
 
 from sqlalchemy import event, text
 
-from examples.common.outbox import Relay
 from examples.inbox import functions
 from examples.inbox.client import app
 from examples.inbox.database import Sessions, open_database
 from examples.inbox.messages import Messages
-from examples.inbox.models import Outbox
 from holdfast.testing import Harness
 
 assert functions.functions
@@ -28,14 +26,17 @@ class InboxUnderTest:
     h: Any
     sessions: Sessions
     messages: Messages
-    relay: Relay
     store: Any
     """Redis."""
 
     async def receive(self, client: str = "c1", count: int = 1) -> None:
         for n in range(count):
             await self.messages.receive(client, f"sender-{n}@example.test", "Hello")
-        await self.relay.flush()
+        await self.deliver()
+
+    async def deliver(self) -> None:
+        """Let what transactions have sent be accepted."""
+        await self.h.engine.relays.flush()
 
     async def dirty(self, client: str = "c1", request: str = "r1", **more: Any) -> None:
         data = {"clientId": client, "requestId": request, "source": "test", **more}
@@ -69,8 +70,10 @@ async def inbox_under_test(folder: Any, monkeypatch: Any, redis_url: str, store:
     settings = {"DATABASE_URL": f"sqlite+aiosqlite:///{folder}/inbox.db", "REDIS_URL": redis_url, **environ}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    async with open_database(settings["DATABASE_URL"]) as sessions, Harness(app, start=datetime.now(UTC), schedules=False, patience=60) as h:
-        yield InboxUnderTest(h, sessions, Messages(sessions), Relay(sessions, Outbox, app), store)
+    url = settings["DATABASE_URL"]
+    where = {"start": datetime.now(UTC), "schedules": False, "patience": 60, "databases": [url]}
+    async with open_database(url) as sessions, Harness(app, **where) as h:
+        yield InboxUnderTest(h, sessions, Messages(sessions, app), store)
 
 
 def statements_of(engine: Any) -> list[str]:

@@ -53,7 +53,7 @@ async def test_d2_moving_a_message_counts_too(inbox):
     await inbox.h.settle(within="1m")
     assert await inbox.messages.move(1, "c1", "archived")
     assert not await inbox.messages.move(2, "c2", "archived")
-    await inbox.relay.flush()
+    await inbox.deliver()
     await inbox.h.settle(within="1m")
     counts = await inbox.messages.counts("c1")
     assert (counts.unread, counts.read, counts.archived) == (1, 0, 1)
@@ -86,12 +86,12 @@ async def test_d2_what_comes_after_the_read_is_counted_in_the_next_bucket_and_ne
 
     monkeypatch.setattr(functions, "read_mark", slow)
     await inbox.messages.receive("c1", "a@example.test", "first")
-    flushing = asyncio.create_task(inbox.relay.flush())
+    flushing = asyncio.create_task(inbox.deliver())
     await asyncio.wait_for(reading.wait(), 60)
     # the run has read its mark; another message arrives
     before = inbox.mark()
     await inbox.messages.receive("c1", "b@example.test", "second")
-    await inbox.relay.flush()
+    await inbox.deliver()
     await flushing
     while inbox.mark() == before:
         await asyncio.sleep(0.01)

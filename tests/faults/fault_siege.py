@@ -24,7 +24,7 @@ from examples.demo.waiting import until  # noqa: E402
 T = TypeVar("T")
 MOMENTS = ("asked", "done", "answered", "random", "random")
 """When a process is killed: the outside world was asked, has acted and not answered, has just answered; or any time."""
-PATIENCE = 90.0
+PATIENCE = 180.0
 """Seconds for whatever must come true at last."""
 
 

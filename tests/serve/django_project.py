@@ -7,22 +7,12 @@ import threading
 from contextlib import asynccontextmanager
 from typing import Any
 
-import django
-from django.conf import settings
+import django_once  # noqa: F401 - configures Django
 from django.http import HttpResponse
 from django.urls import path
 
 from holdfast import App, Context, SyncContext
 from holdfast.serve.django import serve
-
-if not settings.configured:
-    settings.configure(
-        SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF="django_project", DEBUG=False,
-        MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware", "django.middleware.common.CommonMiddleware"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    )
-    django.setup()
-
 
 @asynccontextmanager
 async def lifespan(app: App):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from holdfast import (
     App,
     Backoff,
     Context,
+    Database,
     Event,
     FunctionRef,
     InvokeTimeoutError,
@@ -20,6 +24,7 @@ from holdfast import (
     RetryAfterError,
     StepError,
     SyncContext,
+    database_schema,
 )
 
 NOW = Backoff.constant(0)
@@ -615,5 +620,67 @@ def awaits_outside_steps(app: App, notes: list[Any]) -> Any:
             return n
 
         return list(await asyncio.gather(ctx.step.run("one", body, "one", 1), later()))
+
+    return fn
+
+
+def points() -> Database:
+    """A database with a table, and holdfast's."""
+    path = Path(tempfile.mkdtemp(prefix="hf-parity-")) / "points.db"
+    with sqlite3.connect(path) as conn:
+        conn.executescript(f"{database_schema('sqlite')} CREATE TABLE points (who TEXT)")
+    conn.close()
+    return Database(f"sqlite:///{path}")
+
+
+@case(output=[["a", "b"], 2], notes=["a", "b", "b", "broken", "2 rows"])
+def a_step_in_a_transaction(app: App, notes: list[Any]) -> Any:
+    database = points()
+
+    def add(conn: sqlite3.Connection, who: str) -> str:
+        conn.execute("INSERT INTO points VALUES (?)", [who])
+        notes.append(who)
+        if notes == ["a", "b"]:
+            raise OSError("the first try fails after its effect")
+        return who
+
+    async def broken(conn: Any) -> None:
+        await conn.execute("INSERT INTO points VALUES ('broken')")
+        notes.append("broken")
+        raise NonRetriableError("no")
+
+    def count(conn: sqlite3.Connection) -> int:
+        (found,) = conn.execute("SELECT count(*) FROM points").fetchone()
+        notes.append(f"{found} rows")
+        return int(found)
+
+    @app.function(Go, retries=1, backoff=NOW)
+    async def fn(ctx: Context[Go]) -> list[Any]:
+        step = ctx.step
+        added = [await step.transaction("add", database, add, "a"), await step.transaction("add", database, add, who="b")]
+        try:
+            await step.transaction("broken", database, broken)
+        except StepError as error:
+            assert error.matches(NonRetriableError)
+        return [added, await step.transaction("count", database, count)]
+
+    return fn
+
+
+@case(output=["a", 1], notes=["a"])
+def a_step_in_a_transaction_of_a_plain_def(app: App, notes: list[Any]) -> Any:
+    database = points()
+
+    def add(conn: sqlite3.Connection, who: str) -> str:
+        conn.execute("INSERT INTO points VALUES (?)", [who])
+        notes.append(who)
+        return who
+
+    def count(conn: sqlite3.Connection) -> int:
+        return int(conn.execute("SELECT count(*) FROM points").fetchone()[0])
+
+    @app.function(Go)
+    def fn(ctx: SyncContext[Go]) -> list[Any]:
+        return [ctx.step.transaction("add", database, add, "a"), ctx.step.transaction("count", database, count)]
 
     return fn

@@ -140,6 +140,13 @@ def bearer(key: str = SIGNING_KEY) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
+class Values(dict[str, str]):
+    """What stands for the parameters of routes; of those that are not given, anything."""
+
+    def __missing__(self, name: str) -> str:
+        return "anything"
+
+
 def every_route(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Method and path of every route of a router, with the names of its parameters in braces."""
     for route in routes:

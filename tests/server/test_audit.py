@@ -22,6 +22,12 @@ NO_CHANGE = {
     ("POST", "/e/{key}"): "an event is its own record, with its time and source",
     ("POST", "/api/v2/events"): "the same",
     ("POST", "/v1/checkpoint/{run_id}/async"): "an application's report about a run that it executes",
+    ("POST", "/v1/checkpoint"): "an application's report that it executes a run within a request of its own",
+    ("POST", "/v1/checkpoint/{run_id}/steps"): "its steps",
+    ("POST", "/v1/runs/{run_id}/metadata"): "what an application says about a run that it executes",
+    ("POST", "/dev/traces"): "what an application traces of its runs",
+    ("POST", "/v0/telemetry"): "the same",
+    ("POST", "/v1/traces/userland"): "the same",
     ("POST", "/bulk/ask"): "asks whether it is really meant",
 }
 """Routes that are not GET and leave no line, and why."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from scripted_sdk import op, scripted_sdk, step_hash
-from server_kit import PRODUCTION, Start, bearer, every_route
+from server_kit import PRODUCTION, Start, bearer, every_route, Values
 
 from holdfast import App, Context, HoldfastError
 from holdfast.cli.log_output import JsonFormatter, PlainFormatter
@@ -112,7 +112,7 @@ async def test_a_server_that_is_used_well_and_badly(start: Start, caplog: pytest
                 server.engine.reader.functions = broken  # 500s, with their stacks in the log
             for path in routes:
                 if not path.endswith("/stream"):
-                    await note("GET", path.format_map(values), headers=bearer(SIGNING))
+                    await note("GET", path.format_map(Values(values)), headers=bearer(SIGNING))
         assert any("failed to answer this" in text for _, text in seen)
         entries = " ".join(str(entry) for entry in await server.engine.reader.audit(limit=1000))
         seen.append(("the audit log", entries))
@@ -149,7 +149,7 @@ async def test_keys_of_requests_that_an_application_has_made(start: Start):
             shown = ""
             for method, path in every_route(server.serving.app.routes):
                 if method == "GET" and not path.endswith("/stream"):
-                    text = (await server.http.get(path.format_map(values))).text
+                    text = (await server.http.get(path.format_map(Values(values)))).text
                     silent(text, path)
                     shown += text
             silent((await server.http.get(f"/runs/{run_id}?step={step_hash('ask')}")).text, "the step's page")

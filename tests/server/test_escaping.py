@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from scripted_sdk import scripted_sdk
-from server_kit import Start, every_route
+from server_kit import Start, every_route, Values
 
 from holdfast import App, Context, NonRetriableError
 
@@ -90,7 +90,7 @@ async def test_no_page_takes_text_for_markup(start: Start):
                     "part": "output", "bulk_id": bulk_id, "rule": "concurrency", "key": "k",
                 }  # fmt: skip
                 routes = [path for method, path in every_route(server.serving.app.routes) if method == "GET" and not path.endswith("/stream")]
-                paths = [path.format_map(values) for path in routes]
+                paths = [path.format_map(Values(values)) for path in routes]
                 evil = quote(EVIL, safe="")
                 paths += [f"/runs/{run_id}?step={evil}&logs=all&history=all", f"/runs/{run_id}/edit?step={evil}", "/functions/far-fn"]
                 paths += [f"{path}?{name}={evil}" for path in ("/runs", "/events", "/dead-letters", "/", "/bulk", "/flow", "/queue") for name in ("q", "name", "status", "since", "error", "period", "function", "fingerprint", "cursor")]

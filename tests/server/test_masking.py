@@ -11,7 +11,7 @@ import pytest
 from gql_kit import PY_OUTPUT, PY_RUN, TS_EVENTS, TS_EXAMPLE, TS_STREAM
 from pydantic import BaseModel, SecretStr
 from scripted_sdk import op, scripted_sdk
-from server_kit import EVENT_KEY, PRODUCTION, SIGNING_KEY, Running, Start, bearer, every_route
+from server_kit import EVENT_KEY, PRODUCTION, SIGNING_KEY, Running, Start, bearer, every_route, Values
 
 import holdfast
 from holdfast import App, Context, Event, Secret, Sensitive
@@ -101,7 +101,7 @@ async def test_no_route_shows_a_marked_field(start: Start, caplog: pytest.LogCap
                 "part": "steps/0", "bulk_id": run_id, "rule": "concurrency", "key": EVENT_KEY, "app_id": "vault", "function_id": name,
                 "id": run_id, "function": f"vault-{name}",
             }  # fmt: skip
-            paths = [path.format_map(values) for path in routes if not path.endswith("/stream") and path not in FOR_FUNCTIONS]
+            paths = [path.format_map(Values(values)) for path in routes if not path.endswith("/stream") and path not in FOR_FUNCTIONS]
             paths += [f"/runs/{run_id}/output.json", f"/runs/{run_id}/edit?step=copy", f"/runs/{run_id}/edit?step=fail"]
             paths += [f"/runs/{run_id}?step={step}&logs=all&history=all" for step in ("copy", "text", "fail", "more")]
             paths += [f"/events/send?name=vault/{name}&event={event_id}", f"/search?q={CANARY[:3]}", "/v1/events?limit=50"]

@@ -7,12 +7,14 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from sqlite3 import Connection
 from typing import Any, assert_type
 
 from holdfast import (
     App,
     Backoff,
     Context,
+    Database,
     Event,
     FunctionRef,
     ReceivedEvent,
@@ -59,6 +61,17 @@ def pack(order_id: str) -> int:
 async def nothing() -> None: ...
 
 
+shop = Database("sqlite:///shop.db")
+
+
+def add_points(connection: Connection, customer: str, points: int) -> int:
+    return points
+
+
+async def add_points_later(connection: Connection, customer: str) -> str:
+    return customer
+
+
 def awaitable(text: str) -> Awaitable[bytes]:
     raise NotImplementedError(text)
 
@@ -77,6 +90,8 @@ async def steps(ctx: Context[Paid]) -> None:
     assert_type(await step.run("charge", charge, order_id, amount=1), str)
     assert_type(await step.run("pack", pack, order_id), int)
     assert_type(await step.run("nothing", nothing), None)
+    assert_type(step.transaction("points", shop, add_points, order_id, points=1), StepCall[int])
+    assert_type(await step.transaction("points", "default", add_points_later, order_id), str)
     assert_type(await step.run("awaitable", awaitable, "x"), bytes)
     assert_type(await step.run("method", gateway.charge, order_id, amount=3), Receipt)
     assert_type(await step.run("sync-method", gateway.lookup, order_id), dict[str, int])

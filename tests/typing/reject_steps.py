@@ -25,6 +25,10 @@ def pack(order_id: str) -> int:
     return len(order_id)
 
 
+def add_points(connection: object, customer: str) -> int:
+    return len(customer)
+
+
 remote = FunctionRef("billing/charge", Paid, str)
 
 
@@ -38,6 +42,8 @@ async def steps(ctx: Context[Paid]) -> None:
     step = ctx.step
     await step.run("charge", charge, "o1")  # error
     await step.run("charge", charge, "o1", "1")  # error
+    await step.transaction("points", "default", add_points)  # error
+    await step.transaction("points", "default", add_points, 1)  # error
     await step.run("charge", charge, "o1", amout=1)  # error
     await step.run("charge", charge("o1", 1))  # error
     await step.run(charge, "o1", 1)  # error

@@ -133,7 +133,6 @@ class ServerProcess:
 
     async def _enter_engine(self, stack: AsyncExitStack, loaded: Loaded) -> Engine:
         options = engine_options(self._settings)
-        options.private_networks = self._server.private_networks.naming(*self._settings.urls)
         spread = self._settings.workers > 0 and bool(loaded.apps)
         if spread and is_postgres(self._settings.store):
             options.capacity = 0  # its workers are nodes of their own; this one accepts, and answers for runs

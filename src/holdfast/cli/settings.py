@@ -39,6 +39,8 @@ class ProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many runs are executed at once."""
     workers: int = 0
     """Processes that execute functions beside this one; 0 has this one execute them."""
+    allow_private_networks: str = ""
+    """What of private networks production may call for applications, as people write it."""
     browser: bool = False
     """Open the dashboard once the server answers."""
 

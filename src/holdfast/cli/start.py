@@ -112,6 +112,7 @@ def command(
         workers=workers,
         log_level=log_level,
         log_format=log_format,
+        allow_private_networks=allow_private_networks or "",
         **application_settings(urls, poll_interval, no_poll, retry_interval),
     )
     server = server_settings(settings, event_keys, signing_key, allow_private_networks)

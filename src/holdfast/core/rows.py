@@ -230,6 +230,16 @@ class DedupeRow(Row):
     expires: int
 
 
+class OutboxRow(Row):
+    """An event that a caller's transaction has written. PostgreSQL only: on SQLite that table is in the caller's file."""
+
+    TABLE: ClassVar[str] = "outbox"
+    id: bytes
+    """The event's."""
+    event: bytes
+    """JSON, as `sdk.transactional` writes it."""
+
+
 class SkipRow(Row):
     """Why an event did not start a function."""
 
@@ -526,6 +536,7 @@ KEYS: dict[type[Row], Callable[[Any], Any]] = {
     AttemptRow: lambda r: (r.run_id, r.key, r.attempt),
     WaitRow: lambda r: (r.run_id, r.key),
     DedupeRow: lambda r: (r.function_id, r.key),
+    OutboxRow: lambda r: r.id,
     SkipRow: lambda r: (r.event_id, r.function_id),
     MatchedWaitRow: lambda r: (r.event_id, r.run_id, r.key),
     LaneRow: lambda r: r.lane,

@@ -19,7 +19,7 @@ from holdfast.engine.alarms import Alarms
 from holdfast.engine.control import RunControl
 from holdfast.engine.host import Host
 from holdfast.engine.live import LiveRun
-from holdfast.engine.relay import Relay
+from holdfast.engine.notice_relay import NoticeRelay
 from holdfast.store.api import SharedStore, Signal
 
 _log = logging.getLogger("holdfast")
@@ -60,7 +60,7 @@ class Cluster:
         self._take_up = take_up
         self._follow_functions = follow_functions
         self._set_state = set_state
-        self._relay = Relay(host.notices, store)
+        self._relay = NoticeRelay(host.notices, store)
         self._states: dict[int, tuple[str | None, dict[str, int]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -100,6 +100,8 @@ class Cluster:
             self._do("woken", self._take_in)
         if signal.states:
             self._do("states", self._take_states)
+        if signal.outbox:
+            self._host.outbox_changed()
         if signal.functions:
             self._do("functions", self._follow_functions)
         if signal.changed:

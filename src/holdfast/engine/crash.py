@@ -20,6 +20,7 @@ def kill(engine: Engine) -> None:
     engine.running = False
     for app in engine.apps.values():
         app.unbind(engine)
+    engine.relays.kill(engine.apps.values())
     engine.crons.stop()
     if engine.cluster is not None:
         engine.cluster.stop()
@@ -49,6 +50,7 @@ async def reap(engine: Engine, seconds: float = 10.0) -> None:
         await engine.bulks.stop()
         if engine._pruning is not None:
             await asyncio.wait({engine._pruning})
+        await engine.relays.stop(())
         for threads in (engine.threads, engine.function_threads):
             await threads.ended()
     for mirror in engine.mirrors:

@@ -53,12 +53,14 @@ from holdfast.engine.metrics import Metrics
 from holdfast.engine.mirroring import Mirror
 from holdfast.engine.notices import Notice, Notices
 from holdfast.engine.outbound import EVERYTHING, Outbound, PrivateNetworks
+from holdfast.engine.relays import Relays
 from holdfast.engine.tasks import TaskFactory
 from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
 from holdfast.engine.watch import LoopWatch, RunWatch, refuse_after_fork
 from holdfast.sdk.app import App
 from holdfast.sdk.callables import Callables
+from holdfast.sdk.databases import Database
 from holdfast.sdk.sender import Outgoing, Sent
 from holdfast.sdk.steps import InvokeCall
 from holdfast.store.api import Store
@@ -102,6 +104,8 @@ class EngineOptions:
     """What of private networks may be called for applications: everything unless given. In production the server's settings say."""
     alert_every_ms: int = 1000
     """How often functions that have thresholds are looked at, while something moves."""
+    relay_every_ms: int = 2_000
+    """How often outboxes are looked into where nobody says that something was committed."""
     max_unsent: int = 20_000
     """Sends waiting for their commit before more are refused."""
 
@@ -118,6 +122,7 @@ class Engine:
         clock: Clock | None = None,
         options: EngineOptions | None = None,
         app_errors: Sequence[str] = (),
+        databases: Sequence[Database] = (),
     ) -> None:
         self.apps = {app.id: app for app in apps}
         self.store = store
@@ -183,6 +188,9 @@ class Engine:
         self.run_cron = self.control.run_cron
         self.audit = self.control.audit
         self.mirrors = [Mirror(self, app.id, sink) for app in apps for sink in app.sinks]
+        self.relays = Relays.of_node(
+            self, [*databases, *(database for app in apps for database in app.databases)], self.options.relay_every_ms
+        )
         self.bulks = Bulks(self, self.control)
         self.bulk_info = self.bulks.info
         self.cancel_bulk = self.bulks.cancel
@@ -204,6 +212,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self._factory = TaskFactory(self.loop)
         try:
+            self.relays.check(self.store.url)
             await self._register()
         except BaseException:
             await self._leave()
@@ -253,6 +262,7 @@ class Engine:
             watch.start()
         refuse_after_fork(self.store.group)
         self.bulks.boot()
+        await self.relays.start(self.apps.values())
         self.claim()
 
     async def _register(self) -> None:
@@ -359,6 +369,7 @@ class Engine:
         self.draining = True
         for app in self.apps.values():
             app.unbind(self)
+        await self.relays.stop(self.apps.values())
         self.crons.stop()
         self.alarms.stop()
         if self.cluster is not None:
@@ -419,6 +430,7 @@ class Engine:
         try:
             while await self.store.prune(self.options.keep_runs_ms, self.options.keep_dead_letters_ms):
                 await asyncio.sleep(0)
+            await self.relays.forget_steps(self, self.options.keep_runs_ms)
         except HoldfastError as error:
             _log.warning("retention: %s", error)
         finally:
@@ -544,11 +556,19 @@ class Engine:
         if isinstance(accepted, Refused):
             # a client's retry with a seed whose first try is already here, or two of them in one group
             return [Sent(one.event.id, duplicate=True) for one in incoming]
-        self.metrics.events += len(incoming)
-        if self.notices.wanted:
-            for one in incoming:
-                self.notices.publish(Notice("event", ulid_text(one.event.id)))
+        self.came_in([one.event.id for one in incoming])
         return [Sent(one.event.id, duplicate) for one, duplicate in zip(incoming, accepted.duplicates, strict=True)]
+
+    def came_in(self, event_ids: Sequence[bytes]) -> None:
+        """After the commit of events from outside."""
+        self.metrics.events += len(event_ids)
+        if self.notices.wanted:
+            for event_id in event_ids:
+                self.notices.publish(Notice("event", ulid_text(event_id)))
+
+    def outbox_changed(self) -> None:
+        """A transaction of the application's has sent events through the store's own outbox."""
+        self.relays.store_changed()
 
     def send_threadsafe(self, events: Sequence[Outgoing]) -> list[Sent]:
         """See `Sender.send_threadsafe`."""
@@ -683,6 +703,7 @@ class Engine:
             and not self.bulks.busy
             and not self.alarms.ringing
             and not self.alerting.looking
+            and not self.relays.looking
             and not any(mirror.writing for mirror in self.mirrors)
             and (self._pruning is None or self._pruning.done())
             and all(live.waiting for live in self.live.values())

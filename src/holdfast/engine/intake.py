@@ -11,12 +11,13 @@ from holdfast.base.clock import Clock
 from holdfast.base.codec import decode_json
 from holdfast.base.errors import EventInvalidError
 from holdfast.base.ids import IdFactory, ulid_text
-from holdfast.base.limits import MAX_EVENT_BYTES, MAX_EVENT_TS, MAX_EVENTS_PER_REQUEST, MIN_EVENT_TS
+from holdfast.base.limits import MAX_EVENT_TS, MIN_EVENT_TS
 from holdfast.core.admission import Watch, priority_of, work_out
 from holdfast.core.flow import CancelRule, Flow
 from holdfast.core.ingest import Incoming, Match, event_json, lookups_of, wait_lookup
 from holdfast.core.routing import Router
 from holdfast.core.rows import EventRow
+from holdfast.sdk.outgoing import check_count, check_size
 from holdfast.sdk.sender import Outgoing
 from holdfast.store.api import Store
 
@@ -93,8 +94,7 @@ class Intake:
         Raises:
             EventInvalidError: one is out of bounds.
         """
-        if len(events) > MAX_EVENTS_PER_REQUEST:
-            raise EventInvalidError(f"Cannot have more than {MAX_EVENTS_PER_REQUEST} events in a batch")
+        check_count(len(events))
         now = self._clock.now()
         return [self._one(event, now, source) for event in events]
 
@@ -102,10 +102,7 @@ class Intake:
         ts = event.ts or now
         if ts != now:
             _check_ts(ts)
-        if len(event.data) > MAX_EVENT_BYTES:
-            raise EventInvalidError(
-                f"Event is over the max size: {event.name} has {len(event.data)} bytes, {MAX_EVENT_BYTES} are allowed"
-            )
+        check_size(event)
         internal = event.internal_id
         row = EventRow(
             self._ids.new(now) if internal is None else internal,

@@ -14,6 +14,7 @@ from holdfast.base.limits import DEFAULT_RETRIES
 from holdfast.base.masks import Masks
 from holdfast.base.retry import Backoff, RetryPolicy
 from holdfast.sdk.alerts import Alerts
+from holdfast.sdk.databases import Database, as_database
 from holdfast.sdk.events import CronTick, Event, FunctionFailed, event_name
 from holdfast.sdk.flow_switches import FlowSwitching
 from holdfast.sdk.functions import (
@@ -33,6 +34,7 @@ from holdfast.sdk.settings import FunctionSettings, function_options
 from holdfast.sdk.signals import signal_json
 from holdfast.sdk.status import StatusSink
 from holdfast.sdk.steering import Steering
+from holdfast.sdk.transactional import Transactional
 from holdfast.sdk.triggers import Cron, On, Trigger, normalise
 
 __all__ = ["App", "FunctionSettings", "RunHandle", "nearest"]
@@ -60,6 +62,7 @@ class App(FlowSwitching, Steering):
         lifespan: An async context manager around the time the app runs; what it yields is `ctx.resources`.
         alerts: Default thresholds of its functions.
         sinks: Where the statuses of its runs are mirrored to, such as `holdfast.sinks.RedisStatus`.
+        databases: The application's own databases, or their URLs, in whose transactions it sends and does steps.
         sensitive: Fields that people are not to see, in payloads without a model: `card_number`, `card.number`. In models, mark
             them with `Sensitive`.
     """
@@ -68,7 +71,7 @@ class App(FlowSwitching, Steering):
         self, id: str, *, events: Sequence[type[Event]] | None = None, retries: int = DEFAULT_RETRIES,
         backoff: RetryPolicy | None = None, on_failure: FailureHandler | None = None,
         middleware: Sequence[Middleware] = (), lifespan: Lifespan | None = None, alerts: Alerts | None = None,
-        sinks: Sequence[StatusSink] = (), sensitive: Sequence[str] = (),
+        sinks: Sequence[StatusSink] = (), databases: Sequence[Database | str] = (), sensitive: Sequence[str] = (),
     ) -> None:
         if not id or not id.isascii() or not all(c.isalnum() or c in "._-" for c in id):
             raise ConfigurationError(f"app id {id!r} may have letters, digits, '.', '_' and '-' only")
@@ -83,6 +86,8 @@ class App(FlowSwitching, Steering):
         self.lifespan = lifespan
         self.alerts = alerts
         self.sinks = tuple(sinks)
+        self.databases = tuple(map(as_database, databases))
+        self.transactional = Transactional(id)
         self.sensitive = Masks(sensitive).paths
         self._senders: list[Sender] = []
         self._resources: list[Any] = []
@@ -205,7 +210,7 @@ class App(FlowSwitching, Steering):
     # -- sending -----------------------------------------------------------------------------------------------------
 
     async def send(
-        self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None
+        self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None, connection: Any = None
     ) -> Sent:
         """Send one event. Returns when it is on disk; the work happens later.
 
@@ -213,22 +218,28 @@ class App(FlowSwitching, Steering):
             event: A typed event, or `{"name": ..., "data": {...}}`, validated by the same schema.
             id: Your id for it. The same id within 24 hours starts each function once.
             ts: When it happened, or in the future: when its functions are to start.
+            connection: A connection or session of your database: the event is then part of its transaction, and exists if,
+                and only if, that commits. See "Send in your own transaction" in the manual.
 
         Raises:
             EventInvalidError: it does not fit its schema or is out of bounds.
             UnknownEventError: the app declares its events and this is none of them.
+            ConfigurationError: the connection is not understood, or its database has no outbox.
             NotRunningError: nothing accepts events: neither `app.running()` nor a server address.
             OverloadedError: too much work is in memory; nothing was accepted.
             StoreError: the disk refused; nothing was accepted.
         """
-        return (await self._deliver([self.outgoing(event, id, ts)]))[0]
+        return (await self._deliver([self.outgoing(event, id, ts)], connection))[0]
 
-    async def send_many(self, events: Iterable[EventLike]) -> list[Sent]:
-        """Send several events in one transaction: all are accepted or none. Errors as for `send`."""
-        return await self._deliver([self.outgoing(event) for event in events])
+    async def send_many(self, events: Iterable[EventLike], *, connection: Any = None) -> list[Sent]:
+        """Send several events in one transaction: all are accepted or none. `connection` and errors as for `send`."""
+        return await self._deliver([self.outgoing(event) for event in events], connection)
 
-    def send_sync(self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None) -> Sent:
-        """`send` for code that isn't async: a Flask view, a thread, a script. Blocks until the event is on disk.
+    def send_sync(
+        self, event: EventLike, *, id: str | None = None, ts: datetime | int | None = None, connection: Any = None
+    ) -> Sent:
+        """`send` for code that isn't async: a Flask view, a thread, a script. Blocks until the event is on disk, or with
+        `connection` until it is part of that transaction.
 
         Raises:
             NotRunningError: called on the engine's own loop, where blocking would stop it; use `await app.send(...)`.
@@ -238,6 +249,8 @@ class App(FlowSwitching, Steering):
             raise ConfigurationError(
                 "send_sync does not pass through async around_send middleware; use `await app.send(...)`"
             )
+        if connection is not None:
+            return self.transactional.send_sync(connection, outgoing)[0]
         return self._sender().send_threadsafe(outgoing)[0]
 
     async def send_signal(self, name: str, data: Any) -> str | None:
@@ -257,11 +270,13 @@ class App(FlowSwitching, Steering):
         """
         return await self._sender().send_signal(name, signal_json(name, data))
 
-    async def _deliver(self, outgoing: list[Outgoing]) -> list[Sent]:
-        if not self._send_wrappers:
+    async def _deliver(self, outgoing: list[Outgoing], connection: Any = None) -> list[Sent]:
+        if not self._send_wrappers and connection is None:
             return await self._sender().send(outgoing)
 
         async def innermost(events: list[Outgoing]) -> list[Sent]:
+            if connection is not None:
+                return await self.transactional.send(connection, events)
             return await self._sender().send(events)
 
         call: Callable[[list[Outgoing]], Awaitable[list[Sent]]] = innermost
@@ -298,6 +313,18 @@ class App(FlowSwitching, Steering):
 
         running: AbstractAsyncContextManager[App] = embedded(self, store=store, **settings)
         return running
+
+    def relaying(self, *, databases: Sequence[Database | str] = ()) -> AbstractAsyncContextManager[App]:
+        """Bring the events that were sent in transactions of the app's databases to the server it sends to, for as long as
+        the block lasts. Only for a process that doesn't run the app itself: `running` includes it.
+
+        Args:
+            databases: Further databases, beside those of the app.
+        """
+        from holdfast.compose import relaying
+
+        block: AbstractAsyncContextManager[App] = relaying(self, databases)
+        return block
 
     async def start(
         self, function: Function[E, R], event: E | Mapping[str, Any], *, id: str | None = None

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
 from holdfast.base.codec import ResultCodec
-from holdfast.sdk.functions import return_type
+
+_AWAITED = frozenset({Awaitable, Coroutine})
+
+
+def return_type(fn: Callable[..., Any]) -> Any:
+    """What a callable's annotation says it returns once awaited, or Any where there is none that can be resolved."""
+    try:
+        found = get_type_hints(fn).get("return", Any)
+    except Exception:  # annotations may name things that exist for type checkers only
+        return Any
+    return get_args(found)[-1] if get_origin(found) in _AWAITED and get_args(found) else found
 
 
 class Callee:

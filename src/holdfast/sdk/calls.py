@@ -50,6 +50,11 @@ class StepDriver(Protocol):
     """What executes steps: in process, or by reporting them to a server."""
 
     @property
+    def run_id(self) -> str:
+        """The run's id, a ULID."""
+        ...
+
+    @property
     def triggers(self) -> Sequence[Trigger]:
         """What starts the function whose steps these are."""
         ...

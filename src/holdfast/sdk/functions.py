@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, get_args, get_origin, get_type_hints, overload
+from typing import Any, Protocol, TypeVar, get_origin, get_type_hints, overload
 
 from holdfast.base.duration import duration_text
 from holdfast.base.errors import ConfigurationError
@@ -16,6 +16,7 @@ from holdfast.base.retry import RetryPolicy
 from holdfast.core.cron import Schedule
 from holdfast.core.expressions import compile_expression
 from holdfast.sdk.alerts import Alerts
+from holdfast.sdk.callables import return_type
 from holdfast.sdk.context import Context, SyncContext
 from holdfast.sdk.events import Event, FunctionFailed
 from holdfast.sdk.middleware import Middleware
@@ -27,7 +28,6 @@ E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 E_contra = TypeVar("E_contra", contravariant=True)
 
-_AWAITED = frozenset({Awaitable, Coroutine})
 _ID = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?", re.IGNORECASE)
 
 FailureHandler = Callable[[Context[FunctionFailed]], Awaitable[Any]] | Callable[[SyncContext[FunctionFailed]], Any]
@@ -168,15 +168,6 @@ class AnyFunctionDecorator(Protocol):
     def __call__(self, fn: Callable[[Context[Any]], Awaitable[R]], /) -> Function[Any, R]: ...
     @overload
     def __call__(self, fn: Callable[[SyncContext[Any]], R], /) -> Function[Any, R]: ...
-
-
-def return_type(fn: Callable[..., Any]) -> Any:
-    """What a callable's annotation says it returns once awaited, or Any where there is none that can be resolved."""
-    try:
-        found = get_type_hints(fn).get("return", Any)
-    except Exception:  # annotations may name things that exist for type checkers only
-        return Any
-    return get_args(found)[-1] if get_origin(found) in _AWAITED and get_args(found) else found
 
 
 def source_of(fn: Callable[..., Any]) -> str:

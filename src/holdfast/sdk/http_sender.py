@@ -7,6 +7,7 @@ import hashlib
 import re
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from holdfast.base.errors import (
     StoreError,
     StoreFullError,
 )
-from holdfast.base.ids import ulid_bytes
+from holdfast.base.ids import ulid_bytes, ulid_ms
 from holdfast.sdk.sender import Outgoing, Sent
 
 _TIMEOUT_SECONDS = 30
@@ -119,6 +120,13 @@ class HttpSender:
                 f"no holdfast server answers at {self._base} ({reason}): "
                 "start one with `holdfast dev`, or correct INNGEST_BASE_URL"
             ) from error
+
+
+def seed_of(event_id: bytes) -> str:
+    """The seed under which the first event of a request has this internal id."""
+    counter = (int.from_bytes(event_id[12:], "big") - 1) & 0xFFFFFFFF
+    entropy = event_id[6:12] + counter.to_bytes(4, "big")
+    return f"{ulid_ms(event_id)},{b64encode(entropy).decode()}"
 
 
 def _hashed(signing_key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +12,13 @@ from pydantic import ValidationError
 from holdfast.base.clock import to_ms
 from holdfast.base.codec import encode_json
 from holdfast.base.errors import EventInvalidError, NotSerializableError, UnknownEventError
-from holdfast.base.limits import MAX_EVENT_TS, MIN_EVENT_TS, event_name_problem
+from holdfast.base.limits import (
+    MAX_EVENT_BYTES,
+    MAX_EVENT_TS,
+    MAX_EVENTS_PER_REQUEST,
+    MIN_EVENT_TS,
+    event_name_problem,
+)
 from holdfast.sdk.events import Event, encode_data, event_name, explain
 from holdfast.sdk.sender import Outgoing
 
@@ -108,6 +114,31 @@ def checked_ts(ts: object, name: str) -> int | None:
             f"event {name!r}: ts {ts} is not between 1980 and 2100; it is milliseconds since 1970, not seconds"
         )
     return ts
+
+
+def check_bounds(events: Sequence[Outgoing]) -> None:
+    """Refuse events that are too many or too large.
+
+    Raises:
+        EventInvalidError: they are.
+    """
+    check_count(len(events))
+    for event in events:
+        check_size(event)
+
+
+def check_count(count: int) -> None:
+    """Refuse more events at once than may be sent."""
+    if count > MAX_EVENTS_PER_REQUEST:
+        raise EventInvalidError(f"Cannot have more than {MAX_EVENTS_PER_REQUEST} events in a batch")
+
+
+def check_size(event: Outgoing) -> None:
+    """Refuse an event that is too large."""
+    if len(event.data) > MAX_EVENT_BYTES:
+        raise EventInvalidError(
+            f"Event is over the max size: {event.name} has {len(event.data)} bytes, {MAX_EVENT_BYTES} are allowed"
+        )
 
 
 def _encode(value: Any, name: str) -> bytes:

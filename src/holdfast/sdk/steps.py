@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from holdfast.base.clock import to_ms
 from holdfast.base.duration import Duration, duration_ms
@@ -32,6 +32,7 @@ from holdfast.sdk.events import Event, ReceivedEvent, event_name, wire_path, wir
 from holdfast.sdk.matching import match_condition
 from holdfast.sdk.outgoing import checked_id
 from holdfast.sdk.signals import OnConflict, signal_json, signal_problem
+from holdfast.sdk.step_transactions import TransactionSource, transaction_call
 from holdfast.sdk.target import Target
 
 __all__ = [
@@ -55,6 +56,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
+C = TypeVar("C")
 E = TypeVar("E", bound=Event)
 R = TypeVar("R")
 
@@ -236,6 +238,40 @@ class Step(_StepBase):
             raise _not_callable(id, fn)
         return RunCall(self._driver, id, self._options, fn, args, kwargs)
 
+    @overload
+    def transaction(
+        self, id: str, database: TransactionSource, fn: Callable[Concatenate[C, P], Awaitable[T]], /,
+        *args: P.args, **kwargs: P.kwargs,
+    ) -> StepCall[T]: ...
+    @overload
+    def transaction(
+        self, id: str, database: TransactionSource, fn: Callable[Concatenate[C, P], T], /,
+        *args: P.args, **kwargs: P.kwargs,
+    ) -> StepCall[T]: ...
+    def transaction(
+        self, id: str, database: TransactionSource, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> StepCall[Any]:
+        """Execute `fn(connection, *args, **kwargs)` in a transaction of your database, whose effect happens exactly once.
+
+        The transaction commits what the body has changed together with a mark that the step is done, and its result. If the
+        process dies before the commit, nothing has happened and the step runs again; after it, the mark is found and the
+        body is not called again. What the body does outside the transaction is done at least once, as in `run`.
+
+        Args:
+            id: Names the step within the function.
+            database: What to make the transaction with: a `holdfast.Database`, an SQLAlchemy `async_sessionmaker`,
+                `sessionmaker`, `AsyncEngine` or `Engine`, a psycopg connection pool, or the alias of a Django database.
+            fn: The body. It gets what `database` makes: a session, or a connection. It must not commit.
+            *args: Passed to it.
+            **kwargs: Passed to it.
+
+        Raises:
+            StepError: when awaited, if the body failed for good. Its transaction was rolled back.
+        """
+        if not callable(fn):
+            raise _not_callable(id, fn)
+        return transaction_call(self._driver, id, self._options, database, fn, args, kwargs)
+
     def sleep(self, id: str, duration: Duration, /) -> StepCall[None]:
         """Sleep durably: it survives restarts and wakes no earlier than due. At most 366 days."""
         return self._sleep(id, duration)
@@ -388,6 +424,25 @@ class SyncStep(_StepBase):
         if not callable(fn):
             raise _not_callable(id, fn)
         return self._driver.perform_sync(RunCall(self._driver, id, self._options, fn, args, kwargs))
+
+    @overload
+    def transaction(
+        self, id: str, database: TransactionSource, fn: Callable[Concatenate[C, P], Awaitable[T]], /,
+        *args: P.args, **kwargs: P.kwargs,
+    ) -> T: ...
+    @overload
+    def transaction(
+        self, id: str, database: TransactionSource, fn: Callable[Concatenate[C, P], T], /,
+        *args: P.args, **kwargs: P.kwargs,
+    ) -> T: ...
+    def transaction(
+        self, id: str, database: TransactionSource, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """See `Step.transaction`. A plain body runs in this thread."""
+        if not callable(fn):
+            raise _not_callable(id, fn)
+        call = transaction_call(self._driver, id, self._options, database, fn, args, kwargs)
+        return self._driver.perform_sync(call)
 
     def sleep(self, id: str, duration: Duration, /) -> None:
         """See `Step.sleep`."""

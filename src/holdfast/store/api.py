@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.core.flow import Flow
 from holdfast.core.plan import Plan, Read, Tx
-from holdfast.core.rows import AlarmRow, AlertRow, BulkRow, CronRow, GatherRow, ItemRow, RunRow
+from holdfast.core.rows import AlarmRow, AlertRow, BulkRow, CronRow, GatherRow, ItemRow, OutboxRow, RunRow
 from holdfast.store.group import GroupCommit
 from holdfast.store.reads import NodeView
 from holdfast.store.sqlite.lanes import Lanes
@@ -42,6 +42,8 @@ class Signal(msgspec.Struct, gc=False):
     """What has changed, for whoever looks: told only while somebody does."""
     woken: set[int] = msgspec.field(default_factory=set)
     """Nodes of whose runs something was resolved, cancelled or taken over."""
+    outbox: bool = False
+    """A transaction of the application's has sent events."""
 
     def add(self, other: Signal) -> None:
         """Take in another one."""
@@ -49,6 +51,7 @@ class Signal(msgspec.Struct, gc=False):
         self.alarms |= other.alarms
         self.ended |= other.ended
         self.states |= other.states
+        self.outbox |= other.outbox
         self.functions |= other.functions
         self.nodes |= other.nodes
         self.woken |= other.woken
@@ -58,8 +61,8 @@ class Signal(msgspec.Struct, gc=False):
 
     @property
     def says_something(self) -> bool:
-        told = self.work, self.alarms, self.ended, self.states, self.functions, self.nodes, self.woken, self.changed
-        return any(told)
+        told = self.work, self.alarms, self.ended, self.states, self.functions, self.nodes, self.outbox
+        return any(told) or bool(self.woken) or bool(self.changed)
 
 
 class Store(Protocol):
@@ -284,6 +287,10 @@ class SharedStore(Protocol):
 
     async def read(self, reads: Sequence[Read]) -> Tx:
         """Committed rows."""
+        ...
+
+    async def outbox(self, after: bytes, limit: int) -> list[OutboxRow]:
+        """Events that transactions of the application have sent, by rising id, from after one on."""
         ...
 
     async def left_behind(self) -> list[ItemRow]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from holdfast.base.duration import Duration, duration_ms
-from holdfast.base.errors import ConfigurationError, NotRunningError, RunNotFoundError
+from holdfast.base.errors import ConfigurationError, HoldfastError, NotRunningError, RunNotFoundError
 from holdfast.base.ids import ulid_bytes
 from holdfast.compose import build_engine
 from holdfast.engine.crash import kill, reap
 from holdfast.engine.engine import Engine, EngineOptions
 from holdfast.sdk.app import App, EventLike
+from holdfast.sdk.databases import Database, as_database
 from holdfast.sdk.events import Event
 from holdfast.sdk.functions import Function
 from holdfast.sdk.sender import Sent
@@ -48,6 +49,7 @@ class AsyncHarness:
         schedules: bool = True,
         linger: Duration = 0,
         patience: float = DEFAULT_PATIENCE,
+        databases: Sequence[Database | str] = (),
     ) -> None:
         if not apps:
             raise ConfigurationError("a harness needs an app: Harness(app)")
@@ -57,7 +59,8 @@ class AsyncHarness:
         self.engine: Engine
         """The engine that runs the apps; another one after `restart`."""
         self._schedules = schedules
-        self._options = EngineOptions(linger_ms=duration_ms(linger), prune_every_ms=_NEVER_MS)
+        self._options = EngineOptions(linger_ms=duration_ms(linger), prune_every_ms=_NEVER_MS, relay_every_ms=_NEVER_MS)
+        self._databases = tuple(map(as_database, databases))
         self._store: str
         self._directory: tempfile.TemporaryDirectory[str]
         self._on_boot: Callable[[Engine], None] | None = None
@@ -93,7 +96,7 @@ class AsyncHarness:
 
     async def _boot(self) -> None:
         fast = {"synchronous": "OFF"} if self._store.startswith("sqlite:") else {}
-        self.engine = build_engine(self.apps, self._store, clock=self.clock, options=self._options, **fast)
+        self.engine = build_engine(self.apps, self._store, clock=self.clock, options=self._options, databases=self._databases, **fast)
         await self.engine.boot()
         if not self._schedules:
             self.engine.crons.stop()
@@ -336,8 +339,14 @@ class _EngineWatch:
         return self._harness.engine.next_due
 
     async def revive(self) -> bool:
-        if self._harness.engine.running:
-            return False
+        engine = self._harness.engine
+        if engine.running:
+            try:
+                return await engine.relays.flush() > 0
+            except HoldfastError:
+                if engine.running:
+                    raise
+                # a planned crash came over it
         await self._harness._revive()
         return True
 

@@ -14,6 +14,7 @@ from holdfast.core.ending import Cancel, End
 from holdfast.core.ingest import Ingest
 from holdfast.core.machine import FailAttempt, Park, Record, RecordSend
 from holdfast.core.plan import Plan
+from holdfast.core.relaying import Relay, TakeOutbox
 from holdfast.core.rows import StepKind
 from holdfast.core.waiting import Register, TimeOut
 from holdfast.engine.crash import kill
@@ -234,6 +235,9 @@ def _words(engine: Engine, plan: Plan[Any]) -> str:
         case Ingest():
             names = ", ".join(dict.fromkeys(repr(one.event.name) for one in plan.incoming))
             return f"the acceptance of event {names}"
+        case Relay() | TakeOutbox():
+            names = ", ".join(dict.fromkeys(repr(one.event.name) for one in plan.incoming))
+            return f"the acceptance of event {names} from an outbox"
         case RecordSend():
             return f"the events sent by step {plan.record.step.key!r} of {_function(engine, plan.record.lease.run_id)}"
         case Record() | TimeOut():

@@ -29,6 +29,7 @@ class Harness(AsyncHarness):
         linger: How long a waiting run stays in memory. With 0 each sleep and wait is replayed, so that code which isn't
             deterministic shows.
         patience: Seconds of real time after which something that keeps moving fails the test.
+        databases: The application's own databases, in whose transactions it sends, beside those the apps name.
     """
 
     _blocking: BlockingHarness | None = None

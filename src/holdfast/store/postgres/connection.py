@@ -21,13 +21,12 @@ from holdfast.base.errors import (
 )
 from holdfast.base.masks import hide_credentials
 from holdfast.store.postgres import values
-from holdfast.store.urls import is_postgres, without_secrets
+from holdfast.store.urls import DEFAULT_SCHEMA, is_postgres, without_secrets
 
 Connection = psycopg.Connection[TupleRow]
 Cursor = psycopg.Cursor[TupleRow]
 Query = tuple[bytes, Sequence[Any]]
 
-DEFAULT_SCHEMA = "holdfast"
 LEASE_SECONDS = 15.0
 IDLE_SECONDS = 5
 """A transaction that does nothing for so long is ended by the server: its node is stopped, and others wait for its rows."""

@@ -40,7 +40,10 @@ class Said(msgspec.Struct, gc=False):
 
 
 def _everything(node: int) -> Signal:
-    return Signal(True, True, True, True, True, True, {MANY_CHANGED}, {node})
+    changed = {MANY_CHANGED}
+    return Signal(
+        work=True, alarms=True, ended=True, states=True, functions=True, nodes=True, changed=changed, woken={node}, outbox=True
+    )
 
 
 def said(node: int, signal: Signal) -> str:

@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
-from holdfast.core.rows import KEYS, LeaseCountRow, Row
+from holdfast.core.rows import KEYS, LeaseCountRow, OutboxRow, Row
 from holdfast.store.postgres.values import Blobs, Column, Floats, Ints, Texts, from_text
 from holdfast.store.sqlite.statements import FIXED
 from holdfast.store.sqlite.statements import PRIMARY_KEYS as SHARED_KEYS
 
 astuple = msgspec.structs.astuple
 
-PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {**SHARED_KEYS, LeaseCountRow: ("gate",)}
+PRIMARY_KEYS: dict[type[Row], tuple[str, ...]] = {**SHARED_KEYS, LeaseCountRow: ("gate",), OutboxRow: ("id",)}
 
 _COLUMN_OF: dict[str, tuple[type[Column], str]] = {
     "int": (Ints, "int8[]"),
@@ -224,4 +224,6 @@ EVENTS_SINCE = "name = %s AND id >= %s AND received_at >= %s ORDER BY id LIMIT 1
 NEXT_ALARM = "SELECT least((SELECT min(at) FROM {s}alarms), (SELECT min(due) FROM {s}gathers))"
 TRANSACTION_ID = b"SELECT pg_current_xact_id()::text"
 OUTCOME = b"SELECT pg_xact_status(%s::xid8)"
+OUTBOX = "id > %s ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"
+"""What another node is about to take is passed over."""
 LEASED_BY_DEAD = "state = 2 AND id > %s AND NOT EXISTS (SELECT FROM {s}nodes n WHERE n.id = owner AND NOT n.dead) ORDER BY id LIMIT %s"

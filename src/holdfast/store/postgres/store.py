@@ -18,6 +18,7 @@ from holdfast.core.rows import (
     GatherRow,
     ItemRow,
     LaneRow,
+    OutboxRow,
 )
 from holdfast.store.api import SharedStore, Signal
 from holdfast.store.group import Attempt, GroupCommit
@@ -189,6 +190,10 @@ class PostgresStore(Catalogue, Neighbours, Memory):
     def leased_by_others(self) -> list[ItemRow]:
         """Items that dead nodes left leased. Blocks; for the start."""
         return self._now(lambda conn: self._left_behind(conn, b""))
+
+    async def outbox(self, after: bytes, limit: int) -> list[OutboxRow]:
+        """Events that transactions of the application have sent, by rising id, from after one on."""
+        return await self._reads.run(lambda conn: self._rows(conn, OutboxRow, sql.OUTBOX, after, limit))
 
     async def left_behind(self) -> list[ItemRow]:
         """Some of the items that dead nodes left leased."""

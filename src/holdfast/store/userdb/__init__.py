@@ -1,0 +1,1 @@
+"""The application's own databases: what holdfast keeps in them, and the connections that callers hand over."""
