@@ -158,11 +158,12 @@ class Membership:
             try:
                 if self._conn is None:
                     self._conn = connect(self._settings, "lease")
-                self._send(self._conn)
+                # what the others are told to look at is written by then
                 if monotonic() >= self._next and not self._stopping:
                     self._next = monotonic() + every
                     self.look(self._conn)
                     self._looked()
+                self._send(self._conn)
             except Exception as error:
                 expected = isinstance(error, psycopg.Error | StoreError)
                 said = str(error).partition("\n")[0]
