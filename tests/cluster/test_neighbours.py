@@ -141,8 +141,8 @@ async def test_a_run_is_followed_at_one_to_its_end_at_the_other(pair, world):
         async with client.stream("GET", f"{server.url}/v1/runs/{handle.id}/stream") as answer:
             lines = [line async for line in answer.aiter_lines()]
         await letting_go
-        seen = [json.loads(line[6:])["status"] for line in lines if line.startswith("data: ")]
-        assert seen[-1] == "Completed"
+        seen = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        assert seen[-1]["status"] == "Completed"
 
 
 async def test_a_result_is_awaited_at_one_and_a_cancellation_reaches_the_other(pair, world):

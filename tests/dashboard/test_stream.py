@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from dashboard_kit import World, make_app
 from holdfast.compose import build_engine
-from holdfast.dashboard.stream import Change, messages
+from holdfast.dashboard.stream import KINDS, Change, messages
 from holdfast.engine.notices import Notice
 
 pytestmark = pytest.mark.anyio
@@ -45,5 +45,5 @@ async def test_a_listener_that_lost_count_takes_anything_as_changed(tmp_path: Pa
         if not seen.many:
             seen = change(await anext(stream))
         assert seen.many
-        assert set(seen.kinds) == {"bulk", "dead", "event", "function", "run"}
+        assert set(seen.kinds) == set(KINDS)
         await stream.aclose()

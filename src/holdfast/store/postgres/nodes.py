@@ -135,8 +135,11 @@ class Membership:
             roster.bury(conn, statements)
             roster.forget(conn, statements)
         state = roster.state(conn, statements, node)
-        self.accompanied = self.others > 0
+        known, self.accompanied = self.others, self.others > 0
         self.others, self.dead, self.watched = max(0, state.alive - 1), state.unsettled, state.watched
+        if self.others > known:
+            # what was not told while nobody seemed to be there
+            self.tell(Signal(work=True, alarms=True, states=True, functions=True))
         before = monotonic()
         row = conn.execute(sql.DATABASE_TIME).fetchone()
         assert row is not None
@@ -155,11 +158,12 @@ class Membership:
             try:
                 if self._conn is None:
                     self._conn = connect(self._settings, "lease")
-                self._send(self._conn)
+                # what the others are told to look at is written by then
                 if monotonic() >= self._next and not self._stopping:
                     self._next = monotonic() + every
                     self.look(self._conn)
                     self._looked()
+                self._send(self._conn)
             except Exception as error:
                 expected = isinstance(error, psycopg.Error | StoreError)
                 said = str(error).partition("\n")[0]
