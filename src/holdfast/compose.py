@@ -133,7 +133,10 @@ async def embedded(
     path = None if is_postgres(url) else database_path(url)
 
     def build() -> Engine:
-        return build_engine(every, url, options=options, clock=clock, databases=wanted, shared=True)
+        engine = build_engine(every, url, options=options, clock=clock, databases=wanted, shared=True)
+        if settings is not None:
+            settings.sign_calls(engine.driver)
+        return engine
 
     @asynccontextmanager
     async def own() -> AsyncIterator[Control]:

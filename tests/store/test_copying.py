@@ -414,3 +414,6 @@ def test_events_in_the_outbox_come_along_and_are_not_stranded_on_sqlite(tmp_path
     with pytest.raises(StoreError, match="1 events that transactions have sent are not taken yet"):
         copy(postgres_url, f"sqlite:///{tmp_path}/b.db")
     assert not (tmp_path / "b.db").exists()
+    with pytest.raises(StoreError, match="would be stranded in .*restore it to PostgreSQL"):
+        sqlite_copying.restore_file(tmp_path / "a.db", tmp_path / "b.db", lambda done, total: None, overwrite=False)
+    assert not (tmp_path / "b.db").exists()

@@ -107,11 +107,8 @@ class ServerProcess:
             self._say_draining(engine)
 
     def _syncing(self, engine: Engine) -> Syncing:
-        """What asks applications to register; and how they are called is told the driver."""
+        """What asks applications to register."""
         settings = self._settings
-        if settings.mode == "start":
-            engine.driver.signing_key = self._server.signing_key
-            engine.driver.kind = self._server.kind
         return Syncing(
             engine, self._server, settings.urls, every=settings.poll_interval, discover=settings.discovery
         )
@@ -140,6 +137,7 @@ class ServerProcess:
             engine = build_engine(
                 loaded.apps, self._settings.store, options=options, app_errors=loaded.problems, shared=True
             )
+            self._server.sign_calls(engine.driver)
             pool = await self._employ(stack, engine, loaded) if spread else None
             if pool is None:
                 engine.driver.workers = inline = Inline(loaded.apps, engine)

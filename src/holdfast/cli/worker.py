@@ -107,11 +107,9 @@ async def _node(settings: ProcessSettings, apps: Sequence[App]) -> AsyncIterator
     server = server_settings(settings)
     options = engine_options(settings)
     options.claim_batch = _CLAIM_BATCH
-    options.private_networks = server.private_networks.naming(*settings.urls)
     engine = build_engine(apps, settings.store, options=options)
+    server.sign_calls(engine.driver)
     async with engine:
-        if settings.mode == "start":
-            engine.driver.signing_key, engine.driver.kind = server.signing_key, server.kind
         yield engine
 
 

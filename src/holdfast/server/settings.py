@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.base.masks import Masks
+from holdfast.engine.http_driver import HttpDriver
 from holdfast.engine.outbound import EVERYTHING, PrivateNetworks
 from holdfast.server.keys import check_signing_key
 
@@ -128,6 +129,11 @@ class ServerSettings:
     def kind(self) -> str:
         """`dev` or `cloud`, as the protocol calls the two modes."""
         return "dev" if self.mode == "dev" else "cloud"
+
+    def sign_calls(self, driver: HttpDriver) -> None:
+        """Let calls of applications be signed, as they are in production (protocol section 1.1)."""
+        if self.mode == "start":
+            driver.signing_key, driver.kind = self.signing_key, self.kind
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, **given: Any) -> ServerSettings:

@@ -108,7 +108,8 @@ def target(path: Path, schema: int, now: int, *, overwrite: bool = False) -> Ite
             refuse_unless_empty(path)
         with _made(path) as (conn, _):
             yield from _filled(conn, path, schema, now)
-            _refuse_untaken(conn, path)
+            remedy = "start a node on the source for a moment, stop it, and run this again"
+            _refuse_untaken(conn, path, remedy)
 
 
 @contextmanager
@@ -124,12 +125,11 @@ def backup_target(file: Path, schema: int, now: int) -> Iterator[SqliteTarget]:
         yield from _filled(conn, file, schema, now)
 
 
-def _refuse_untaken(conn: sqlite3.Connection, path: Path) -> None:
+def _refuse_untaken(conn: sqlite3.Connection, path: Path, remedy: str) -> None:
     """Events that transactions on PostgreSQL have sent are taken by its nodes: no engine would look for them here."""
     if "outbox" in tables_of(conn) and (left := conn.execute("SELECT count(*) FROM outbox").fetchone()[0]):
         raise StoreError(
-            f"{left} events that transactions have sent are not taken yet, and would be stranded in {path}: start a node on the "
-            "source for a moment, stop it, and run this again"
+            f"{left} events that transactions have sent are not taken yet, and would be stranded in {path}: {remedy}"
         )
 
 
@@ -244,8 +244,10 @@ def restore_file(file: Path, path: Path, told: Callable[[int, int], None], *, ov
     Raises:
         StoreInUseError: a process has the database open.
         StoreNotEmptyError: there is something in it.
-        StoreError: the backup isn't one, or is damaged.
+        StoreError: the backup isn't one, is damaged, or has events that only a node on PostgreSQL would take.
     """
+    with contextlib.closing(open_as_it_is(file)) as backup:
+        _refuse_untaken(backup, path, "restore it to PostgreSQL, start a node there for a moment, and migrate from there")
     with owned(path, "being restored", "as it would go on with a file that is gone"):
         if not overwrite:
             refuse_unless_empty(path)
