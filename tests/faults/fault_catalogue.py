@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from collections import Counter
@@ -47,6 +48,7 @@ class CatalogueSiege:
         self.installed: set[int] = set()
         self._count = 0
         self._token: str | None = None
+        self._logging_in = asyncio.Lock()
         self._began = datetime.now(UTC).replace(microsecond=0)
 
     async def act(self, customer: int) -> None:
@@ -76,8 +78,9 @@ class CatalogueSiege:
             await self.world.server.send("product/scrape.requested", f"import-{product}", data)
             self.imports[product] = path
             return
-        if self._token is None:
-            await self._log_in()
+        async with self._logging_in:  # the customers share a session
+            if self._token is None:
+                await self._log_in()
         answer = await insist(lambda: self.world.client.post("/import", data={"url": url, "form": self._token}))
         self.imports[answer.headers["location"].removeprefix("/import/status/")] = path
 
@@ -115,7 +118,7 @@ class CatalogueSiege:
     # -- what must be true -----------------------------------------------------------------------------------------------
 
     async def settled(self) -> bool:
-        if await self.world.unfinished() or self.world.database.rows("SELECT id FROM outbox"):
+        if await self.world.unfinished() or self.world.database.rows("SELECT id FROM holdfast_outbox"):
             return False
         return not self.world.database.rows("SELECT id FROM webhook_history WHERE status = 'received'")
 

@@ -51,7 +51,7 @@ class InboxSiege:
 
     async def settled(self) -> bool:
         marks = self.world.redis.keys("inbox:v1:dirty:*")
-        return not marks and not self.world.database.rows("SELECT id FROM outbox") and not await self.world.unfinished()
+        return not marks and not self.world.database.rows("SELECT id FROM holdfast_outbox") and not await self.world.unfinished()
 
     async def broken(self) -> list[str]:
         runs = await self.world.all("/v1/runs")

@@ -131,9 +131,11 @@ class HoldfastProcess:
         assert self._process is not None and self._process.poll() is None, self.words()
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
             try:
-                return (await client.get(f"{self.url}/health")).status_code == 200
+                functions = await client.get(f"{self.url}/v1/functions")
             except httpx.TransportError:
                 return False
+        # an event that comes before the application has registered starts nothing
+        return functions.status_code == 200 and bool(functions.json()["data"])
 
     def words(self) -> str:
         """The end of what it printed."""
