@@ -64,7 +64,7 @@ def test_a_run_says_why_it_waits(running: Shop, run: str, sentence: str):
         ("rate-limited", "rate limited: 1 in 1h"),
         ("singleton", "singleton"),
         ("idempotent", "idempotency: once in 24 hours for key 'p1'"),
-        ("nobody", "no function listened to it when it came"),
+        ("nobody", "no function listened to it and no run waited for it when it came"),
     ],
 )
 def test_an_event_says_why_it_started_nothing_or_until_when_it_waits(running: Shop, event: str, words: str):

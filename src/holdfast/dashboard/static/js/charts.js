@@ -36,7 +36,7 @@ function options(figure, holder, data) {
     scales: { x: { time: true, range: (_, low, high) => [low - slot(data) * 0.2, high + slot(data)] }, y: { range: (_, low, high) => [0, Math.max(high * 1.08, 4)] } },
     axes: [{ ...axis, grid: { show: false }, space: 90, size: 30, values: (_, splits, __, ___, step) => splits.map((at) => label(at, step)) }, { ...axis, size: 44, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000, 500000, 1000000] }],
     series: [{}, ...[...SERIES].reverse().map(([, label, tone]) => ({ label, fill: colour(tone), stroke: colour(tone), width: 0, points: { show: false }, paths: bars(width) }))],
-    hooks: { setCursor: [(plot) => tip(plot, holder, data)], ready: [(plot) => brush(plot, figure)] },
+    hooks: { setCursor: [(plot) => tip(plot, holder, data)], ready: [(plot) => brush(plot, figure, data)] },
   };
 }
 
@@ -74,8 +74,9 @@ function tip(plot, holder, data) {
   box.style.left = `${Math.min(left, holder.clientWidth - box.offsetWidth - 4)}px`;
 }
 
-// From the events themselves: what the plot has drawn as selected lags a frame or two behind the pointer.
-function brush(plot, figure) {
+// From the events themselves: what the plot has drawn as selected lags a frame or two behind the pointer. A bar that is
+// touched is chosen whole, so that the list shows what the bar counts.
+function brush(plot, figure, data) {
   plot.over.addEventListener("mousedown", (down) => {
     const { left, width } = plot.over.getBoundingClientRect();
     const place = (event) => Math.min(Math.max(event.clientX - left, 0), width);
@@ -83,8 +84,8 @@ function brush(plot, figure) {
     document.addEventListener("mouseup", (up) => {
       const [low, high] = [from, place(up)].sort((a, b) => a - b);
       if (high - low < 8) return;
-      const since = Math.floor(plot.posToVal(low, "x") * 1000);
-      const until = Math.ceil(plot.posToVal(high, "x") * 1000);
+      const since = Math.floor(data.starts[plot.posToIdx(low)] * 1000);
+      const until = Math.ceil((data.starts[plot.posToIdx(high)] + slot(data)) * 1000);
       location.href = `${figure.dataset.href}?since=${since}&until=${until}`;
     }, { once: true });
   });
