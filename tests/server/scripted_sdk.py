@@ -83,7 +83,8 @@ def scripted_sdk(app: str, scripts: dict[str, Script]) -> Iterator[ScriptedSdk]:
         def do_PUT(self) -> None:
             self._body()
             answer = httpx.post(f"{sdk[0].server_url}/fn/register", json=sdk[0].document(), trust_env=False)
-            self._answer(200 if answer.status_code == 200 else 500, {"message": answer.text})
+            # a connection that is kept would be answered after the server has been shut down
+            self._answer(200 if answer.status_code == 200 else 500, {"message": answer.text}, {"connection": "close"})
 
         def do_POST(self) -> None:
             body = self._body()

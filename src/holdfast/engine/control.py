@@ -131,8 +131,9 @@ class RunControl:
         if run.status == RunStatus.SKIPPED:
             raise RunCancelledError(f"run {ulid_text(raw)} was skipped: {run.reason}")
         error = msgspec.json.decode(end.error) if end is not None and end.error else {}
+        step = error.get("step_name", error.get("step"))
         raise RunFailedError(
-            ulid_text(raw), error.get("name", "Error"), error.get("message", ""), error.get("stack"), error.get("step")
+            ulid_text(raw), error.get("name", "Error"), error.get("message", ""), error.get("stack"), step
         )
 
     async def run_info(self, run_id: str) -> RunInfo:

@@ -304,7 +304,8 @@ class HttpDriver:
         error["output"] = msgspec.Raw(output)
         step = failure.data.get("step") if isinstance(failure.data, dict) else None
         if isinstance(step, str):  # as holdfast's own applications say which step ended the function
-            error["step"] = step
+            error["step"] = next((one.key for one in reversed(remote.steps) if one.name == step), step)
+            error["step_name"] = step
         raw = msgspec.json.encode(error)
         row = None
         if attempt is not None:

@@ -73,6 +73,8 @@ class Lifecycle:
 
 def _public(error: bytes) -> bytes:
     body = msgspec.json.decode(error)
+    if "step_name" in body:  # the key is a hash where an application was called
+        body["step"] = body["step_name"]
     return msgspec.json.encode({key: body[key] for key in ("error", "name", "message", "stack", "step") if key in body})
 
 
