@@ -151,7 +151,7 @@ class Cluster:
                 break
         if await self._store.audit_places():
             self._store.doubt_lanes()
-            self._host.claim()
+        self._host.claim()  # suspects are no backlog, and nobody else says that there are some
         await self._take_up()
         await self._store.settled()
 
