@@ -175,8 +175,13 @@ class Membership:
     def _send(self, conn: Connection) -> None:
         with self._lock:
             signal, self._outbox = self._outbox, Signal()
-        if signal.says_something:
+        if not signal.says_something:
+            return
+        try:
             conn.execute(NOTIFY, (channel(self._settings), said(self.node, signal)))
+        except psycopg.Error:
+            self.tell(signal)  # over the next connection
+            raise
 
 
 def channel(settings: Settings) -> str:
