@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 from fault_checker import Checker
-from fault_http import Client, free_port
+from fault_http import Client
+from ports import free_port
 from fault_ledger import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
