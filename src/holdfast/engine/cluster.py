@@ -12,11 +12,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from holdfast.base.errors import HoldfastError
-from holdfast.core.claiming import OpenLanes, Recover
+from holdfast.core.claiming import Recover
 from holdfast.core.plan import StepsOf
 from holdfast.core.rows import StepKind, StepState
 from holdfast.engine.alarms import Alarms
 from holdfast.engine.control import RunControl
+from holdfast.engine.flow_control import open_lanes
 from holdfast.engine.host import Host
 from holdfast.engine.live import LiveRun
 from holdfast.engine.notice_relay import NoticeRelay
@@ -169,10 +170,8 @@ class Cluster:
         for function_id in changed:
             self._set_state(function_id, *states.get(function_id, (None, {})))
         self._states = states
-        for function_id in changed:
-            # this node may have looked at them in between, and by the old limits
-            await self._host.submit(OpenLanes(self._store.lanes.blocked_of(function_id)))
         if changed:
+            await open_lanes(self._host, changed)
             self._host.claim()
 
     async def _take_in(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from holdfast.base.errors import ConfigurationError
 from holdfast.core.claiming import OpenLanes
@@ -16,6 +17,16 @@ from holdfast.sdk.outgoing import nearest
 _TOGETHER = 500
 """Debounces and batches that are started at once."""
 PAUSE_MODES = ("skip", "hold")
+
+
+async def open_lanes(host: Host, functions: Sequence[int]) -> None:
+    """Let whatever waits at a gate of functions look at it again, after their limits have changed in memory.
+
+    A group that was decided by the old limits may still be on its way, and lanes be blocked by it: it is waited for first.
+    """
+    await host.submit(OpenLanes(()))
+    for function_id in functions:
+        await host.submit(OpenLanes(host.store.lanes.blocked_of(function_id)))
 
 
 class FlowControl:
@@ -91,8 +102,7 @@ class FlowControl:
             limits = dict(flow.limits) if flow is not None else {}
         await host.store.set_function(function_id, paused=paused, limits=limits)
         host.set_state(function_id, paused, limits)
-        # whatever waited at a gate may find it open now
-        await host.submit(OpenLanes(host.store.lanes.blocked_of(function_id)))
+        await open_lanes(host, [function_id])
         host.claim()
         if host.notices.wanted:
             host.notices.publish(Notice("function", slug, function_id))
