@@ -88,7 +88,7 @@ def catalogue_exhibit(url: str, dashboard: str, login: tuple[str, str], shop: st
         try_this=[
             f"Log in as {login[0]} with the password {login[1]}.",
             f"Import {shop}/oud, which succeeds; {shop}/photo has no text, so a model writes it; {shop}/about is no product.",
-            "Click Import twice, or close the page in the middle: one import, and it goes on.",
+            "Close the page in the middle of an import: it goes on, and its address shows how far it is.",
         ],
     )
 
@@ -116,6 +116,6 @@ def inbox_exhibit(url: str, dashboard: str) -> Exhibit:
         dashboard=dashboard,
         try_this=[
             "Flow control shows which client waits for which rule, and the backlog against its alert.",
-            "GET /api/cron/background-jobs in the API page enqueues the work and answers 202.",
+            "POST /api/messages for a client of yours in the API page, and see its counts follow on the inbox's page.",
         ],
     )
