@@ -207,6 +207,25 @@ async def test_a_scheduled_function_and_one_function_alone():
         await assert_durable(app)
 
 
+async def test_what_real_time_decides_may_be_named():
+    app = App("t")
+    took = [12, 12, 13]
+
+    @app.function(OrderPaid)
+    async def fn(ctx: Context[OrderPaid]) -> list[dict[str, int]]:
+        return [await ctx.step.run("measure", lambda: {"took": took.pop(0) if took else 14, "size": 3})]
+
+    with pytest.raises(NotDurableError, match="recorded .*'took': 13.* instead of .*'took': 12(.|\n)*may be named in `varies`"):
+        await assert_durable(app, ORDER)
+    took[:] = [12, 12, 13]
+    await assert_durable(app, ORDER, varies=["took"])
+    took[:] = [12, 12, 13]
+    with pytest.raises(NotDurableError):
+        await assert_durable(app, ORDER, varies=["size"])
+    with pytest.raises(ConfigurationError, match=r'varies=\["took"\]'):
+        await assert_durable(app, ORDER, varies="took")
+
+
 async def test_a_step_chosen_by_a_global_counter_is_reported_with_the_crash_and_the_steps():
     app = App("t")
     calls: list[int] = []

@@ -22,6 +22,7 @@ from holdfast.core.relaying import Relay, TakeOutbox
 from holdfast.engine.engine import EngineOptions
 
 DATABASE, STORE, POINT = sys.argv[1:4]
+OPEN = {"QUEUED", "RUNNING", "WAITING"}
 ORDER = "INSERT INTO orders (name) VALUES ('{}')"
 
 
@@ -108,9 +109,9 @@ async def run() -> None:
             opened.delete_events = lambda ids: (delete(ids), die())
         async with asyncio.timeout(60):
             await ended.wait()
-        await engine.idle()
-        while engine.relays.looking:
-            await asyncio.sleep(0.01)
+            # what a dead process held is taken over only when its lease has ended
+            while engine.relays.looking or any([run.status in OPEN async for run in engine.list_runs()]):
+                await asyncio.sleep(0.01)
         found = [event.name async for event in names(engine)]
         print(json.dumps({"events": sorted(found), "runs": [run.status async for run in engine.list_runs()]}))
 

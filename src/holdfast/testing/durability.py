@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -46,6 +46,7 @@ async def assert_durable(
     setup: Hook | None = None,
     meanwhile: HarnessHook | None = None,
     check: HarnessHook | None = None,
+    varies: Collection[str] = (),
     start: datetime | int | None = None,
     patience: float = DEFAULT_PATIENCE,
 ) -> int:
@@ -70,6 +71,8 @@ async def assert_durable(
         meanwhile: Called with the harness once the event has been accepted, to do what the outside world does: send the
             event that the function waits for, let time pass. What it awaits of the harness survives the crash.
         check: Called with the harness at the end of each execution, to make assertions of your own.
+        varies: Keys, at any depth of results, outputs and events, whose values are not compared. For what real time decides,
+            such as a measured duration: two undisturbed executions may agree on it by chance.
         start: The first moment of each execution. Default: now.
         patience: Seconds of real time after which something that keeps moving fails the test.
 
@@ -80,12 +83,14 @@ async def assert_durable(
         NotDurableError: naming the crash after which something was different, and what.
         NotQuietError: something keeps moving in real time.
     """
+    if isinstance(varies, str):
+        raise ConfigurationError(f'assert_durable: varies is a collection of keys: varies=["{varies}"]')
     if event is None and fn is None:
         raise ConfigurationError("assert_durable needs an event, or fn= a function with a schedule")
     begin = SystemClock().now() if start is None else start if isinstance(start, int) else to_ms(start)
     case = _Case((app, *apps), event, fn, setup, meanwhile, check, begin, patience)
     expected, other = await case.execute(), await case.execute()
-    found = difference(expected, other, other)
+    found = difference(expected, other, other, varies)
     if found is not None:
         raise NotDurableError(_explained("two executions without any crash differ", found, other))
     for crashes in range(2 * MAX_COMMITS):
@@ -93,7 +98,7 @@ async def assert_durable(
         actual = await case.execute(crash)
         if not crash.happened:
             return crashes
-        found = difference(expected, other, actual)
+        found = difference(expected, other, actual, varies)
         if found is not None:
             raise NotDurableError(_explained(f"with a crash {crash.where}", found, actual))
     raise NotDurableError(f"after {MAX_COMMITS} commits there is still no end: use an event that leads to less work")
@@ -104,7 +109,8 @@ def _explained(when: str, found: str, actual: Recording) -> str:
     return (
         f"not durable: {when}, {found}.{remarks}\n"
         "  After a crash the function is replayed: code outside steps has to do the same each time, so what can change "
-        "(time, chance, globals, files, network) belongs into a step, or `setup` has to reset it."
+        "(time, chance, globals, files, network) belongs into a step, or `setup` has to reset it. A value that real time "
+        "decides may be named in `varies`."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -49,7 +49,9 @@ def _json(value: Any) -> bytes:
     return encode_json(value, "event data")
 
 
-def difference(expected: Recording, other: Recording, actual: Recording) -> str | None:
+def difference(
+    expected: Recording, other: Recording, actual: Recording, varies: Collection[str] = ()
+) -> str | None:
     """The first difference between an execution and what was expected of it, in words; None where there is none.
 
     Args:
@@ -57,19 +59,21 @@ def difference(expected: Recording, other: Recording, actual: Recording) -> str 
         other: Another one: values in which the two differ (random ids, real times) are not compared. The same object
             compares everything.
         actual: The execution in question.
+        varies: Keys of objects whose values are not compared, at any depth of results, outputs and events.
     """
     found = _of_counts("function {} ran", expected.runs, actual.runs)
     if found is not None:
         return found
     for label, run in expected.runs.items():
-        found = _of_run(_name(label, expected.runs), run, other.runs.get(label, run), actual.runs[label])
+        name = _name(label, expected.runs)
+        found = _of_run(name, run, other.runs.get(label, run), actual.runs[label], varies)
         if found is not None:
             return found
     found = _of_counts("event {} was sent from a step", expected.sent, actual.sent)
     if found is not None:
         return found
     for label, data in expected.sent.items():
-        if not _same(data, other.sent.get(label, data), actual.sent[label]):
+        if not _same(data, other.sent.get(label, data), actual.sent[label], varies):
             return f"event {_name(label, expected.sent)} carried {actual.sent[label]!r} instead of {data!r}"
     remarks = [note for note in actual.notes if note not in expected.notes and note not in other.notes]
     return f"holdfast noted on {remarks[0]}" if remarks else None
@@ -92,7 +96,13 @@ def _times(count: int) -> str:
     return "once" if count == 1 else "not at all" if count == 0 else f"{count} times"
 
 
-def _of_run(label: str, expected: ObservedRun[Any], other: ObservedRun[Any], actual: ObservedRun[Any]) -> str | None:
+def _of_run(
+    label: str,
+    expected: ObservedRun[Any],
+    other: ObservedRun[Any],
+    actual: ObservedRun[Any],
+    varies: Collection[str],
+) -> str | None:
     mine, theirs = (" -> ".join(repr(step.id) for step in run.steps) or "none" for run in (expected, actual))
     if {step.id for step in expected.steps} != {step.id for step in actual.steps}:
         return f"{label} recorded other steps: {theirs} instead of {mine}"
@@ -108,9 +118,9 @@ def _of_run(label: str, expected: ObservedRun[Any], other: ObservedRun[Any], act
             return (
                 f"step {step.id!r} of {label} failed with {_error_text(now.error)} instead of {_error_text(step.error)}"
             )
-        if not _same(_value(step), _value(twin), _value(now)):
+        if not _same(_value(step), _value(twin), _value(now), varies):
             return f"step {step.id!r} of {label} recorded {now.result!r} instead of {step.result!r}"
-    if not _same(expected.output, other.output, actual.output):
+    if not _same(expected.output, other.output, actual.output, varies):
         return f"{label} returned {actual.output!r} instead of {expected.output!r}"
     if _error_text(expected.error) != _error_text(actual.error) and _error_text(expected.error) == _error_text(
         other.error
@@ -128,18 +138,18 @@ def _error_text(error: ObservedError | None) -> str:
     return "no error" if error is None else f"{error.name}: {error.message}"
 
 
-def _same(expected: Any, other: Any, actual: Any) -> bool:
+def _same(expected: Any, other: Any, actual: Any, varies: Collection[str]) -> bool:
     """Whether a value is the expected one wherever two undisturbed executions agree on it."""
     if isinstance(expected, dict) and isinstance(other, dict) and expected.keys() == other.keys():
         return (
             isinstance(actual, dict)
             and actual.keys() == expected.keys()
-            and all(_same(expected[key], other[key], actual[key]) for key in expected)
+            and all(key in varies or _same(expected[key], other[key], actual[key], varies) for key in expected)
         )
     if isinstance(expected, list) and isinstance(other, list) and len(expected) == len(other):
         return (
             isinstance(actual, list)
             and len(actual) == len(expected)
-            and all(_same(*values) for values in zip(expected, other, actual, strict=True))
+            and all(_same(*values, varies) for values in zip(expected, other, actual, strict=True))
         )
     return bool(expected != other or expected == actual)
