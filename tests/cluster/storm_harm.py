@@ -148,11 +148,13 @@ class Storm:
         return self.random.choice(up) if up else None
 
     async def _kill(self) -> None:
-        node = self._some_node()
-        if node is not None:
-            pid = node.pid
-            node.signal(signal.SIGKILL)
-            self.ledger.write("killed", victim=pid)
+        """One that is up; where none is, the next that comes."""
+        async with asyncio.timeout(90):
+            while (node := self._some_node()) is None:
+                await asyncio.sleep(0.05)
+        pid = node.pid
+        node.signal(signal.SIGKILL)
+        self.ledger.write("killed", victim=pid)
 
     async def _leave(self) -> None:
         node = self._some_node()

@@ -74,9 +74,11 @@ async def test_a_storm(server, tmp_path, seed):
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-async def test_a_storm_of_fifty(server, tmp_path, seed):
+async def test_a_storm_of_fifty_kills(server, tmp_path, seed):
+    """And as many times something else: a restart of the server every few seconds among it."""
     chosen = random.Random(seed)
-    harms = [*HARMS, *chosen.choices(HARMS, (2, 2, 4, 2, 1, 1), k=44)]
+    harms = ["kill"] * 50 + [*HARMS, *chosen.choices(HARMS, (0, 3, 4, 2, 1, 1), k=44)]
+    chosen.shuffle(harms)
     await check(server, tmp_path, seed, harms, every=0.5, patience=300)
 
 

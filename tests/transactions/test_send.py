@@ -181,15 +181,25 @@ async def test_events_are_validated_as_always(prepared: str) -> None:
     assert waiting(prepared) == []
 
 
-async def test_a_database_without_the_table_says_what_to_do(tmp_path, new_database) -> None:
+@pytest.mark.parametrize("kind", SQLITE)
+async def test_an_sqlite_database_without_the_table_says_what_to_do(kind: str, tmp_path) -> None:
+    await check_without_table(f"sqlite:///{tmp_path / 'bare.db'}", kind)
+
+
+@pytest.mark.parametrize("kind", POSTGRES)
+async def test_a_postgresql_database_without_the_table_says_what_to_do(kind: str, new_database) -> None:
+    await check_without_table(new_database(), kind)
+
+
+async def check_without_table(url: str, kind: str) -> None:
     app, _ = shop()
-    for url, kind in ((f"sqlite:///{tmp_path / 'bare.db'}", "sqlite3"), (new_database(), "psycopg")):
-        make_orders(url)
-        async with transaction_of(kind, url) as conn:
-            with pytest.raises(ConfigurationError, match=r"no table holdfast_outbox.*databases=\[...\].*database_schema"):
-                await app.send(Placed(order="1"), connection=conn)
-            await write(kind, conn, "the transaction goes on")
-        assert rows(url) == [("the transaction goes on",)]
+    make_orders(url)
+    async with transaction_of(kind, url) as conn:
+        await write(kind, conn, "before")
+        with pytest.raises(ConfigurationError, match=r"no table holdfast_outbox.*databases=\[...\].*database_schema"):
+            await app.send(Placed(order="1"), connection=conn)
+        await write(kind, conn, "the transaction goes on")
+    assert rows(url) == [("before",), ("the transaction goes on",)]
 
 
 async def test_what_is_no_connection_is_refused(prepared: str) -> None:
@@ -263,6 +273,17 @@ async def test_many_more_than_one_look_brings_at_once(prepared: str) -> None:
         await h.settle()
         assert sorted(seen) == [f"{n:03}" for n in range(250)]
         assert waiting(prepared) == []
+
+
+@pytest.mark.parametrize("kind", SQLITE)
+async def test_any_text_arrives_as_it_was_sent(kind: str, prepared: str) -> None:
+    app, seen = shop([prepared])
+    texts = ["عود 🎉", 'a "quoted" \\ text', "nothing\0more", "", "it's [\"json\"]", ":id"]
+    async with transaction_of(kind, prepared) as conn:
+        await app.send_many([Placed(order=text) for text in texts], connection=conn)
+    async with Harness(app) as h:
+        await h.settle()
+    assert sorted(seen) == sorted(texts)
 
 
 async def test_brought_again_after_a_long_time_it_starts_nothing_twice(prepared: str) -> None:

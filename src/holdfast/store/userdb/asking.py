@@ -37,20 +37,31 @@ def put_events(events: Sequence[Pending], dialect: Dialect, app_id: str, schema:
     Raises:
         ConfigurationError: there is no outbox.
     """
-    if dialect == "postgresql":
-        in_store, in_application, database, table = (
-            yield tables.TABLES_OF_POSTGRES, {"store": f'"{schema}".outbox' if schema else "holdfast_outbox"}
-        )[0]  # fmt: skip
-        if schema and in_store and (yield from _belongs(schema, app_id, (database, table, app_id))):
-            yield from _put_in_store(events, schema)
-            return True
-    else:
-        in_application = (yield tables.TABLES_OF_SQLITE, {})[0][0]
+    if dialect == "sqlite":
+        yield from _put_in_sqlite(events)
+        return False
+    in_store, in_application, database, table = (
+        yield tables.TABLES_OF_POSTGRES, {"store": f'"{schema}".outbox' if schema else "holdfast_outbox"}
+    )[0]  # fmt: skip
+    if schema and in_store and (yield from _belongs(schema, app_id, (database, table, app_id))):
+        yield from _put_in_store(events, schema)
+        return True
     if not in_application:
         raise ConfigurationError(_no_outbox(dialect))
     for event_id, event in events:
         yield tables.PUT_EVENT, {"id": ulid_text(event_id), "event": event.decode()}
     return False
+
+
+def _put_in_sqlite(events: Sequence[Pending]) -> Asking[None]:
+    """An error of a statement leaves SQLite's transaction as it is, so that nothing has to be asked before."""
+    rows = [(ulid_text(event_id), event.decode()) for event_id, event in events]
+    try:
+        yield tables.PUT_EVENTS_IN_SQLITE, {"events": msgspec.json.encode(rows).decode()}
+    except Exception as error:
+        if _is_missing(error, tables.OUTBOX):
+            raise ConfigurationError(_no_outbox("sqlite")) from error
+        raise
 
 
 def _belongs(schema: str, app_id: str, known: tuple[int, int, str]) -> Asking[bool]:
@@ -101,11 +112,16 @@ def keep_step(run_id: str, step: str, data: bytes, kind: str | None) -> Asking[N
 
 def missing_steps(error: BaseException, dialect: Dialect) -> ConfigurationError | None:
     """What a database's error means if it is that the table of steps is missing."""
-    said = str(error)
-    if tables.STEPS in said and ("no such table" in said or "does not exist" in said):
+    if _is_missing(error, tables.STEPS):
         return ConfigurationError(
             f"the step's database has no table {tables.STEPS}, where steps in it are marked as done: register the database, "
             f"as in App(..., databases=[...]), which makes the table at the next start, or put "
             f"holdfast.database_schema({dialect!r}) into a migration of yours"
         )
     return None
+
+
+def _is_missing(error: BaseException, table: str) -> bool:
+    """Whether an error says, in the words of any driver, that there is no such table."""
+    said = str(error)
+    return table in said and ("no such table" in said or "does not exist" in said)

@@ -19,7 +19,7 @@ R = TypeVar("R")
 Values: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = list[Any]
 Asking: TypeAlias = Generator[tuple[str, Values], Rows, R]
-"""A conversation with a database: statements out, rows in, a result at the end."""
+"""A conversation with a database: statements out, rows or the statement's error in, a result at the end."""
 
 _NAMED = re.compile(r"(?<![:\w]):(\w+)")
 KINDS = (
@@ -62,11 +62,15 @@ def recognise(connection: Any) -> Caller:
 
 def ask(caller: Caller, asking: Asking[R]) -> R:
     """Have a conversation over a connection that blocks."""
-    rows: Rows | None = None
     try:
+        statement, values = next(asking)
         while True:
-            statement, values = next(asking) if rows is None else asking.send(rows)
-            rows = caller.execute(statement, values)
+            try:
+                rows = caller.execute(statement, values)
+            except Exception as error:  # whose meaning the conversation may know
+                statement, values = asking.throw(error)
+            else:
+                statement, values = asking.send(rows)
     except StopIteration as end:
         result: R = end.value
         return result
@@ -74,11 +78,16 @@ def ask(caller: Caller, asking: Asking[R]) -> R:
 
 async def ask_async(caller: Caller, asking: Asking[R]) -> R:
     """The same over one that may have to be awaited."""
-    rows: Rows | None = None
     try:
+        statement, values = next(asking)
         while True:
-            statement, values = next(asking) if rows is None else asking.send(rows)
-            rows = await caller.execute(statement, values) if caller.is_async else caller.execute(statement, values)
+            try:
+                answer = caller.execute(statement, values)
+                rows = await answer if caller.is_async else answer
+            except Exception as error:
+                statement, values = asking.throw(error)
+            else:
+                statement, values = asking.send(rows)
     except StopIteration as end:
         result: R = end.value
         return result

@@ -49,7 +49,6 @@ def ddl(dialect: str) -> tuple[str, ...]:
 
 # -- in the caller's transaction -----------------------------------------------------------------------------------------
 
-TABLES_OF_SQLITE = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'holdfast_outbox'"
 TABLES_OF_POSTGRES = (
     "SELECT to_regclass(CAST(:store AS text)) IS NOT NULL, to_regclass('holdfast_outbox') IS NOT NULL, "
     "(SELECT oid FROM pg_database WHERE datname = current_database()), "
@@ -58,6 +57,11 @@ TABLES_OF_POSTGRES = (
 """Whether holdfast's own outbox is in this database, and the application's; then numbers that tell databases apart."""
 APPS_OF_STORE = "SELECT value FROM {schema}.meta WHERE key = 'apps'"
 PUT_EVENT = "INSERT INTO holdfast_outbox (id, event) VALUES (:id, :event)"
+PUT_EVENTS_IN_SQLITE = (
+    "INSERT INTO holdfast_outbox (id, event) "
+    "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:events)"
+)
+"""Any number of them at once: over aiosqlite each statement is some trips to another thread and back."""
 PUT_EVENT_IN_STORE = (
     "WITH put AS (INSERT INTO {schema}.outbox (id, event) VALUES (:id, :event)) "
     "SELECT pg_notify(CAST(:channel AS text), CAST(:said AS text))"
