@@ -11,9 +11,9 @@ from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.sessions import SessionMiddleware
 
+from examples.common.hardening import Hardening
 from holdfast.serve.fastapi import serve
 
 from . import functions, pages, routes, sessions
@@ -27,11 +27,7 @@ from .webhooks import Webhooks
 
 __all__ = ["create_api", "functions"]
 
-_SECURITY = {
-    "Content-Security-Policy": "default-src 'self'; img-src * data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
+_POLICY = "default-src 'self'; img-src * data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
 
 @asynccontextmanager
@@ -70,7 +66,7 @@ def create_api(settings: Settings | None = None) -> FastAPI:
     api.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     api.add_exception_handler(sessions.LoginRequiredError, pages.to_login)
     api.add_exception_handler(HTTPException, _refusal)
-    api.middleware("http")(_harden)
+    api.add_middleware(Hardening, policy=_POLICY)
     api.add_middleware(
         SessionMiddleware,
         secret_key=settings.session_secret,
@@ -80,13 +76,6 @@ def create_api(settings: Settings | None = None) -> FastAPI:
         https_only=settings.production,
     )
     return api
-
-
-async def _harden(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    response = await call_next(request)
-    if request.url.path not in {"/docs", "/redoc"}:  # FastAPI's pages load their scripts from elsewhere
-        response.headers.update(_SECURITY)
-    return response
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

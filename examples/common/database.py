@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from sqlalchemy import DateTime, Dialect, MetaData, event
+from sqlalchemy import URL, DateTime, Dialect, MetaData, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.types import TypeDecorator
-
-Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -29,28 +27,58 @@ class UtcDateTime(TypeDecorator[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+class Sessions:
+    """Sessions of a database: `sessions()` to read, `sessions.begin()` for a transaction that writes.
+
+    Args:
+        reading: Makes the former.
+        writing: Makes the latter.
+    """
+
+    def __init__(self, reading: async_sessionmaker[AsyncSession], writing: async_sessionmaker[AsyncSession]) -> None:
+        self._reading = reading
+        self._writing = writing
+
+    def __call__(self) -> AsyncSession:
+        """A session that reads; nothing it changes is kept."""
+        return self._reading()
+
+    def begin(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """A session that commits at the end of its block, and rolls back on an error."""
+        return self._writing.begin()
+
+
 @asynccontextmanager
 async def open_database(url: str, tables: MetaData) -> AsyncIterator[Sessions]:
     """Connect, create the tables that are missing, and disconnect at the end of the block."""
-    engine = _connect(url)
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(tables.create_all)
-        yield async_sessionmaker(engine, expire_on_commit=False)
-    finally:
-        await engine.dispose()
-
-
-def _connect(url: str) -> AsyncEngine:
     address = make_url(url)
     if address.get_backend_name() != "sqlite":
-        return create_async_engine(address)
-    if address.database and address.database != ":memory:":
-        Path(address.database).parent.mkdir(parents=True, exist_ok=True)
-    # SQLite writes one at a time; waiting for one connection is fair, waiting for its lock is not
-    engine = create_async_engine(address, pool_size=1, max_overflow=0)
-    event.listen(engine.sync_engine, "connect", _configure_sqlite)
-    return engine
+        reading = writing = create_async_engine(address)
+    else:
+        reading, writing = _sqlite(address)
+    try:
+        async with writing.begin() as connection:
+            await connection.run_sync(tables.create_all)
+        yield Sessions(
+            async_sessionmaker(reading, expire_on_commit=False), async_sessionmaker(writing, expire_on_commit=False)
+        )
+    finally:
+        await writing.dispose()
+        await reading.dispose()
+
+
+def _sqlite(address: URL) -> tuple[AsyncEngine, AsyncEngine]:
+    """SQLite writes one at a time: waiting for one connection is fair, waiting for its lock is not. Reads don't wait."""
+    if not address.database:
+        raise ValueError(f"{address!r} names no file: sqlite+aiosqlite:///app.db")
+    Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+    writing = create_async_engine(address, pool_size=1, max_overflow=0)
+    reading = create_async_engine(
+        address, pool_size=4, max_overflow=0, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True
+    )
+    for engine in (writing, reading):
+        event.listen(engine.sync_engine, "connect", _configure_sqlite)
+    return reading, writing
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

@@ -16,19 +16,16 @@ from fastapi import APIRouter, FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
-from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.sessions import SessionMiddleware
+
+from .hardening import Hardening
 
 _HERE = Path(__file__).parent
 _LIFETIME = 14 * 86_400
-_SECURITY = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
 STALE = "This page had been open for too long. Please send it again."
 Text = Annotated[str, Form()]
 
@@ -69,7 +66,7 @@ class Pages:
         api.mount("/static", StaticFiles(directory=self._static))
         api.add_exception_handler(SignInRequiredError, _to_sign_in)
         api.add_exception_handler(FormRefusedError, _refused)
-        api.middleware("http")(_harden)
+        api.add_middleware(Hardening, policy=_POLICY)
         # the cookie is worth as much as the key, so it ends with it
         secret = hashlib.sha256(f"pages {self.name} {self._key}".encode()).hexdigest()
         api.add_middleware(
@@ -181,11 +178,3 @@ async def _to_sign_in(request: Request, _error: Exception) -> Response:
 
 async def _refused(request: Request, _error: Exception) -> Response:
     return pages_of(request).show(request, "problem.html", 403, title="Not sent", text=STALE)
-
-
-async def _harden(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    response = await call_next(request)
-    if request.url.path not in {"/docs", "/redoc"}:  # FastAPI's pages load their scripts from elsewhere
-        for header, value in _SECURITY.items():
-            response.headers.setdefault(header, value)
-    return response

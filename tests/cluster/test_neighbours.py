@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from scripted_sdk import scripted_sdk
 
 from holdfast import App, Concurrency, Context, Event, RunCancelledError
 from holdfast.compose import build_engine
+from holdfast.core.ingest import Ingest
 from holdfast.core.rows import ItemRow
 from holdfast.dashboard.stream import messages
 from holdfast.engine.crash import kill, reap
@@ -176,6 +178,47 @@ async def test_pauses_and_limits_that_are_changed_at_one_hold_at_the_other(pair,
         await handle.result(timeout=0.5)
     await one.flow_control.resume("near-work")
     assert await handle.result(timeout=PATIENCE) == "there"
+    world.gate.set()
+
+
+async def test_what_is_changed_at_one_is_changed_back_at_the_other(pair):
+    one, two = pair
+    work, held = (two.functions[slug].id for slug in ("near-work", "near-held"))
+    for here, there in ((one, two), (two, one)):
+        await here.flow_control.pause("near-work", "hold")
+        await here.flow_control.set_limit("near-held", "concurrency", 2)
+        await until(lambda node=there: work not in node.executable and node.intake.flows[held].limits)
+        await there.flow_control.resume("near-work")
+        await there.flow_control.set_limit("near-held", "concurrency", None)
+        await until(lambda node=here: work in node.executable and not node.intake.flows[held].limits)
+
+
+async def test_a_limit_that_is_lifted_lets_those_run_that_a_group_still_on_its_way_turned_down(pair, world, monkeypatch):
+    one, two = pair
+    app, loop = two.apps["near"], asyncio.get_running_loop()
+    await two.flow_control.set_limit("near-held", "concurrency", 1)
+    await app.start(app.functions["held"], Go(n=1))
+    await until(lambda: world.inside == 1)
+    decided, lifted = asyncio.Event(), threading.Event()
+
+    groups = two.store._groups
+    commit = groups.commit
+
+    def commit_later(xid: str) -> BaseException | None:
+        if any(isinstance(plan, Ingest) for plan in two.store.group.committing):
+            loop.call_soon_threadsafe(decided.set)
+            lifted.wait(PATIENCE)
+        return commit(xid)
+
+    monkeypatch.setattr(groups, "commit", commit_later)
+    starting = asyncio.create_task(app.start(app.functions["held"], Go(n=2)))
+    async with asyncio.timeout(PATIENCE):
+        await decided.wait()
+    await one.flow_control.set_limit("near-held", "concurrency", None)
+    await until(lambda: not two.intake.flows[two.functions["near-held"].id].limits)
+    lifted.set()
+    await starting
+    await until(lambda: world.inside == 2)
     world.gate.set()
 
 

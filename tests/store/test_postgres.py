@@ -20,6 +20,7 @@ from holdfast.core.machine import Lease, Park, Record
 from holdfast.core.plan import STALE
 from holdfast.core.rows import EventRow, ItemRow, ItemState, RunRow, RunStatus, StepKind, StepRow, StepState, WaitRow
 from holdfast.core.waiting import Register
+from holdfast.store.api import Signal
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.postgres.connection import connect, parse_url
 from holdfast.store.postgres.reading.pool import PostgresReadPool
@@ -319,6 +320,33 @@ def kill_connections(store: PostgresStore) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'holdfast %%' AND pid <> %s",
             [conn.info.backend_pid],
         )
+
+
+async def test_what_could_not_be_told_over_a_broken_connection_is_told_over_the_next(postgres_url):
+    heard: asyncio.Queue[Signal] = asyncio.Queue()
+    async with node(postgres_url) as one, node(postgres_url) as two, asyncio.timeout(60):
+        two.follow(heard.put_nowait, None)
+        pid = await lease_connection(one)
+        while one.membership.others == 0:  # it tells nobody while it believes to be alone
+            one.membership.look_soon()
+            await asyncio.sleep(0.02)
+        one.membership.tell(Signal(woken={1001}))
+        while 1001 not in (await heard.get()).woken:
+            pass
+        with connect(two.settings, "test") as conn:
+            conn.execute("SELECT pg_terminate_backend(%s)", [pid])
+        one.membership.tell(Signal(woken={1002}))
+        while 1002 not in (await heard.get()).woken:
+            pass
+        assert await lease_connection(one) != pid
+
+
+async def lease_connection(store: PostgresStore) -> int:
+    """The server's process for the connection over which a node tells."""
+    while store.membership._conn is None:
+        store.membership.look_soon()
+        await asyncio.sleep(0.02)
+    return store.membership._conn.info.backend_pid
 
 
 @pytest.mark.parametrize("committed", [True, False])

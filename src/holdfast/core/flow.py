@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 MAX_CACHED = 20_000
 CONTINUING = "~"
 """Ends the name of a lane whose runs have started: they need no throttle and have their place as a run."""
+
+FunctionState: TypeAlias = tuple[str | None, dict[str, int]]
+"""How a function is paused, if it is, and those of its limits that were changed while it runs."""
+UNCHANGED: FunctionState = (None, {})
 
 
 class GateKind(IntEnum):

@@ -39,7 +39,6 @@ class Cluster:
         alarms: Moments that other nodes may have set.
         take_up: Goes on with what else a node has begun that is gone: cancellations and bulk operations.
         follow_functions: Takes up functions and applications that were registered at other nodes.
-        set_state: Puts a function's pause and changed limits into force here.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Cluster:
         alarms: Alarms,
         take_up: Callable[[], Coroutine[Any, Any, None]],
         follow_functions: Callable[[], Coroutine[Any, Any, None]],
-        set_state: Callable[[int, str | None, dict[str, int]], None],
     ) -> None:
         self._host = host
         self._store = store
@@ -60,15 +58,12 @@ class Cluster:
         self._alarms = alarms
         self._take_up = take_up
         self._follow_functions = follow_functions
-        self._set_state = set_state
         self._relay = NoticeRelay(host.notices, store)
-        self._states: dict[int, tuple[str | None, dict[str, int]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
 
     def start(self) -> None:
         """Begin to listen and to look."""
-        self._states = dict(self._store.known_states)
         self._store.report(self._load)
         self._store.follow(self._signalled, self._look)
         self._relay.start()
@@ -161,15 +156,7 @@ class Cluster:
             self._control.announce(run_id)
 
     async def _take_states(self) -> None:
-        states = await self._store.function_states_now()
-        changed = [
-            function_id
-            for function_id in {*states, *self._states}
-            if states.get(function_id, (None, {})) != self._states.get(function_id, (None, {}))
-        ]
-        for function_id in changed:
-            self._set_state(function_id, *states.get(function_id, (None, {})))
-        self._states = states
+        changed = self._host.take_states(await self._store.function_states_now())
         if changed:
             await open_lanes(self._host, changed)
             self._host.claim()

@@ -24,6 +24,7 @@ from holdfast.base.limits import MAX_RUN_STATE_BYTES, MAX_STEP_OUTPUT_BYTES, MAX
 from holdfast.base.retry import RetryPolicy
 from holdfast.core.claiming import Recover
 from holdfast.core.ending import Ending
+from holdfast.core.flow import UNCHANGED, FunctionState
 from holdfast.core.ingest import Accepted, Incoming, Ingest
 from holdfast.core.machine import Lease
 from holdfast.core.plan import Plan, Refused
@@ -153,6 +154,7 @@ class Engine:
         self._slugs: dict[int, str] = {}
         self.executable: frozenset[int] = frozenset()
         """Functions whose runs may be executed here now: those of this node that are not held."""
+        self._states: dict[int, FunctionState] = {}
         self.dispatch = Dispatch(
             self, self.metrics, claim_batch=self.options.claim_batch, max_crashes=self.options.max_crashes
         )
@@ -227,9 +229,7 @@ class Engine:
         self.cluster = (
             None
             if shared is None
-            else Cluster(
-                self, shared, self.live, self.control, self.alarms, self._take_up, self._follow_functions, self.set_state
-            )
+            else Cluster(self, shared, self.live, self.control, self.alarms, self._take_up, self._follow_functions)
         )
         self.store.on_alarm = self.alarms.arm
         self._factory.install()
@@ -319,8 +319,9 @@ class Engine:
     def _restore_states(self) -> None:
         """Functions that were paused, and limits that were changed, are so still."""
         self.store.flows = self.intake.flows
-        for function_id, (paused, limits) in self.store.function_states().items():
-            self.set_state(function_id, paused, limits)
+        states = self.store.function_states()
+        for function_id in {*states, *self._states}:
+            self.set_state(function_id, *states.get(function_id, UNCHANGED))
 
     def _refresh_executable(self) -> None:
         held = {function for function, how in self.store.paused.items() if how == "hold"}
@@ -338,6 +339,7 @@ class Engine:
 
     def set_state(self, function_id: int, paused: str | None, limits: Mapping[str, int]) -> None:
         """Put a function's pause and changed limits into force on this node."""
+        self._states[function_id] = (paused, dict(limits))
         self.store.paused.pop(function_id, None)
         if paused is not None:
             self.store.paused[function_id] = paused
@@ -345,6 +347,17 @@ class Engine:
         flow = self.intake.flows.get(function_id)
         if flow is not None:
             flow.change_limits(limits)
+
+    def take_states(self, states: Mapping[int, FunctionState]) -> list[int]:
+        """Put what is on record of all functions into force; those in which something changed by it."""
+        changed = [
+            function_id
+            for function_id in {*states, *self._states}
+            if states.get(function_id, UNCHANGED) != self._states.get(function_id, UNCHANGED)
+        ]
+        for function_id in changed:
+            self.set_state(function_id, *states.get(function_id, UNCHANGED))
+        return changed
 
     async def _enter(self, app: App) -> Any:
         if app.lifespan is None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from holdfast.core.flow import Flow
+from holdfast.core.flow import Flow, FunctionState
 from holdfast.core.plan import Plan, Read, Tx
 from holdfast.core.rows import AlarmRow, AlertRow, BulkRow, CronRow, GatherRow, ItemRow, OutboxRow, RunRow
 from holdfast.store.group import GroupCommit
@@ -136,7 +136,7 @@ class Store(Protocol):
         """Id, version and registration document of every function that is not archived."""
         ...
 
-    def function_states(self) -> dict[int, tuple[str | None, dict[str, int]]]:
+    def function_states(self) -> dict[int, FunctionState]:
         """How functions are paused, and which of their limits were changed, where anything is."""
         ...
 
@@ -272,11 +272,6 @@ class SharedStore(Protocol):
         ...
 
     @property
-    def known_states(self) -> Mapping[int, tuple[str | None, dict[str, int]]]:
-        """How functions were paused, and their limits changed, when this node began."""
-        ...
-
-    @property
     def lanes(self) -> Lanes:
         """Lanes that have items waiting, as far as this node knows."""
         ...
@@ -305,7 +300,7 @@ class SharedStore(Protocol):
         """Which of these runs have ended, or are no longer there."""
         ...
 
-    async def function_states_now(self) -> dict[int, tuple[str | None, dict[str, int]]]:
+    async def function_states_now(self) -> dict[int, FunctionState]:
         """How functions are paused, and which of their limits were changed, where anything is."""
         ...
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from holdfast.base.clock import Clock
+from holdfast.core.flow import FunctionState
 from holdfast.core.rows import AlertRow, BulkRow, CronRow, Row
 from holdfast.store.api import Signal
 from holdfast.store.postgres import statements as sql
@@ -37,7 +38,6 @@ class Catalogue:
     settings: Settings
     clock: Clock
     membership: Membership
-    known_states: dict[int, tuple[str | None, dict[str, int]]]
     _sql: Statements
     _reads: DatabaseThread
 
@@ -46,12 +46,11 @@ class Catalogue:
         await self._reads.run(lambda conn: set_state(conn, self._sql, function_id, paused, limits))
         self.membership.tell(Signal(states=True))
 
-    def function_states(self) -> dict[int, tuple[str | None, dict[str, int]]]:
+    def function_states(self) -> dict[int, FunctionState]:
         """How functions are paused, and which of their limits were changed, where anything is. Before `start`."""
-        self.known_states = self._now(lambda conn: states(conn, self._sql))
-        return self.known_states
+        return self._now(lambda conn: states(conn, self._sql))
 
-    async def function_states_now(self) -> dict[int, tuple[str | None, dict[str, int]]]:
+    async def function_states_now(self) -> dict[int, FunctionState]:
         """How functions are paused, and which of their limits were changed, where anything is."""
         return await self._reads.run(lambda conn: states(conn, self._sql))
 

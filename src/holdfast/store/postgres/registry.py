@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from holdfast.base.errors import StoreInUseError
+from holdfast.core.flow import FunctionState
 from holdfast.store.postgres.connection import Connection, Settings
 from holdfast.store.postgres.statements import Statements
 from holdfast.store.sqlite.registry import AppRecord, Registration
@@ -131,7 +132,7 @@ def slugs(conn: Connection, sql: Statements) -> dict[int, str]:
     return {row[0]: row[1] for row in conn.execute(sql.sql(_ALL))}
 
 
-def states(conn: Connection, sql: Statements) -> dict[int, tuple[str | None, dict[str, int]]]:
+def states(conn: Connection, sql: Statements) -> dict[int, FunctionState]:
     """How functions are paused, and which of their limits were changed, where anything is."""
     return {row[0]: (_PAUSED[row[1]], json.loads(row[2])) for row in conn.execute(sql.sql(_STATES))}
 

@@ -70,7 +70,6 @@ class PostgresStore(Catalogue, Neighbours, Memory):
         Memory.__init__(self)
         self.flows: dict[int, Flow] = {}
         """The flow control of the functions that have any."""
-        self.known_states: dict[int, tuple[str | None, dict[str, int]]] = {}
         """How functions were paused, and their limits changed, when this node began."""
         self.paused: dict[int, str] = {}
         """Functions that are paused, and how."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from holdfast.core.flow import FunctionState
+
 
 class Registration(msgspec.Struct, frozen=True):
     """A function as its app's code declares it."""
@@ -142,7 +144,7 @@ def slugs(conn: sqlite3.Connection) -> dict[int, str]:
     return {row[0]: row[1] for row in conn.execute(_ALL)}
 
 
-def states(conn: sqlite3.Connection) -> dict[int, tuple[str | None, dict[str, int]]]:
+def states(conn: sqlite3.Connection) -> dict[int, FunctionState]:
     """How functions are paused, and which of their limits were changed, where anything is."""
     return {row[0]: (_PAUSED[row[1]], msgspec.json.decode(row[2])) for row in conn.execute(_STATES)}
 

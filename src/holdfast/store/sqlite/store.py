@@ -18,7 +18,7 @@ import msgspec
 
 from holdfast.base.clock import Clock
 from holdfast.base.errors import StoreBusyError, StoreError, StoreFailedError, StoreFullError
-from holdfast.core.flow import Flow
+from holdfast.core.flow import Flow, FunctionState
 from holdfast.core.plan import (
     Change,
     Plan,
@@ -254,7 +254,7 @@ class SqliteStore:
         """Id, version and registration document of every function that is not archived."""
         return current(self._conn)
 
-    def function_states(self) -> dict[int, tuple[str | None, dict[str, int]]]:
+    def function_states(self) -> dict[int, FunctionState]:
         """How functions are paused, and which of their limits were changed, where anything is."""
         return states(self._conn)
 
