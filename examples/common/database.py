@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,37 +50,59 @@ class Sessions:
         return self._writing.begin()
 
 
+@dataclass
+class _Opened:
+    """The connections of one event loop to one database."""
+
+    reading: AsyncEngine
+    writing: AsyncEngine
+    users: int = 0
+
+
+_opened: dict[tuple[AbstractEventLoop, str], _Opened] = {}
+
+
 @asynccontextmanager
 async def open_database(url: str, tables: MetaData) -> AsyncIterator[Sessions]:
-    """Connect, create the tables that are missing, and disconnect at the end of the block."""
-    address = make_url(url)
-    if address.get_backend_name() != "sqlite":
-        reading = writing = create_async_engine(address)
-    else:
-        reading, writing = _sqlite(address)
+    """Connect, create the tables that are missing, and disconnect at the end of the block.
+
+    Whoever opens the same database meanwhile, as pages and durable functions of one process do, shares its connections.
+    """
+    key = get_running_loop(), url
+    if key not in _opened:
+        _opened[key] = _connect(make_url(url))
+    opened = _opened[key]
+    opened.users += 1
     try:
-        async with writing.begin() as connection:
+        async with opened.writing.begin() as connection:
             await connection.run_sync(tables.create_all)
         yield Sessions(
-            async_sessionmaker(reading, expire_on_commit=False), async_sessionmaker(writing, expire_on_commit=False)
+            async_sessionmaker(opened.reading, expire_on_commit=False),
+            async_sessionmaker(opened.writing, expire_on_commit=False),
         )
     finally:
-        await writing.dispose()
-        await reading.dispose()
+        opened.users -= 1
+        if opened.users == 0:
+            del _opened[key]
+            await opened.writing.dispose()
+            await opened.reading.dispose()
 
 
-def _sqlite(address: URL) -> tuple[AsyncEngine, AsyncEngine]:
-    """SQLite writes one at a time: waiting for one connection is fair, waiting for its lock is not. Reads don't wait."""
+def _connect(address: URL) -> _Opened:
+    if address.get_backend_name() != "sqlite":
+        engine = create_async_engine(address)
+        return _Opened(engine, engine)
     if not address.database:
         raise ValueError(f"{address!r} names no file: sqlite+aiosqlite:///app.db")
     Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+    # SQLite writes one at a time: waiting for the one connection is fair, waiting for its lock is not. Reads don't wait
     writing = create_async_engine(address, pool_size=1, max_overflow=0)
     reading = create_async_engine(
         address, pool_size=4, max_overflow=0, isolation_level="AUTOCOMMIT", skip_autocommit_rollback=True
     )
     for engine in (writing, reading):
         event.listen(engine.sync_engine, "connect", _configure_sqlite)
-    return reading, writing
+    return _Opened(reading, writing)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

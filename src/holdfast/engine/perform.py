@@ -240,9 +240,9 @@ async def _plain_body(live: Run, call: RunCall[Any], info: Any) -> Any:
 async def _execute(live: Run, call: RunCall[Any], info: Any) -> Any:
     if info.is_async:
         return await call.fn(*call.args, **call.kwargs)
-    if live.bridge is not None:
-        return await live.bridge.execute(partial(call.fn, *call.args, **call.kwargs))
-    value = await live.host.threads.run(call.fn, *call.args, **call.kwargs)
+    execute = live.host.threads.run if live.bridge is None else live.bridge.execute
+    body = partial(call.fn, *call.args, **call.kwargs)
+    value = await live.host.threads.pace.run(call.fn, body, execute)
     return await value if inspect.isawaitable(value) else value
 
 

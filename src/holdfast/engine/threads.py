@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from holdfast.base.errors import Suspended
+from holdfast.engine.pacing import Pace
 
 
 class Threads:
@@ -20,6 +21,7 @@ class Threads:
         self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
         self.active = 0
         """Calls being executed or waiting for a thread."""
+        self.pace = Pace()
         self.lost = 0
         """Threads still running for callers that gave up (timed out or cancelled)."""
 

@@ -103,9 +103,8 @@ class Body:
         body = self._target or partial(call.fn, *call.args, **call.kwargs)
         if is_async:
             return await body()
-        if self._bridge is not None:
-            return await self._bridge.execute(body)
-        value = await self._place.threads.run(body)
+        threads = self._place.threads
+        value = await threads.pace.run(call.fn, body, threads.run if self._bridge is None else self._bridge.execute)
         return await value if inspect.isawaitable(value) else value
 
     @staticmethod
