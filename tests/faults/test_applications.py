@@ -58,6 +58,7 @@ async def test_one_killed_or_its_server_is(seed, tmp_path, store, redis_url):
 async def test_killed_again_and_again(name, over_http, seed, tmp_path, store, redis_url):
     hits: list[str] = []
     for round_ in range(6):
+        store.flushall()  # a new database, and as new a Redis
         hits += await besiege(name, tmp_path / str(round_), seed + round_, store, redis_url, 8, over_http=over_http)
     for moment in ("asked", "done", "answered", "random"):
         assert moment in hits or name == "inbox", f"HOLDFAST_SEED={seed}: never killed when it had {moment}: {hits}"

@@ -56,7 +56,7 @@ def ago(moment: int, now: int) -> str:
     """A moment relative to now: `just now`, `12 s ago`, `in 5 min`; the date once it is a month away."""
     distance = moment - now
     if abs(distance) < 2 * _SECOND:
-        return "just now" if distance <= 0 else "in a moment"
+        return "just now" if distance <= _SECOND else "in a moment"  # clocks and networks are not that exact
     if abs(distance) >= 30 * _DAY:
         return to_datetime(moment).strftime("%Y-%m-%d")
     return f"in {coarse(distance)}" if distance > 0 else f"{coarse(distance)} ago"

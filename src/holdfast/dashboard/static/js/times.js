@@ -12,7 +12,7 @@ function coarse(ms) {
 
 export function ago(moment, now) {
   const distance = moment - now;
-  if (Math.abs(distance) < 2 * SECOND) return distance <= 0 ? "just now" : "in a moment";
+  if (Math.abs(distance) < 2 * SECOND) return distance <= SECOND ? "just now" : "in a moment";
   if (Math.abs(distance) >= 30 * DAY) return new Date(moment).toISOString().slice(0, 10);
   return distance > 0 ? `in ${coarse(distance)}` : `${coarse(distance)} ago`;
 }
