@@ -62,8 +62,7 @@ class Exporter:
         content = bytes(pdf.output())
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        for abandoned in path.parent.glob(f"{name}.*.draft"):
-            abandoned.unlink(missing_ok=True)  # of a process that died while it wrote
+        self._discard_drafts(name)
         draft = path.with_suffix(f".{os.getpid()}.draft")
         try:
             draft.write_bytes(content)
@@ -72,6 +71,16 @@ class Exporter:
             with contextlib.suppress(OSError):  # what remains of a failed write; the failure itself is raised
                 draft.unlink(missing_ok=True)
         return Exported(path.name, pdf.page_no(), len(content))
+
+    def discard(self, name: str) -> None:
+        """Remove whatever a run has left that failed for good: it was perhaps killed while it wrote, or right after."""
+        self._discard_drafts(name)
+        self.path(name).unlink(missing_ok=True)
+
+    def _discard_drafts(self, name: str) -> None:
+        """Remove what processes left that died while they wrote."""
+        for abandoned in self._directory.glob(f"{name}.*.draft"):
+            abandoned.unlink(missing_ok=True)
 
     def _render(self, document: ExportPdf, progress: Progress) -> FPDF:
         pdf = FPDF(format="A4")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from holdfast import Backoff, Context, Function, RetryPresets
+from holdfast import Backoff, Context, Function, FunctionFailed, RetryPresets
 
 from .client import app
 from .delivering import Delivered, Delivery
@@ -48,7 +48,13 @@ async def generate_strategy(ctx: Context[StrategyGenerate]) -> Strategy:
     return await ctx.step.run("write", write_strategy, studio.model, ctx.event.data)
 
 
-@app.function(ExportPdf, retries=3, backoff=Backoff.exponential(base=timedelta(seconds=1)))
+async def export_failed(ctx: Context[FunctionFailed]) -> None:
+    """Leave nothing behind. A redriven export is another run, with a file of its own."""
+    studio: Studio = ctx.resources
+    await ctx.step.run("discard", studio.exporter.discard, ctx.event.data.run_id)
+
+
+@app.function(ExportPdf, retries=3, backoff=Backoff.exponential(base=timedelta(seconds=1)), on_failure=export_failed)
 async def export_pdf(ctx: Context[ExportPdf]) -> Exported:
     """Write a document as PDF. The file belongs to the run: written again, it is the same one."""
     studio: Studio = ctx.resources

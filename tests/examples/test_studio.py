@@ -222,6 +222,19 @@ async def test_c2_pdf_what_a_process_left_that_died_while_it_wrote_is_removed(st
     assert sorted(os.listdir(studio.exports)) == ["run-1.pdf", "run-2.4711.draft"]
 
 
+async def test_c2_pdf_an_export_that_failed_for_good_leaves_nothing(studio):
+    studio.exports.mkdir()
+    for name in ("run-1.4711.draft", "run-1.pdf", "run-2.4711.draft", "run-2.pdf"):
+        (studio.exports / name).write_bytes(b"%PDF-1.3 half")
+    Exporter(studio.exports).discard("run-1")
+    assert sorted(os.listdir(studio.exports)) == ["run-2.4711.draft", "run-2.pdf"]
+    Exporter(studio.exports).discard("run-1")
+
+    failed = await studio.h.run(export_pdf, ExportPdf(title="日", sections=DOCUMENT.sections))
+    (handler,) = [run for run in await studio.h.runs() if run.id != failed.id]
+    assert (failed.status, handler.status, [step.id for step in handler.steps]) == ("FAILED", "COMPLETED", ["discard"])
+
+
 @pytest.mark.parametrize("data", [{"title": "x", "sections": []}, {"title": " ", "sections": [{"heading": "x"}]}, {"title": "x", "sections": [{"text": "x"}]}])
 async def test_c2_pdf_an_empty_document_is_refused(studio, data):
     with pytest.raises(EventInvalidError, match="title|sections"):

@@ -192,7 +192,8 @@ class TestRouteHandlers:
     async def test_the_functions_are_served_at_api_inngest(self, studio: httpx.AsyncClient) -> None:
         answer = await studio.get("/api/inngest")
         assert answer.status_code == 200
-        assert answer.json()["function_count"] == len(exports.functions)
+        failure_handlers = 1  # of exports
+        assert answer.json()["function_count"] == len(exports.functions) + failure_handlers
         assert answer.json()["mode"] == "dev"
 
     async def test_a_function_runs_through_the_route(self, studio: httpx.AsyncClient) -> None:
