@@ -29,6 +29,11 @@ def pytest_configure(config: pytest.Config) -> None:
     _stderr = os.fdopen(os.dup(sys.__stderr__.fileno()), "w")
 
 
+def pytest_unconfigure() -> None:
+    if _stderr is not None:
+        _stderr.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     limit = _limit(item)
