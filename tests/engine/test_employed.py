@@ -27,6 +27,7 @@ class Mortal(Inline):
 
     def __init__(self, apps, engine, deaths: Mapping[str, int], *, late: bool = False) -> None:
         super().__init__(apps, engine)
+        self.engine = engine
         self.deaths = dict(deaths)
         self.late = late
         """Whether workers die after the call was executed, and before its answer."""
@@ -116,6 +117,21 @@ async def test_progress_is_told(employed):
             if info.progress is not None:
                 break
     assert (info.progress.fraction, info.progress.text) == (0.5, "half")
+
+
+async def test_lines_are_told(employed):
+    app = make_app([])
+
+    @app.function(Go)
+    async def logged(ctx: Context[Go]) -> None:
+        ctx.logger.info("begin")
+        await ctx.step.run("body", lambda: ctx.logger.warning("in the body"))
+
+    engine = (await employed(app, {})).engine
+    handle = await app.start(app.functions["logged"], Go())
+    await handle.result(timeout=20)
+    detail = await engine.reader.run(handle.id)
+    assert [(line.level, line.message, line.step) for line in detail.logs] == [("info", "begin", None), ("warning", "in the body", "body")]
 
 
 async def test_without_workers_their_runs_stay_and_the_log_says_why(employed, database, caplog):

@@ -232,6 +232,7 @@ class TestProgress:
             body = {"metadata": [
                 {"kind": "userland.progress", "op": "set", "values": {"fraction": 0.4, "text": "images"}},
                 {"kind": "inngest.score", "values": {"good": {"value": 1}}},
+                {"kind": "userland.log", "op": "add", "values": {"at": 1, "level": 30, "message": "few are left", "step": "images"}},
             ]}
             async with server.http.stream("GET", f"/v1/runs/{run_id}/stream") as response:
                 async with asyncio.timeout(30):
@@ -240,9 +241,11 @@ class TestProgress:
                             answer = await server.http.post(path, json=body)
                         if '"text":"images"' in line:
                             break
-            assert answer.json()["data"] == {"kept": ["userland.progress"], "ignored": ["inngest.score"]}
+            assert answer.json()["data"] == {"kept": ["userland.log", "userland.progress"], "ignored": ["inngest.score"]}
             run = (await get(server, f"/v1/runs/{run_id}"))["data"]
             assert (run["progress"]["fraction"], run["progress"]["text"]) == (0.4, "images")
+            history = (await get(server, f"/v1/runs/{run_id}/steps"))["data"]
+            assert {(line["level"], line["message"], line["step"]) for line in history["logs"]} == {("warning", "few are left", "images")}
             (listed,) = (await get(server, "/v1/runs"))["data"]
             assert listed["progress"] == run["progress"]
 
@@ -262,6 +265,8 @@ class TestProgress:
             assert (status, "there is no run" in error) == (404, True)
             status, error = await post(run_id, {"metadata": [{"kind": "userland.progress", "values": {"fraction": 7}}]})
             assert (status, "a number from 0 to 1" in error) == (400, True)
+            status, error = await post(run_id, {"metadata": [{"kind": "userland.log", "values": {"message": "when?"}}]})
+            assert status == 400
             status, error = await post(run_id, {"metadata": 1})
             assert status == 400
             huge = {"metadata": [{"kind": "x", "values": {"y": "z" * 70_000}}]}

@@ -10,12 +10,10 @@ import msgspec
 from holdfast.base.errors import NotRunningError, StepUsageError
 from holdfast.base.ids import ulid_bytes
 from holdfast.core.plan import EventsOfBatch, StepsOf
-from holdfast.core.reporting import ReportElsewhere, checked, row_of
 from holdfast.core.rows import EventRow, RunRow, StepKind, StepState
 from holdfast.engine.calling import call_event, memo
 from holdfast.engine.checkpoints import checkpoint
 from holdfast.engine.engine import Engine
-from holdfast.engine.notices import Notice
 from holdfast.engine.operations import RunFailure
 from holdfast.neighbours.methods import METHODS, Method
 from holdfast.sdk.app import App
@@ -27,7 +25,7 @@ from holdfast.wire.calls import CallEvent
 from holdfast.wire.canonical import decode
 from holdfast.wire.checkpoints import STALE, checkpoint_path, decode_checkpoint
 from holdfast.wire.errors import WireError
-from holdfast.wire.metadata import PROGRESS, decode_metadata, metadata_path, progress_values
+from holdfast.wire.metadata import metadata_path
 
 Executed = tuple[int, dict[str, str], bytes]
 Ask = Callable[[str, Sequence[Any]], Awaitable[Any]]
@@ -47,16 +45,11 @@ async def _checkpoint(engine: Engine, run_id: str, body: bytes) -> tuple[int, st
     return (_RECORDED, "") if taken else (STALE, "another call counts by now")
 
 
-async def _progress(engine: Engine, run_id: str, body: bytes) -> tuple[int, str]:
-    raw = ulid_bytes(run_id)
+async def _report(engine: Engine, run_id: str, body: bytes) -> tuple[int, str]:
     try:
-        said = [progress_values(item) for item in decode_metadata(body).metadata if item.kind == PROGRESS]
-        progress = [checked(one.fraction, one.text, engine.clock.now()) for one in said[-1:]]
+        await engine.reported.take(ulid_bytes(run_id), body)
     except (WireError, StepUsageError) as error:
         return _NOT_UNDERSTOOD, str(error)
-    for one in progress:
-        if await engine.submit(ReportElsewhere(row_of(raw, one))) and engine.notices.wanted:
-            engine.notices.publish(Notice("progress", run_id))
     return _RECORDED, ""
 
 
@@ -83,7 +76,7 @@ async def _events(engine: Engine, run_id: str) -> bytes:
 SERVER_METHODS: dict[str, Method] = {
     **METHODS,
     "checkpoint": Method(tuple[str, bytes], tuple[int, str], _checkpoint, while_stopping=True),
-    "progress": Method(tuple[str, bytes], tuple[int, str], _progress, while_stopping=True),
+    "report": Method(tuple[str, bytes], tuple[int, str], _report, while_stopping=True),
     "memos": Method(tuple[str], dict[str, bytes], _memos, while_stopping=True),
     "events": Method(tuple[str], bytes, _events, while_stopping=True),
 }
@@ -98,9 +91,9 @@ class OwnerClient(ServerClient):
         self._ask_owner = ask
 
     async def post(self, path: str, body: bytes, timeout: float = 0) -> ServerAnswer:
-        """See `ServerClient.post`; checkpoints and progress are all that is posted while a call goes on."""
+        """See `ServerClient.post`; checkpoints and reports are all that is posted while a call goes on."""
         _, _, _, run_id, *_ = path.split("/")
-        methods = {checkpoint_path(run_id): "checkpoint", metadata_path(run_id): "progress"}
+        methods = {checkpoint_path(run_id): "checkpoint", metadata_path(run_id): "report"}
         if path not in methods:
             raise NotRunningError(f"a worker process has nothing to post to {path}")
         status, error = await self._ask_owner(methods[path], (run_id, body))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from holdfast.base.errors import StepUsageError
 from holdfast.core.machine import Lease, holds
 from holdfast.core.plan import STALE, Plan, Read, Refused, Tx
-from holdfast.core.rows import ItemRow, ProgressRow, RunRow
+from holdfast.core.rows import ItemRow, LogRow, ProgressRow, RunRow
 
 MAX_TEXT = 500
 """Characters of a progress text that are kept."""
+MAX_LINE = 10_000
+"""Characters of a line that a function logged which are kept."""
 _ROUNDING = 1e-6
 
 
@@ -77,18 +79,20 @@ class Report(Plan[bool]):
 class ReportElsewhere(Plan[bool]):
     """Keep what a run says that is executed by calling its application. False: the run is not there or has ended."""
 
-    __slots__ = ("row",)
+    __slots__ = ("rows", "run_id")
 
-    def __init__(self, row: ProgressRow) -> None:
+    def __init__(self, run_id: bytes, rows: Sequence[ProgressRow | LogRow]) -> None:
         self.then = None
-        self.row = row
+        self.run_id = run_id
+        self.rows = rows
 
     def reads(self) -> Iterable[Read]:
-        return ((RunRow, self.row.run_id),)
+        return ((RunRow, self.run_id),)
 
     def decide(self, tx: Tx) -> bool | Refused:
-        run = tx.get(RunRow, self.row.run_id)
+        run = tx.get(RunRow, self.run_id)
         if run is None or run.ended_at is not None:
             return False
-        tx.put(self.row)
+        for row in self.rows:
+            tx.put(row)
         return True

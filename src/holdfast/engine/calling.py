@@ -162,4 +162,5 @@ def _about(remote: RemoteRun, kind: str) -> dict[str, str]:
         h.JOB_ID: item.id.hex(),
         h.REQUEST_VERSION: str(progress_of(remote.run).version),
         h.SERVER_KIND: kind,
+        h.SHOWS_LINES: "true",
     }

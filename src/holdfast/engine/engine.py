@@ -55,6 +55,7 @@ from holdfast.engine.mirroring import Mirror
 from holdfast.engine.notices import Notice, Notices
 from holdfast.engine.outbound import EVERYTHING, Outbound, PrivateNetworks
 from holdfast.engine.relays import Relays
+from holdfast.engine.reported import Reported
 from holdfast.engine.tasks import TaskFactory
 from holdfast.engine.threads import Threads
 from holdfast.engine.timers import Timers
@@ -194,6 +195,7 @@ class Engine:
             self, [*databases, *(database for app in apps for database in app.databases)], self.options.relay_every_ms
         )
         self.bulks = Bulks(self, self.control)
+        self.reported = Reported(self)
         self.bulk_info = self.bulks.info
         self.cancel_bulk = self.bulks.cancel
         self._unsent = 0

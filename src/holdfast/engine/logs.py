@@ -7,11 +7,11 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from holdfast.base.masks import hide
+from holdfast.core.reporting import MAX_LINE
 from holdfast.core.rows import LogRow
 from holdfast.engine.host import Run
 from holdfast.engine.tasks import current_step
 
-_MAX_LINE = 10_000
 _MAX_BUFFERED = 1000
 
 
@@ -31,15 +31,12 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         if live.recorded:  # pending steps included: the code before them was logged when they began
             return
         if len(self._lines) < _MAX_BUFFERED or self._hidden:
-            try:
-                text = str(msg) % args if args else str(msg)
-            except Exception as error:  # as logging itself does: a bad format is shown, not raised
-                text = f"{msg!s} {args!r} ({error})"
+            text = formatted(msg, args)
             if self._hidden and (covered := hide(text, self._hidden)) != text:
                 msg, args, text = covered, (), covered
         if len(self._lines) < _MAX_BUFFERED:
             self._count += 1
-            text = text.encode(errors="replace").decode()[:_MAX_LINE]
+            text = text.encode(errors="replace").decode()[:MAX_LINE]
             self._lines.append(
                 LogRow(live.run.id, self._base + self._count, live.host.clock.now(), level, text, current_step.get())
             )
@@ -59,3 +56,11 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         """Lines not yet written."""
         lines, self._lines = self._lines, []
         return lines
+
+
+def formatted(msg: object, args: tuple[object, ...]) -> str:
+    """A line with its arguments. As in logging itself, a bad format is shown, not raised."""
+    try:
+        return str(msg) % args if args else str(msg)
+    except Exception as error:
+        return f"{msg!s} {args!r} ({error})"

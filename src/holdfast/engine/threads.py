@@ -12,6 +12,7 @@ from typing import Any
 
 from holdfast.base.errors import Suspended
 from holdfast.engine.pacing import Pace
+from holdfast.engine.tasks import current_step
 
 
 class Threads:
@@ -96,14 +97,22 @@ class Bridge:
             self._loop.call_soon_threadsafe(_reply, reply, outcome, failure)
 
     async def execute(self, body: Callable[[], Any]) -> Any:
-        """On the loop: run a step's body in the function's thread."""
+        """On the loop: run a step's body in the function's thread, which has a context of its own but for the step."""
         reply: asyncio.Future[Any] = self._loop.create_future()
-        self._inbox.put((body, reply))
+        self._inbox.put((partial(_in_step, current_step.get(), body), reply))
         try:
             return await reply
         except asyncio.CancelledError:
             self.held = True
             raise
+
+
+def _in_step(step: str | None, body: Callable[[], Any]) -> Any:
+    token = current_step.set(step)
+    try:
+        return body()
+    finally:
+        current_step.reset(token)
 
 
 def _result(future: Future[Any]) -> Any:

@@ -18,6 +18,7 @@ import msgspec
 
 from holdfast.base.errors import NonRetriableError, StepUsageError, Suspended
 from holdfast.base.limits import MAX_STEP_OUTPUT_BYTES
+from holdfast.base.masks import Masks
 from holdfast.base.retry import RetryPolicy
 from holdfast.core.reporting import checked
 from holdfast.engine import failures
@@ -32,8 +33,8 @@ from holdfast.serve.bodies import Body
 from holdfast.serve.checkpoints import DISCOVER, Checkpoints, Verdict
 from holdfast.serve.logs import CallLogger
 from holdfast.serve.memos import memo_of, value_of
+from holdfast.serve.metadata import Metadata
 from holdfast.serve.place import Place, Served
-from holdfast.serve.progress import ProgressPosts
 from holdfast.serve.turns import Found, Turns
 from holdfast.wire import answers
 from holdfast.wire.answers import Written
@@ -48,7 +49,14 @@ class FunctionCall(Turns):
     """One call. It is the driver of the function's steps and what its context asks about the run."""
 
     def __init__(
-        self, place: Place, fn: Served, request: CallRequest, target: str | None, checkpoints: Checkpoints | None = None
+        self,
+        place: Place,
+        fn: Served,
+        request: CallRequest,
+        target: str | None,
+        checkpoints: Checkpoints | None = None,
+        *,
+        shows_lines: bool = False,
     ) -> None:
         """Prepare it.
 
@@ -58,6 +66,7 @@ class FunctionCall(Turns):
             request: The call, its steps and events fetched.
             target: The hash of the one step to execute; None to execute or plan whatever comes next.
             checkpoints: Reports steps while the function goes on; None to end the call after one.
+            shows_lines: Whether the server shows what the function logs.
         """
         stack = request.ctx.stack
         super().__init__((stack and stack.stack) or ())
@@ -66,6 +75,7 @@ class FunctionCall(Turns):
         self.request = request
         self.target = target
         self.checkpoints = checkpoints
+        self.shows_lines = shows_lines
         self.resources: Any = None
         self.memos = request.steps or {}
         self.unreached = set(self.memos)
@@ -77,7 +87,7 @@ class FunctionCall(Turns):
         self._opcodes: list[Opcode] | None = None
         self._racing: set[asyncio.Future[Any]] = set()
         self._logger: CallLogger | None = None
-        self._progress: ProgressPosts | None = None
+        self._metadata: Metadata | None = None
 
     # -- what the context asks -----------------------------------------------------------------------------------------
 
@@ -101,17 +111,25 @@ class FunctionCall(Turns):
     def logger(self) -> CallLogger:
         if self._logger is None:
             run = {"run_id": self.run_id, "function_id": self.function_slug, "attempt": self.attempt}
-            self._logger = CallLogger(self.fn.function.id, run, self._replaying)
+            self._logger = CallLogger(self.fn.function.id, run, self._replaying, self._told().line, self._hidden())
         return self._logger
+
+    def _hidden(self) -> frozenset[str]:
+        """The marked values of its event, which no line is to show."""
+        paths, event = self.fn.function.sensitive, self.request.event
+        return Masks(paths).hidden_in(bytes(event.data)) if paths and event is not None else frozenset()
 
     def show_progress(self, fraction: float | None, text: str) -> None:
         """See `RunScope.show_progress`."""
         progress = checked(fraction, text, self.place.clock.now())
         if self.unwinding or (self._replaying() and current_step.get() is None):
             return
-        if self._progress is None:
-            self._progress = ProgressPosts(self.place, self.run_id, self.loop)
-        self._progress.report(progress)
+        self._told().progress(progress)
+
+    def _told(self) -> Metadata:
+        if self._metadata is None:
+            self._metadata = Metadata(self.place, self.run_id, self.loop, lines=self.shows_lines)
+        return self._metadata
 
     def _replaying(self) -> bool:
         # a call for one planned step repeats what the planning call has logged
@@ -132,8 +150,8 @@ class FunctionCall(Turns):
         finally:
             self.unwinding = True
             await self._drop_tasks()
-        if self._progress is not None:
-            await self._progress.close()
+        if self._metadata is not None:
+            await self._metadata.close()
         return answer if self.checkpoints is None else await self.checkpoints.close(answer, self._opcodes)
 
     async def _main(self) -> None:

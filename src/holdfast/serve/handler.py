@@ -182,9 +182,11 @@ class ServeHandler:
         if call.detached:
             await self._fetch(call)
         target = request.query.get("stepId") or request.headers.get(h.STEP_ID) or DISCOVERY
+        shows_lines = h.SHOWS_LINES in request.headers
         if target != DISCOVERY:
-            return await FunctionCall(self.place, fn, call, target).answer()
-        return await FunctionCall(self.place, fn, call, None, self._checkpoints(request, fn, call)).answer()
+            return await FunctionCall(self.place, fn, call, target, shows_lines=shows_lines).answer()
+        checkpoints = self._checkpoints(request, fn, call)
+        return await FunctionCall(self.place, fn, call, None, checkpoints, shows_lines=shows_lines).answer()
 
     def _checkpoints(self, request: Request, fn: Served, call: CallRequest) -> Checkpoints | None:
         settings = self.settings.checkpoints_of(fn.function)

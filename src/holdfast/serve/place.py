@@ -89,7 +89,7 @@ class Place:
         self.settings = settings
         self.client = client
         self.clock = clock
-        self.tells_progress = True
+        self.tells_reports = True
         """False once its server has shown that it doesn't know what to do with it."""
         self.callables = Callables()
         self.threads = Threads(_STEP_THREADS, "holdfast-step")

@@ -11,18 +11,15 @@ from starlette.responses import Response, StreamingResponse
 
 from holdfast.base.errors import NotRunningError, RunNotFoundError, StepUsageError
 from holdfast.base.ids import ulid_bytes, ulid_text
-from holdfast.core.reporting import ReportElsewhere, checked, row_of
 from holdfast.engine.following import RunChange, follow
-from holdfast.engine.notices import Notice
 from holdfast.server.errors import ApiError, ErrorBody
 from holdfast.server.operation import RUN_ID, Answer, Api, Operation, Param, json_response, no_run, read_id
 from holdfast.server.shapes import FinishedStep, Run, finished_step_of, run_of
 from holdfast.wire.errors import WireError
-from holdfast.wire.metadata import PROGRESS, decode_metadata, progress_values
+from holdfast.wire.metadata import KEPT, MAX_REPORT_BYTES
 
 PING_SECONDS = 15.0
 """Silence after which a comment keeps proxies from closing the connection."""
-_MAX_METADATA_BYTES = 64 * 1024
 _RETRY = b"retry: 2000\n\n"
 
 
@@ -89,21 +86,15 @@ class Kept(msgspec.Struct, frozen=True):
 async def report_metadata(api: Api, request: Request) -> Response:
     run_id = ulid_bytes(read_id(request, "run_id", "a run"))
     body = await request.body()
-    if len(body) > _MAX_METADATA_BYTES:
-        raise ApiError(413, f"the metadata has {len(body)} bytes; {_MAX_METADATA_BYTES} are allowed", "metadata_too_large")
+    if len(body) > MAX_REPORT_BYTES:
+        raise ApiError(413, f"the metadata has {len(body)} bytes; {MAX_REPORT_BYTES} are allowed", "metadata_too_large")
     try:
-        report = decode_metadata(body)
-        said = [progress_values(item) for item in report.metadata if item.kind == PROGRESS]
-        progress = [checked(one.fraction, one.text, api.engine.clock.now()) for one in said[-1:]]
+        kept, kinds = await api.engine.reported.take(run_id, body)
     except (WireError, StepUsageError) as error:
         raise ApiError(400, str(error), "metadata_invalid") from error
-    for one in progress:
-        if not await api.engine.submit(ReportElsewhere(row_of(run_id, one))):
-            await _refuse(api, run_id)
-        if api.engine.notices.wanted:
-            api.engine.notices.publish(Notice("progress", ulid_text(run_id)))
-    kinds = {item.kind for item in report.metadata}
-    return json_response({"data": Kept(sorted(kinds & {PROGRESS}), sorted(kinds - {PROGRESS}))})
+    if not kept:
+        await _refuse(api, run_id)
+    return json_response({"data": Kept(sorted(kinds & KEPT), sorted(kinds - KEPT))})
 
 
 async def _refuse(api: Api, run_id: bytes) -> None:
@@ -148,10 +139,12 @@ OPERATIONS = (
         id="reportMetadata",
         group="Applications",
         handler=report_metadata,
-        summary="Say how far a run is",
+        summary="Say how far a run is, and what it logs",
         description=(
-            "From an application while a call to it goes on. Of all kinds of metadata, `userland.progress` is kept, with the "
-            "values `fraction` (0 to 1, or null) and `text`; the answer names the kinds that were passed over."
+            "From an application while a call to it goes on. Of all kinds of metadata two are kept: `userland.progress`, with the "
+            "values `fraction` (0 to 1, or null) and `text`, and `userland.log`, a line for the run's page, with the values "
+            "`at` (milliseconds since 1970), `level` (20 is info, 30 warning, 40 error), `message` and `step` (or null). The "
+            "answer names the kinds that were passed over."
         ),
         params=(RUN_ID,),
         body={
@@ -173,7 +166,7 @@ OPERATIONS = (
         },
         answers={
             200: Answer("What was kept.", Kept),
-            400: Answer("It is not metadata, or no progress.", ErrorBody, envelope=False),
+            400: Answer("It is not metadata, or no progress or line.", ErrorBody, envelope=False),
             404: _NO_RUN,
             409: Answer("The run has ended.", ErrorBody, envelope=False),
             413: Answer("It is too much.", ErrorBody, envelope=False),

@@ -27,6 +27,8 @@ JOB_ID: Final = "x-inngest-job-id"
 FORCE_STEP_PLAN: Final = "x-inngest-force-step-plan"
 EVENT_ID_SEED: Final = "x-inngest-event-id-seed"
 ACCOUNT_ID: Final = "account-id"
+SHOWS_LINES: Final = "x-holdfast-shows-log"
+"""On holdfast's calls: the server takes lines that are logged, as metadata of the run, and shows them."""
 
 REQUEST_VERSION_NOW: Final = 2
 """The version of the execution protocol that holdfast's SDK side speaks: parallel steps are coalesced by the server."""

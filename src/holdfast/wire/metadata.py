@@ -1,7 +1,8 @@
-"""Metadata of runs, as SDKs report it while a call goes on (protocol section 1.5). Of its kinds, progress is kept."""
+"""Metadata of runs, as SDKs report it while a call goes on (protocol section 1.5). Of its kinds, progress and log lines are kept."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -10,6 +11,14 @@ from holdfast.wire.canonical import decode
 
 PROGRESS: Final = "userland.progress"
 """The kind under which a run's progress is told: values `fraction` (0 to 1, or null) and `text`."""
+
+LOG: Final = "userland.log"
+"""The kind of a line that a function logged: values `at` (milliseconds since 1970), `level` (as Python's logging counts, 20 is
+info), `message` and `step`."""
+KEPT: Final = frozenset({PROGRESS, LOG})
+MAX_REPORT_BYTES: Final = 64 * 1024
+"""How large a report may be."""
+_ROOM = 512
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -44,16 +53,41 @@ class ProgressValues(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+class LogValues(msgspec.Struct, frozen=True):
+    """The values of `userland.log`."""
+
+    at: int
+    level: int
+    message: str
+    step: str | None = None
+
+
 def metadata_path(run_id: str) -> str:
     """Where it is reported to."""
     return f"/v1/runs/{run_id}/metadata"
 
 
-def encode_progress(fraction: float | None, text: str) -> bytes:
-    """The body that reports progress."""
-    return msgspec.json.encode(
-        {"target": {}, "metadata": [{"kind": PROGRESS, "op": "set", "values": {"fraction": fraction, "text": text}}]}
-    )
+def encode_reports(progress: tuple[float | None, str] | None, lines: Sequence[LogValues]) -> Iterator[bytes]:
+    """The bodies that report progress and log lines, each within the limit; none where there is nothing to report."""
+    items: list[bytes] = []
+    size = 0
+    if progress is not None:
+        values = ProgressValues(*progress)
+        items.append(msgspec.json.encode({"kind": PROGRESS, "op": "set", "values": values}))
+        size = len(items[0])
+    for line in lines:
+        item = msgspec.json.encode({"kind": LOG, "op": "add", "values": line})
+        if items and size + len(item) > MAX_REPORT_BYTES - _ROOM:
+            yield _report(items)
+            items, size = [], 0
+        items.append(item)
+        size += len(item) + 1
+    if items:
+        yield _report(items)
+
+
+def _report(items: Sequence[bytes]) -> bytes:
+    return b'{"target":{},"metadata":[' + b",".join(items) + b"]}"
 
 
 def decode_metadata(body: bytes) -> MetadataReport:
@@ -66,11 +100,20 @@ def decode_metadata(body: bytes) -> MetadataReport:
     return report
 
 
-def progress_values(item: Item) -> ProgressValues:
-    """What an item of the kind `userland.progress` says.
+def progress_said(report: MetadataReport) -> ProgressValues | None:
+    """The latest of what a report says of the run's progress.
 
     Raises:
         WireError: its values are others.
     """
-    values: ProgressValues = decode(msgspec.json.encode(item.values), ProgressValues)
-    return values
+    said = [decode(msgspec.json.encode(item.values), ProgressValues) for item in report.metadata if item.kind == PROGRESS]
+    return said[-1] if said else None
+
+
+def lines_said(report: MetadataReport) -> list[LogValues]:
+    """The lines in a report.
+
+    Raises:
+        WireError: their values are others.
+    """
+    return [decode(msgspec.json.encode(item.values), LogValues) for item in report.metadata if item.kind == LOG]
