@@ -8,6 +8,7 @@ that show them, which say so in their calls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from contextvars import Context
 from typing import Final
@@ -47,6 +48,7 @@ class Metadata:
         self._said: Progress | None = None
         self._lines: list[LogValues] = []
         self._armed = False
+        self._over = False
         self._posting: asyncio.Task[None] | None = None
 
     def progress(self, progress: Progress) -> None:
@@ -63,9 +65,10 @@ class Metadata:
             self._arm()
 
     def _arm(self) -> None:
-        if not self._armed:
+        if not self._armed and not self._over:
             self._armed = True
-            self._loop.call_soon_threadsafe(self._wait)
+            with contextlib.suppress(RuntimeError):  # a body that was given up, after its call and the call's loop
+                self._loop.call_soon_threadsafe(self._wait)
 
     def _wait(self) -> None:
         # in a context of its own: what it starts is no task of the function
@@ -99,3 +102,4 @@ class Metadata:
             await asyncio.wait({self._posting})
         if self._place.tells_reports:
             await self._post()
+        self._over = True
