@@ -17,6 +17,7 @@ from holdfast.testing import AsyncHarness
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 60.0
+HOUR = 3_600_000
 
 
 class Processor:
@@ -63,8 +64,8 @@ async def pace(processor: Processor, monkeypatch):
     monkeypatch.setattr(pacing, "PAUSE", 10**9)
     made = Pace(processor)
     done = threading.Event()
-    await made.run(compute, compute, asyncio.to_thread)
-    other = asyncio.create_task(made.run(compute, partial(compute, done.wait), asyncio.to_thread))
+    await made.run(compute, compute, asyncio.to_thread, HOUR)
+    other = asyncio.create_task(made.run(compute, partial(compute, done.wait), asyncio.to_thread, HOUR))
     yield made
     done.set()
     await other
@@ -84,7 +85,7 @@ async def test_a_body_that_computes_waits_until_the_loop_is_calm(pace, processor
     began = threading.Event()
     processor.busy = 1.0
     await until(lambda: share(pace) >= BUSY)
-    body = asyncio.create_task(pace.run(compute, partial(compute, began.set), asyncio.to_thread))
+    body = asyncio.create_task(pace.run(compute, partial(compute, began.set), asyncio.to_thread, HOUR))
     looks = processor.looks
     await until(lambda: processor.looks > looks + 5)
     assert not began.is_set()
@@ -96,21 +97,21 @@ async def test_a_body_that_computes_waits_until_the_loop_is_calm(pace, processor
 async def test_a_calm_loop_keeps_nobody_waiting(pace, processor):
     looks = processor.looks
     await until(lambda: processor.looks > looks + 5)
-    assert await asyncio.wait_for(pace.run(compute, compute, asyncio.to_thread), PATIENCE) == "computed"
+    assert await asyncio.wait_for(pace.run(compute, compute, asyncio.to_thread, HOUR), PATIENCE) == "computed"
 
 
 async def test_a_body_that_does_not_compute_never_waits(pace, processor):
     processor.busy, processor.body = 1.0, 0.0
     await until(lambda: share(pace) >= BUSY)
     for _ in range(3):
-        assert await asyncio.wait_for(pace.run(look, look, asyncio.to_thread), PATIENCE) == "looked"
+        assert await asyncio.wait_for(pace.run(look, look, asyncio.to_thread, HOUR), PATIENCE) == "looked"
 
 
 async def test_what_has_the_same_code_is_known(pace, processor):
     """However it is wrapped: a step's arguments make another callable of it each time."""
     processor.busy = 1.0
     await until(lambda: share(pace) >= BUSY)
-    body = asyncio.create_task(pace.run(partial(partial(compute, bool)), compute, asyncio.to_thread))
+    body = asyncio.create_task(pace.run(partial(partial(compute, bool)), compute, asyncio.to_thread, HOUR))
     looks = processor.looks
     await until(lambda: processor.looks > looks + 5)
     assert not body.done()
@@ -121,7 +122,7 @@ async def test_what_has_the_same_code_is_known(pace, processor):
 async def test_a_body_whose_wait_is_cancelled_leaves_nothing_behind(pace, processor):
     processor.busy = 1.0
     await until(lambda: share(pace) >= BUSY)
-    body = asyncio.create_task(pace.run(compute, compute, asyncio.to_thread))
+    body = asyncio.create_task(pace.run(compute, compute, asyncio.to_thread, HOUR))
     await until(lambda: pace.beside(asyncio.get_running_loop()).bodies == 2)
     body.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -132,11 +133,11 @@ async def test_a_body_whose_wait_is_cancelled_leaves_nothing_behind(pace, proces
 async def test_a_loop_that_is_never_calm_is_waited_for_no_longer_than_the_bound(processor):
     pace, processor.busy = Pace(processor), 1.0
     done = threading.Event()
-    await pace.run(compute, compute, asyncio.to_thread)
-    other = asyncio.create_task(pace.run(compute, partial(compute, done.wait), asyncio.to_thread))
+    await pace.run(compute, compute, asyncio.to_thread, HOUR)
+    other = asyncio.create_task(pace.run(compute, partial(compute, done.wait), asyncio.to_thread, HOUR))
     await until(lambda: share(pace) >= BUSY)
     for _ in range(3):
-        assert await asyncio.wait_for(pace.run(compute, compute, asyncio.to_thread), PATIENCE) == "computed"
+        assert await asyncio.wait_for(pace.run(compute, compute, asyncio.to_thread, HOUR), PATIENCE) == "computed"
     assert share(pace) >= BUSY
     done.set()
     await other
@@ -148,7 +149,7 @@ async def test_each_loop_has_a_share_of_its_own(pace, processor):
     processor.busy = 1.0
     await until(lambda: share(pace) >= BUSY)
     for _ in range(2):
-        there = asyncio.to_thread(asyncio.run, pace.run(compute, compute, asyncio.to_thread))
+        there = asyncio.to_thread(asyncio.run, pace.run(compute, compute, asyncio.to_thread, HOUR))
         assert await asyncio.wait_for(there, PATIENCE) == "computed"
     assert len(pace._loops) == 2  # the one that runs, and the last that has ended
 
@@ -156,7 +157,7 @@ async def test_each_loop_has_a_share_of_its_own(pace, processor):
 async def test_any_callable_can_be_a_body(processor):
     pace = Pace(processor)
     for body in (partial(int, "7"), [3, 7].pop, Called()):
-        assert [await pace.run(body, body, asyncio.to_thread) for _ in range(1)] == [7]
+        assert [await pace.run(body, body, asyncio.to_thread, HOUR) for _ in range(1)] == [7]
 
 
 class Called:
@@ -164,6 +165,14 @@ class Called:
 
     def __call__(self) -> int:
         return 7
+
+
+async def test_a_pause_takes_little_of_the_time_that_a_body_has(pace, processor):
+    processor.busy = 1.0
+    await until(lambda: share(pace) >= BUSY)
+    async with asyncio.timeout(PATIENCE):
+        assert await pace.run(compute, compute, asyncio.to_thread, 1000) == "computed"
+    assert share(pace) >= BUSY
 
 
 class Crunch(Event, name="pace/crunch"):

@@ -42,7 +42,11 @@ class Pace:
         self._loops: dict[asyncio.AbstractEventLoop, LoopShare] = {}
 
     async def run(
-        self, fn: Callable[..., Any], body: Callable[[], T], execute: Callable[[Callable[[], T]], Awaitable[T]]
+        self,
+        fn: Callable[..., Any],
+        body: Callable[[], T],
+        execute: Callable[[Callable[[], T]], Awaitable[T]],
+        limit_ms: int,
     ) -> T:
         """Execute a body in a thread, after a pause if it is one that computes and the loop has much to do.
 
@@ -50,6 +54,7 @@ class Pace:
             fn: What it calls; what has the same code is expected to compute as much.
             body: The body.
             execute: Executes it in a thread.
+            limit_ms: How long it may take. A pause is part of that, and a tenth at most.
         """
         code = _code_of(fn)
         timed = partial(self._timed, code, body)
@@ -59,7 +64,7 @@ class Pace:
         loop = self.beside(asyncio.get_running_loop())
         loop.enter()
         try:
-            await loop.calm(min(cost * PAUSE * loop.bodies, MAX_PAUSE_SECONDS))
+            await loop.calm(min(cost * PAUSE * loop.bodies, MAX_PAUSE_SECONDS, limit_ms / 10_000))
             return await execute(timed)
         finally:
             loop.bodies -= 1

@@ -242,7 +242,8 @@ async def _execute(live: Run, call: RunCall[Any], info: Any) -> Any:
         return await call.fn(*call.args, **call.kwargs)
     execute = live.host.threads.run if live.bridge is None else live.bridge.execute
     body = partial(call.fn, *call.args, **call.kwargs)
-    value = await live.host.threads.pace.run(call.fn, body, execute)
+    limit_ms = call.options.timeout_ms or live.fn.function.options.step_timeout_ms
+    value = await live.host.threads.pace.run(call.fn, body, execute, limit_ms)
     return await value if inspect.isawaitable(value) else value
 
 

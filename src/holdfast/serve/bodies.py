@@ -104,7 +104,9 @@ class Body:
         if is_async:
             return await body()
         threads = self._place.threads
-        value = await threads.pace.run(call.fn, body, threads.run if self._bridge is None else self._bridge.execute)
+        execute = threads.run if self._bridge is None else self._bridge.execute
+        limit_ms = call.options.timeout_ms or self._fn.function.options.step_timeout_ms
+        value = await threads.pace.run(call.fn, body, execute, limit_ms)
         return await value if inspect.isawaitable(value) else value
 
     @staticmethod
