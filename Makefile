@@ -26,7 +26,7 @@ demo: $(INSTALLED) ## Run the server, the dashboard and every example with traff
 
 .PHONY: test
 test: check chromium $(COMPAT_INSTALLED) ## Check, then run every test but the long ones
-	$(BIN)/python -m pytest -m "not long" -n $(WORKERS)
+	$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist worksteal
 
 .PHONY: test-fast
 test-fast: $(INSTALLED) ## Run the tests that need no browser and no patience; under a minute

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 EVENTS = {
     "storefront": ("riqle", 3, "email/welcome", {"userId": "u1", "email": "ada@example.test"}, "send-welcome-email"),
     "catalogue": ("salla-da9i9a", 7, "product/scrape.completed", {"productId": "p1", "success": True}, "enhance-product"),
-    "studio": ("advert-01", 5, "test/hello.world", {"name": "Ada"}, "hello-world"),
+    "studio": ("advert-01", 6, "test/hello.world", {"name": "Ada"}, "hello-world"),
     "inbox": ("zrg-dashboard", 12, "background/process.requested", {"requestId": "r1", "source": "test"}, "process-background-jobs"),
 }
 
