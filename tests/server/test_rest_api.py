@@ -265,8 +265,9 @@ class TestProgress:
             assert (status, "there is no run" in error) == (404, True)
             status, error = await post(run_id, {"metadata": [{"kind": "userland.progress", "values": {"fraction": 7}}]})
             assert (status, "a number from 0 to 1" in error) == (400, True)
-            status, error = await post(run_id, {"metadata": [{"kind": "userland.log", "values": {"message": "when?"}}]})
-            assert status == 400
+            for values in ({}, {"at": 10**15}, {"at": 10**20}, {"at": -1}, {"at": 1, "level": 10**20}, {"at": 1, "level": -1}):
+                line = {"kind": "userland.log", "values": {"message": "x", "level": 20, **values}}
+                assert (await post(run_id, {"metadata": [line]}))[0] == 400, values
             status, error = await post(run_id, {"metadata": 1})
             assert status == 400
             huge = {"metadata": [{"kind": "x", "values": {"y": "z" * 70_000}}]}

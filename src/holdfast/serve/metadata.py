@@ -16,7 +16,7 @@ from typing import Final
 from holdfast.base.errors import HoldfastError
 from holdfast.core.reporting import MAX_LINE, Progress
 from holdfast.serve.place import Place
-from holdfast.wire.metadata import LogValues, encode_reports, metadata_path
+from holdfast.wire.metadata import MAX_LEVEL, LogValues, encode_reports, metadata_path
 
 _log = logging.getLogger("holdfast.serve")
 
@@ -61,7 +61,7 @@ class Metadata:
         """Tell a line that was logged."""
         if self._takes_lines and self._place.tells_reports and len(self._lines) < MAX_LINES:
             clean = message.encode(errors="replace").decode()[:MAX_LINE]
-            self._lines.append(LogValues(self._place.clock.now(), level, clean, step))
+            self._lines.append(LogValues(self._place.clock.now(), min(max(level, 0), MAX_LEVEL), clean, step))
             self._arm()
 
     def _arm(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -19,6 +19,9 @@ KEPT: Final = frozenset({PROGRESS, LOG})
 MAX_REPORT_BYTES: Final = 64 * 1024
 """How large a report may be."""
 _ROOM = 512
+MAX_LEVEL: Final = 10_000
+_LAST_MOMENT = 253_402_300_799_999
+"""The end of the year 9999: what is later can't be shown."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -56,8 +59,8 @@ class ProgressValues(msgspec.Struct, frozen=True):
 class LogValues(msgspec.Struct, frozen=True):
     """The values of `userland.log`."""
 
-    at: int
-    level: int
+    at: Annotated[int, msgspec.Meta(ge=0, le=_LAST_MOMENT)]
+    level: Annotated[int, msgspec.Meta(ge=0, le=MAX_LEVEL)]
     message: str
     step: str | None = None
 
